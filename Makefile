@@ -1,0 +1,72 @@
+# Two commands are enough: `make run` and `make test`. Both set everything up in .venv first; `make help` lists the rest.
+# PYTHON=/path/to/python3 chooses the interpreter, WORKERS=4 the number of test processes, ARGS=... is passed on.
+
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-annotate --no-header --quiet
+# Stamps are written last, so that a set-up that was cut short is done again.
+RUN := $(VENV)/.ready-run
+DEV := $(VENV)/.ready-dev
+SETUP := scripts/setup-venv.sh scripts/find-python.sh
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lint types layers tracked coverage format bench fault lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(RUN) ## set up, then start everything in one process (chatflow up)
+	@exec $(BIN)/chatflow up $(ARGS)
+
+test: $(DEV) ## set up, then run every test but the long ones
+	@scripts/system-packages.sh
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+check: lint types layers tracked coverage ## lint, format, types, layers, tracked files, domain coverage
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+layers: $(DEV)
+	$(BIN)/lint-imports --no-logo
+
+tracked:
+	scripts/check-tracked.sh
+
+coverage: $(DEV)
+	$(BIN)/python -m pytest tests/unit -q -n $(WORKERS) --cov=chatflow.domain --cov-fail-under=95
+
+format: $(DEV) ## apply what ruff can repair
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(DEV) ## measure throughput and latency on this machine
+	@$(BIN)/python -m tests.load.bench $(ARGS)
+
+fault: $(DEV) ## the long fault tests: kills, stops, cuts
+	@scripts/system-packages.sh
+	@$(BIN)/python -m pytest tests/fault -m long $(ARGS)
+
+lock: $(DEV) ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)
+	$(COMPILE) --group build $(ARGS) -o requirements/run.txt
+	$(COMPILE) --group dev -c requirements/run.txt $(ARGS) -o requirements/dev.txt
+
+clean: ## remove the environment, caches and build output; data in ./var stays
+	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find src tests migrations scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(RUN): requirements/run.txt pyproject.toml $(SETUP)
+	@scripts/setup-venv.sh $(VENV) requirements/run.txt
+	@touch $@
+
+# What tests need includes what running needs.
+$(DEV): requirements/dev.txt requirements/run.txt pyproject.toml $(SETUP)
+	@scripts/setup-venv.sh $(VENV) requirements/dev.txt
+	@touch $(RUN) $@

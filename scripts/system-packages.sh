@@ -1,0 +1,23 @@
+#!/bin/sh
+# Provide the system programs that tests drive. As root on Debian and Ubuntu what is missing is installed; elsewhere the
+# message says what to install, and the tests that need it skip with a reason (CI=true: they fail).
+set -u
+
+here=$(dirname "$0")
+
+has_browser() {
+    for name in chromium chromium-browser google-chrome google-chrome-stable; do
+        command -v "$name" >/dev/null && return 0
+    done
+    [ -d "/Applications/Google Chrome.app" ] || [ -d /Applications/Chromium.app ]
+}
+
+missing=
+has_browser || missing="$missing chromium"
+
+[ -n "$missing" ] || exit 0
+if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
+    # shellcheck disable=SC2086 # a list of names
+    "$here/apt-install.sh" $missing && exit 0
+fi
+echo "chatflow: not installed:$missing. Install it (Debian, Ubuntu: sudo apt-get install$missing); tests that need it are skipped." >&2
