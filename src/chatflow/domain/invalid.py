@@ -1,0 +1,29 @@
+"""What a client did wrong, in the words it is told.
+
+ChatflowError
+└── InvalidInput         final: the same input is refused again
+    ├── InvalidRoom
+    ├── InvalidMessage
+    └── Malformed        not JSON, or not the shape that the protocol has
+"""
+
+from chatflow.ports.errors import ChatflowError
+
+
+class InvalidInput(ChatflowError):
+    """Refused for what it says; the text is for the client."""
+
+
+class InvalidRoom(InvalidInput):
+    """Not a room name."""
+
+    def __init__(self, max_chars: int) -> None:
+        super().__init__(f"Invalid roomId: must be 1-{max_chars} characters of A-Z a-z 0-9 . _ -")
+
+
+class InvalidMessage(InvalidInput):
+    """A field of a message breaks a rule."""
+
+
+class Malformed(InvalidInput):
+    """The frame cannot be understood."""

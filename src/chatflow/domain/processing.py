@@ -1,0 +1,154 @@
+"""The loop of one partition: take deliveries into the write-behind buffer, store batches, ack what is stored.
+
+Taking and storing run side by side, so the next batch collects while one is committed; one transaction is in flight
+per partition. While the breaker is open nothing is stored, the buffer fills, taking stops, and the broker keeps the
+rest.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+from chatflow.domain.batching import BatchPolicy
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.buffer import Batch, WriteBehindBuffer
+from chatflow.domain.figures import ProcessorFigures
+from chatflow.domain.persisting import Persister
+from chatflow.ports.broker import Broker, Consumer
+from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreUnavailable
+
+FIRST_RETRY_S = 0.05
+LAST_RETRY_S = 2.0
+
+
+@attrs.define(eq=False)
+class PartitionProcessor:
+    """Persists one partition for as long as `run` runs.
+
+    Args:
+        new_buffer: a fresh buffer for each consumer; what an old one held comes again from the broker.
+        breaker: shared by all partitions of the process, since they share the store.
+        on_trip: called when this partition's failure opened the breaker.
+    """
+
+    partition: int
+    broker: Broker
+    persister: Persister
+    breaker: CircuitBreaker
+    policy: BatchPolicy
+    figures: ProcessorFigures
+    new_buffer: Callable[[], WriteBehindBuffer] = attrs.field(kw_only=True)
+    prefetch: int = attrs.field(kw_only=True, default=64)
+    on_trip: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
+    sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
+    jitter: Callable[[], float] = attrs.field(kw_only=True, default=random.random)
+    _stopping: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+
+    def stop(self) -> None:
+        """Take nothing more; `run` returns once what was taken is stored and acked."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Consume until stopped, opening a new consumer whenever one breaks."""
+        pause = FIRST_RETRY_S
+        while not self._stopping.is_set():
+            try:
+                consumer = await self.broker.consume(self.partition, prefetch=self.prefetch)
+                pause = FIRST_RETRY_S
+                await self._run_consumer(consumer)
+            except BrokerUnavailable:
+                await self.sleep(pause * (0.5 + self.jitter()))
+                pause = min(2 * pause, LAST_RETRY_S)
+
+    async def _run_consumer(self, consumer: Consumer) -> None:
+        stream = _Stream(consumer, self.new_buffer())
+        take = asyncio.create_task(self._take(stream), name=f"take-{self.partition}")
+        stop = asyncio.create_task(self._stop_taking(take), name=f"stop-{self.partition}")
+        try:
+            await self._store(stream)
+        finally:
+            self.figures.buffered -= len(stream.buffer)
+            for task in (stop, take):
+                task.cancel()
+            await asyncio.gather(stop, take, return_exceptions=True)
+            await consumer.close()
+        if take.done() and not take.cancelled() and (exc := take.exception()):
+            raise exc
+
+    async def _stop_taking(self, take: asyncio.Task[None]) -> None:
+        await self._stopping.wait()
+        take.cancel()
+
+    async def _take(self, stream: "_Stream") -> None:
+        try:
+            while True:
+                while stream.buffer.is_full:
+                    stream.has_room.clear()
+                    await stream.has_room.wait()
+                delivery = await stream.consumer.receive()
+                stream.buffer.add(delivery)
+                taken = len(delivery.envelope.messages)
+                self.figures.consumed += taken
+                self.figures.buffered += taken
+                stream.has_work.set()
+        finally:
+            stream.ended = True
+            stream.has_work.set()
+
+    async def _store(self, stream: "_Stream") -> None:
+        while True:
+            await stream.has_work.wait()
+            if self.policy.linger_s and not stream.ended:
+                await self.sleep(self.policy.linger_s)
+            buffer = stream.buffer
+            batch = buffer.take(self.policy.size_for(len(buffer) + stream.consumer.waiting()))
+            if batch is None:
+                if stream.ended:
+                    return
+                stream.has_work.clear()
+                continue
+            await self._persist(batch)
+            self.figures.buffered -= len(batch.messages)
+            ack = buffer.commit(batch)
+            stream.has_room.set()
+            if ack is not None:
+                await stream.consumer.ack(ack)
+
+    async def _persist(self, batch: Batch) -> None:
+        """Try until it is stored; only what the store says of itself is retried, and it is safe to."""
+        pause = FIRST_RETRY_S
+        while True:
+            try:
+                self.breaker.allow()
+                await self.persister.persist(self.partition, batch.messages)
+            except CircuitOpen as exc:
+                await self.sleep(min(exc.retry_in_s, LAST_RETRY_S))  # another partition's probe may close it sooner
+            except (StoreUnavailable, SequenceCollision):
+                self.figures.batch_failures += 1
+                if self.breaker.failure():
+                    self.on_trip()
+                await self.sleep(pause * (0.5 + self.jitter()))
+                pause = min(2 * pause, LAST_RETRY_S)
+            else:
+                self.breaker.success()
+                return
+
+
+@attrs.define(eq=False)
+class _Stream:
+    """One consumer, its buffer, and the two events between taking and storing."""
+
+    consumer: Consumer
+    buffer: WriteBehindBuffer
+    has_work: asyncio.Event = attrs.field(factory=asyncio.Event)
+    has_room: asyncio.Event = attrs.field(factory=asyncio.Event)
+    ended: bool = False
+
+
+async def run_processors(processors: list[PartitionProcessor]) -> None:
+    """Run one loop per partition until all are stopped; a cancel stops them at once, and the broker has the rest."""
+    async with asyncio.TaskGroup() as tasks:
+        for processor in processors:
+            tasks.create_task(processor.run(), name=f"partition-{processor.partition}")

@@ -1,0 +1,128 @@
+"""From a client's decoded frame to a `Message`: both protocols' rules, in the order and words of the wire contract."""
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+from chatflow.domain.invalid import InvalidMessage
+from chatflow.domain.times import parse_timestamp
+from chatflow.ports.clock import NewId, WallClock
+from chatflow.ports.messages import Message
+
+_INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
+_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
+MESSAGE_TYPES = frozenset({"TEXT", "JOIN", "LEAVE"})
+
+
+@attrs.frozen
+class Limits:
+    """What a message may be. Characters are code points."""
+
+    user_id_max: int = 2**53 - 1
+    username_min: int = 3
+    username_max: int = 20
+    text_max: int = 500
+    room_max: int = 64
+
+
+@attrs.frozen
+class Stamps:
+    """What a gateway adds to each message that it accepts."""
+
+    server_id: str
+    now_us: WallClock
+    new_id: NewId
+
+
+def message_from_chat(
+    fields: Mapping[str, object], *, room_id: str, client_ip: str, stamps: Stamps, limits: Limits
+) -> Message:
+    """A message from a frame of ``/chat/{room}``.
+
+    Raises:
+        InvalidMessage: the first rule that a field breaks: userId, username, message, messageType, timestamp,
+            messageId.
+    """
+    get = fields.get
+    user_id = valid_user_id(get("userId"), limits)
+    username = valid_username(get("username"), limits)
+    text = valid_text(get("message"), limits)
+    message_type = _message_type(get("messageType"))
+    sent_at_us = _timestamp(get("timestamp"))
+    message_id = valid_message_id(get("messageId"), "messageId") or stamps.new_id()
+    return Message(
+        message_id,
+        room_id,
+        user_id,
+        username,
+        text,
+        message_type,
+        sent_at_us,
+        stamps.now_us(),
+        stamps.server_id,
+        client_ip,
+    )
+
+
+def valid_user_id(value: object, limits: Limits) -> int:
+    """An integer in range, from a JSON integer or a decimal string."""
+    if value is None or value == "":
+        raise InvalidMessage("userID is required")
+    if type(value) is str and _INTEGER.fullmatch(value):
+        value = int(value)
+    if type(value) is not int:
+        raise InvalidMessage("userID must be a valid number")
+    if not 1 <= value <= limits.user_id_max:
+        raise InvalidMessage(f"userID must be between 1 and {limits.user_id_max}")
+    return value
+
+
+def valid_username(value: object, limits: Limits) -> str:
+    """Letters and digits of ASCII, within the length limits."""
+    if value is None or value == "":
+        raise InvalidMessage("username is required")
+    if type(value) is not str or not (value.isascii() and value.isalnum()):
+        raise InvalidMessage("username must be alphanumeric (only letters and numbers)")
+    if not limits.username_min <= len(value) <= limits.username_max:
+        raise InvalidMessage(f"username must be between {limits.username_min} and {limits.username_max} characters")
+    return value
+
+
+def valid_text(value: object, limits: Limits, name: str = "message") -> str:
+    """Any text within the limit, blanks included."""
+    if value is None or value == "":
+        raise InvalidMessage(f"{name} is required")
+    if type(value) is not str or len(value) > limits.text_max:
+        raise InvalidMessage(f"{name} must be 1-{limits.text_max} characters")
+    return value
+
+
+def valid_message_id(value: object, name: str) -> str | None:
+    """Canonical lower case of a client's own UUIDv7 (RFC 9562); ``None`` when it gave none."""
+    if value is None:
+        return None
+    if type(value) is str:
+        lowered = value.lower()
+        if _UUID7.fullmatch(lowered):
+            return lowered
+    raise InvalidMessage(f"{name} must be a UUIDv7")
+
+
+def _message_type(value: object) -> str:
+    if value is None or value == "":
+        raise InvalidMessage("messageType is required")
+    if type(value) is not str or value not in MESSAGE_TYPES:
+        raise InvalidMessage("messageType must be TEXT, JOIN, or LEAVE")
+    return value
+
+
+def _timestamp(value: object) -> int:
+    if value is None or value == "":
+        raise InvalidMessage("timestamp is required")
+    if type(value) is not str:
+        raise InvalidMessage("timestamp must be a valid ISO 8601 format")
+    try:
+        return parse_timestamp(value)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidMessage("timestamp must be a valid ISO 8601 format") from exc

@@ -1,0 +1,1 @@
+"""What chatflow needs from the outside, in its own words. Nothing here knows a driver, a command or a wire."""

@@ -1,0 +1,130 @@
+"""Every error that may cross a port.
+
+    ChatflowError
+    ├── BrokerError
+    │   ├── BrokerUnavailable   retryable: down, blocked, or no confirm in time (outcome unknown)
+    │   └── BrokerFull          retryable: the queue's byte limit refused the envelope
+    ├── StoreError
+    │   ├── StoreUnavailable    retryable: connection, lock, timeout (outcome unknown)
+    │   ├── StoreOverloaded     retryable: the reader pool's waiting line is full
+    │   ├── QueryTimeout        retryable: a read took longer than its deadline
+    │   ├── RowRejected         final: the data itself cannot be stored; bisect, then dead-letter
+    │   ├── SequenceCollision   final: two writers numbered one room; must never happen, must be loud
+    │   └── SchemaMismatch      final: the database is older or newer than this program
+    ├── CacheError
+    │   └── CacheUnavailable    retryable: callers go on without the cache
+    └── Refusal                 nothing was tried, so nothing is in doubt
+        ├── BufferFull          retryable: a bounded buffer is at its limit
+        ├── CircuitOpen         retryable: too many recent failures; carries when to try again
+        └── Draining            retryable elsewhere: this process is shutting down
+
+Adapters translate driver errors with ``raise ... from exc``; a caller branches on the class or on ``retryable``,
+never on text.
+"""
+
+from typing import ClassVar
+
+
+class ChatflowError(Exception):
+    """Base of all errors that chatflow raises on purpose."""
+
+    retryable: ClassVar[bool] = False
+
+
+class BrokerError(ChatflowError):
+    """The broker could not do what was asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker is down, blocked or silent; what was published may still have arrived."""
+
+    retryable = True
+
+
+class BrokerFull(BrokerError):
+    """The broker refused an envelope because the queue's byte limit is reached."""
+
+    retryable = True
+
+
+class StoreError(ChatflowError):
+    """The store could not do what was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """A fault that a later try may not meet; a transaction under way has an unknown outcome."""
+
+    retryable = True
+
+
+class StoreOverloaded(StoreError):
+    """More readers are waiting than the pool's limit allows."""
+
+    retryable = True
+
+
+class QueryTimeout(StoreError):
+    """A read did not answer within its deadline."""
+
+    retryable = True
+
+
+class RowRejected(StoreError):
+    """The store refuses the data: trying the same batch again cannot succeed."""
+
+
+class SequenceCollision(StoreError):
+    """A ``(room_id, seq)`` pair exists already: the head lock was bypassed."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(f"a room was numbered by two writers: {detail}")
+
+
+class SchemaMismatch(StoreError):
+    """The database schema is not the one that this program was built for.
+
+    Attributes:
+        found: revision in the database, ``None`` when it has no schema.
+        expected: revision this program needs.
+    """
+
+    def __init__(self, *, found: str | None, expected: str, hint: str) -> None:
+        self.found = found
+        self.expected = expected
+        super().__init__(f"database schema is at {found or 'nothing'}, this program needs {expected}: {hint}")
+
+
+class CacheError(ChatflowError):
+    """The cache could not do what was asked."""
+
+
+class CacheUnavailable(CacheError):
+    """The cache is down or slow; every caller goes on without it."""
+
+    retryable = True
+
+
+class Refusal(ChatflowError):
+    """Refused before anything was tried."""
+
+    retryable = True
+
+
+class BufferFull(Refusal):
+    """A bounded buffer is at its limit."""
+
+
+class CircuitOpen(Refusal):
+    """Too many failures lately.
+
+    Attributes:
+        retry_in_s: seconds until a probe is let through.
+    """
+
+    def __init__(self, *, retry_in_s: float) -> None:
+        self.retry_in_s = retry_in_s
+        super().__init__(f"circuit open, next probe in {retry_in_s:.1f} s")
+
+
+class Draining(Refusal):
+    """This process takes nothing new: it is shutting down."""

@@ -1,0 +1,319 @@
+"""Stand-ins with real semantics: a clock, a store, a reader, a broker and a live channel that fail when told to."""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+import attrs
+
+from chatflow.adapters.websockets.gate import Gate
+from chatflow.domain.accepting import Acceptor
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.delivering import RoomHub
+from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.stored_acks import StoredAcks
+from chatflow.domain.validation import Limits, Stamps
+from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
+from chatflow.ports.errors import ChatflowError, RowRejected
+from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.store import Appended
+
+T = TypeVar("T")
+DEADLINE_S = 5.0
+EPOCH_US = 1_780_000_000_000_000
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    polls = 0
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true in time"
+        await asyncio.sleep(0 if polls < 100 else 0.001)
+        polls += 1
+
+
+async def settle(turns: int = 25) -> None:
+    """Let everything that can run without outside help run."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def cancel(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def message(n: int, room: str = "lobby", *, text: str = "hi", user_id: int = 7) -> Message:
+    return Message(message_id(n), room, user_id, "ada", text, "TEXT", EPOCH_US + n, EPOCH_US + n, "gw-1", "10.0.0.1")
+
+
+def message_id(n: int) -> str:
+    return f"01970000-0000-7000-8000-{n:012x}"
+
+
+def messages(first: int, last: int, room: str = "lobby") -> list[Message]:
+    return [message(n, room) for n in range(first, last + 1)]
+
+
+def stored(seq: int, room: str = "lobby") -> StoredMessage:
+    return StoredMessage(message(seq, room), seq)
+
+
+def envelope(first: int, last: int, room: str = "lobby", partition: int = 0) -> Envelope:
+    return envelope_of(partition, messages(first, last, room))
+
+
+def live(items: Iterable[StoredMessage], partition: int = 0) -> LiveEnvelope:
+    return LiveEnvelope(partition, tuple(items))
+
+
+@attrs.define
+class FakeClock:
+    """Monotonic seconds that move when told to, or when somebody sleeps on them."""
+
+    now: float = 1_000.0
+    slept: list[float] = attrs.field(factory=list)
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+        await asyncio.sleep(0)
+
+
+@attrs.define(eq=False)
+class FakeStore:
+    """Both sides of a store: numbers rooms without gaps, one row per id, refuses poison, fails when told to.
+
+    Attributes:
+        failures: raised by the next calls of ``append_batch``, one each; ``None`` lets a call through.
+        lost_answers: the next commits succeed, but their callers get this error.
+        down: raised by every call while it is set.
+        poison: ids that no retry can store.
+        calls: what was called, in order.
+        pause: awaited by every read before it looks and before it answers.
+        before_commit, after_commit: awaited by ``append_batch``.
+    """
+
+    rooms: dict[str, list[StoredMessage]] = attrs.field(factory=dict)
+    by_id: dict[str, StoredMessage] = attrs.field(factory=dict)
+    dead: dict[str, str] = attrs.field(factory=dict)
+    poison: set[str] = attrs.field(factory=set)
+    failures: deque[ChatflowError | None] = attrs.field(factory=deque)
+    lost_answers: deque[ChatflowError] = attrs.field(factory=deque)
+    bury_failures: deque[ChatflowError] = attrs.field(factory=deque)
+    down: ChatflowError | None = None
+    calls: list[tuple[str, object]] = attrs.field(factory=list)
+    pause: Callable[[], Awaitable[None]] = attrs.field(default=lambda: asyncio.sleep(0))
+    before_commit: Callable[[Sequence[Message]], Awaitable[None]] = attrs.field(default=lambda _: asyncio.sleep(0))
+    after_commit: Callable[[], Awaitable[None]] = attrs.field(default=lambda: asyncio.sleep(0))
+
+    async def append_batch(self, messages: Sequence[Message]) -> Appended:
+        self.calls.append(("append_batch", [m.message_id for m in messages]))
+        await self.before_commit(messages)
+        self._fail(self.failures)
+        if any(m.message_id in self.poison for m in messages):
+            raise RowRejected("a value is out of range")
+        before = len(self.by_id)
+        distinct = {m.message_id: m for m in messages}
+        appended = Appended(
+            tuple(self._store(m) for m in distinct.values()), len(messages) - (len(self.by_id) - before)
+        )
+        await self.after_commit()
+        if self.lost_answers:
+            raise self.lost_answers.popleft()
+        return appended
+
+    async def bury(self, message: Message, reason: str) -> None:
+        self.calls.append(("bury", message.message_id))
+        await asyncio.sleep(0)
+        self._fail(self.bury_failures)
+        self.dead[message.message_id] = reason
+
+    async def ping(self) -> None:
+        self._fail(())
+
+    async def heads(self, room_ids: Sequence[str]) -> dict[str, int]:
+        self.calls.append(("heads", list(room_ids)))
+        return await self._read(lambda: {room: len(self.rooms[room]) for room in room_ids if room in self.rooms})
+
+    async def room_range(self, room_id: str, *, after_seq: int, limit: int) -> list[StoredMessage]:
+        self.calls.append(("room_range", (room_id, after_seq, limit)))
+        return await self._read(lambda: self.rooms.get(room_id, [])[after_seq : after_seq + limit])
+
+    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
+        self.calls.append(("locate", list(message_ids)))
+        return await self._read(lambda: {i: self.by_id[i] for i in message_ids if i in self.by_id})
+
+    def put(self, *items: Message) -> list[StoredMessage]:
+        """Commit without a call: another process did it."""
+        return [self._store(m) for m in items]
+
+    def ids(self, room: str = "lobby") -> list[str]:
+        return [row.message.message_id for row in self.rooms.get(room, [])]
+
+    def count(self, name: str) -> int:
+        return sum(call == name for call, _ in self.calls)
+
+    def _store(self, m: Message) -> StoredMessage:
+        if m.message_id not in self.by_id:
+            room = self.rooms.setdefault(m.room_id, [])
+            self.by_id[m.message_id] = StoredMessage(m, len(room) + 1)
+            room.append(self.by_id[m.message_id])
+        return self.by_id[m.message_id]
+
+    async def _read(self, query: Callable[[], T]) -> T:
+        await self.pause()
+        self._fail(())
+        answer = query()
+        await self.pause()
+        return answer
+
+    def _fail(self, failures: Sequence[ChatflowError | None]) -> None:
+        if self.down is not None:
+            raise self.down
+        if isinstance(failures, deque) and failures and (failure := failures.popleft()) is not None:
+            raise failure
+
+
+@attrs.define(eq=False)
+class FakeLive:
+    """A live channel whose subscribers are plain functions, called at once."""
+
+    subscribers: list[Callable[[LiveEnvelope], None]] = attrs.field(factory=list)
+    published: list[LiveEnvelope] = attrs.field(factory=list)
+    down: ChatflowError | None = None
+
+    async def publish_live(self, envelope: LiveEnvelope) -> None:
+        await asyncio.sleep(0)
+        if self.down is not None:
+            raise self.down
+        self.published.append(envelope)
+        for subscriber in self.subscribers:
+            subscriber(envelope)
+
+
+@attrs.define(eq=False)
+class FakeBroker:
+    """Confirms at once, fails as told, or leaves each publish to the test.
+
+    Attributes:
+        outcomes: of the next publishes, ``None`` is a confirm; then everything is confirmed unless ``down`` is set.
+        manual: publishes wait in ``waiting`` until the test settles them.
+        attempts, confirmed: what was tried, and what was confirmed, in order.
+    """
+
+    outcomes: deque[Exception | None] = attrs.field(factory=deque)
+    down: ChatflowError | None = None
+    manual: bool = False
+    attempts: list[Envelope] = attrs.field(factory=list)
+    confirmed: list[Envelope] = attrs.field(factory=list)
+    waiting: list[tuple[Envelope, asyncio.Future[None]]] = attrs.field(factory=list)
+
+    async def publish(self, envelope: Envelope) -> None:
+        self.attempts.append(envelope)
+        if self.manual:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.waiting.append((envelope, future))
+            await future
+        else:
+            await asyncio.sleep(0)
+            outcome = self.outcomes.popleft() if self.outcomes else self.down
+            if outcome is not None:
+                raise outcome
+        self.confirmed.append(envelope)
+
+    def confirm(self) -> None:
+        """Confirm the oldest publish that waits."""
+        self.waiting.pop(0)[1].set_result(None)
+
+    def fail(self, error: ChatflowError) -> None:
+        """Fail the oldest publish that waits."""
+        self.waiting.pop(0)[1].set_exception(error)
+
+    def is_available(self) -> bool:
+        return self.down is None
+
+    def confirmed_ids(self) -> list[str]:
+        return [m.message_id for envelope in self.confirmed for m in envelope.messages]
+
+
+@attrs.define(eq=False)
+class RecordingSink:
+    """Remembers what it was told, in order."""
+
+    told: list[tuple[str, object]] = attrs.field(factory=list)
+    errors: list[ChatflowError] = attrs.field(factory=list)
+
+    def accepted(self, message: Message, ref: object) -> None:
+        self.told.append(("accepted", ref))
+
+    def refused(self, message: Message, ref: object, error: ChatflowError) -> None:
+        self.told.append(("refused", ref))
+        self.errors.append(error)
+
+    def refs(self, kind: str) -> list[object]:
+        return [ref for what, ref in self.told if what == kind]
+
+
+@attrs.define(eq=False)
+class FakeGateway:
+    """Everything that the connections of one gateway share, over fakes, with the acceptor running."""
+
+    clock: FakeClock = attrs.field(factory=FakeClock)
+    broker: FakeBroker = attrs.field(factory=FakeBroker)
+    store: FakeStore = attrs.field(factory=FakeStore)
+    figures: GatewayFigures = attrs.field(factory=GatewayFigures)
+    settings: dict[str, object] = attrs.field(factory=dict)
+    limit_bytes: int = 2**20
+    acceptor: Acceptor = attrs.field(init=False)
+    gate: Gate = attrs.field(init=False)
+    given_ids: int = attrs.field(default=0, init=False)
+    _running: asyncio.Task[None] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.acceptor = Acceptor(
+            self.broker,
+            CircuitBreaker(self.clock),
+            self.figures,
+            self.clock,
+            partitions=8,
+            limit_bytes=self.limit_bytes,
+            patience_s=0.0,
+            sleep=self.clock.sleep,
+        )
+        self.gate = Gate(
+            self.acceptor,
+            RoomHub(self.store, self.figures),
+            StoredAcks(self.store, self.clock),
+            self.figures,
+            Limits(),
+            Stamps("gw-1", lambda: EPOCH_US, self._new_id),
+            self.clock,
+            **self.settings,
+        )
+        self._running = asyncio.get_running_loop().create_task(self.acceptor.run())
+
+    async def close(self) -> None:
+        await cancel(self._running)
+
+    def commit_confirmed(self) -> None:
+        """What a processor does: store what the broker has, and say so on the live channel."""
+        for each in self.broker.confirmed:
+            rows = live(self.store.put(*each.messages), each.partition)
+            self.gate.hub.on_live(rows)
+            self.gate.stored_acks.on_live(rows)
+        self.broker.confirmed.clear()
+
+    def _new_id(self) -> str:
+        self.given_ids += 1
+        return message_id(self.given_ids)

@@ -1,0 +1,424 @@
+"""The read side's use case over fakes: what is cached under which version, and what happens when something is down."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.domain.answers import Source
+from chatflow.domain.cache_policy import CachePolicy
+from chatflow.domain.cursors import InvalidCursor
+from chatflow.domain.querying import PATIENCE_S, Behind, QueryService
+from chatflow.domain.read_through import REFRESHES
+from chatflow.ports.cache import Lookup, Version
+from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
+from chatflow.ports.store import TimeWindow
+from tests.reading_fakes import START_US, FakeClock, ListStore
+
+ALL_CALLS = [
+    ("room_page", lambda q: q.room_page("5", limit=10)),
+    ("user_page", lambda q: q.user_page(1, limit=10)),
+    ("active_users", lambda q: q.active_users(TimeWindow())),
+    ("user_rooms", lambda q: q.user_rooms(1)),
+    ("throughput", lambda q: q.throughput(60)),
+    ("top_users", lambda q: q.top_users(10)),
+    ("top_rooms", lambda q: q.top_rooms(10)),
+    ("patterns", lambda q: q.patterns()),
+    ("total_messages", lambda q: q.total()),
+]
+each_question = pytest.mark.parametrize(("method", "ask"), ALL_CALLS, ids=[name for name, _ in ALL_CALLS])
+
+
+class BrokenCache:
+    """Down, from the first call or only for what it is told."""
+
+    def __init__(self, inner, *broken):
+        self.inner, self.broken = inner, broken
+
+    def __getattr__(self, name):
+        if name in self.broken:
+            raise CacheUnavailable("down")
+        return getattr(self.inner, name)
+
+
+class World:
+    """A service over a list store and a memory cache, on one fake clock."""
+
+    def __init__(self, *, cached=True):
+        self.clock = FakeClock()
+        self.store = ListStore()
+        self.cache = MemoryCache(self.clock) if cached else None
+        self.policy = CachePolicy()
+        self.queries = self.over(self.cache)
+
+    def over(self, cache):
+        return QueryService(
+            self.store,
+            self.store,
+            cache=cache,
+            encode=msgspec.json.encode,
+            clock=self.clock,
+            draw=lambda: 0.5,
+            policy=self.policy,
+            sleep=self.clock.sleep,
+        )
+
+    async def commit(self, room_id, **fields):
+        """What the processor does: store, then invalidate."""
+        stored = self.store.add(room_id, **fields)
+        await self.cache.invalidate(self.policy.touched([stored]))
+        return stored
+
+    async def page(self, **options):
+        answered = await self.queries.room_page("5", limit=options.pop("limit", 10), **options)
+        return seqs(answered), answered.source
+
+
+def seqs(answered):
+    return [row["seq"] for row in msgspec.json.decode(answered.body)["messages"]]
+
+
+async def turns(n: int = 10) -> None:
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def world():
+    made = World()
+    yield made
+    await made.queries.close()
+
+
+@each_question
+async def test_the_second_asking_is_answered_by_the_cache_with_the_same_bytes(world, method, ask):
+    world.store.add("5")
+    first, second = await ask(world.queries), await ask(world.queries)
+    assert (first.source, second.source) == (Source.MISS, Source.L2)
+    assert first.body == second.body
+    assert world.store.calls[method] == 1
+
+
+@each_question
+async def test_without_a_cache_every_question_goes_to_the_store(method, ask):
+    world = World(cached=False)
+    sources = [(await ask(world.queries)).source for _ in range(3)]
+    assert sources == [Source.MISS] * 3
+    assert world.store.calls[method] == 3
+
+
+@each_question
+async def test_a_cache_that_is_down_is_never_an_error(world, method, ask):
+    world.store.add("5")
+    for broken in (("get", "put"), ("put",), ("get",)):
+        queries = world.over(BrokenCache(world.cache, *broken))
+        assert (await ask(queries)).source is Source.MISS
+        assert queries.figures.cache_errors >= 1
+
+
+@each_question
+async def test_an_error_of_the_store_reaches_the_caller_and_is_not_cached(world, method, ask):
+    world.store.error = StoreOverloaded("full")
+    with pytest.raises(StoreOverloaded):
+        await ask(world.queries)
+    world.store.error = None
+    assert (await ask(world.queries)).source is Source.MISS
+
+
+async def test_a_commit_ends_the_pages_of_its_room_and_user_at_once(world):
+    await world.commit("5", user_id=7)
+    await world.page()
+    await world.queries.user_page(7, limit=10)
+    await world.queries.user_rooms(7)
+    await world.commit("5", user_id=7)
+    assert await world.page() == ([2, 1], Source.MISS)
+    assert len(seqs(await world.queries.user_page(7, limit=10))) == 2
+    assert (await world.queries.user_rooms(7)).source is Source.MISS
+
+
+async def test_a_commit_in_another_room_by_another_user_leaves_the_page_alone(world):
+    await world.commit("5", user_id=7)
+    await world.page()
+    await world.commit("6", user_id=8)
+    assert await world.page() == ([1], Source.L2)
+
+
+async def test_a_page_read_before_a_commit_and_stored_after_it_is_never_served(world):
+    await world.commit("5")
+    world.store.gate.clear()
+    reading = asyncio.create_task(world.page())
+    await turns()
+    await world.commit("5")
+    world.store.gate.set()
+    assert await reading == ([1], Source.MISS)
+    assert await world.page() == ([2, 1], Source.MISS)
+
+
+async def test_who_asks_after_a_commit_does_not_join_a_read_from_before_it(world):
+    await world.commit("5")
+    world.store.gate.clear()
+    before = asyncio.create_task(world.page())
+    await turns()
+    await world.commit("5")
+    after = asyncio.create_task(world.page())
+    await turns()
+    world.store.gate.set()
+    assert (await before)[0] == [1]
+    assert (await after)[0] == [2, 1]
+
+
+@pytest.mark.parametrize("broken", [(), ("get",)])
+async def test_a_thousand_concurrent_misses_cost_one_read(world, broken):
+    world.store.add("5")
+    queries = world.over(BrokenCache(world.cache, *broken))
+    world.store.gate.clear()
+    asking = [asyncio.create_task(queries.room_page("5", limit=10)) for _ in range(1000)]
+    await turns()
+    world.store.gate.set()
+    answers = await asyncio.gather(*asking)
+    assert {tuple(seqs(answer)) for answer in answers} == {(1,)}
+    assert world.store.calls["room_page"] == 1
+
+
+async def test_pages_end_with_their_time(world):
+    world.store.add("5")
+    await world.page()
+    world.store.add("5")  # a commit whose invalidation was lost
+    world.clock.advance(9.9)
+    assert await world.page() == ([1], Source.L2)
+    world.clock.advance(0.2)
+    assert await world.page() == ([2, 1], Source.MISS)
+
+
+async def test_an_old_count_is_served_while_one_caller_refreshes_it(world):
+    await world.queries.top_rooms(10)
+    world.store.add("5")
+    world.clock.advance(25)
+    world.store.gate.clear()
+    stale = await asyncio.gather(*(world.queries.top_rooms(10) for _ in range(20)))
+    assert {answer.source for answer in stale} == {Source.L2}
+    assert all(b'"rooms":[]' in answer.body for answer in stale)
+    await turns()
+    assert world.store.calls["top_rooms"] == 2
+    world.store.gate.set()
+    await turns()
+    refreshed = await world.queries.top_rooms(10)
+    assert (refreshed.source, b'"room_id":"5"' in refreshed.body) == (Source.L2, True)
+    assert (world.queries.figures.stale, world.queries.figures.refreshes) == (20, 1)
+
+
+async def test_a_count_past_its_bound_is_read_again(world):
+    await world.queries.top_rooms(10)
+    world.store.add("5")
+    world.clock.advance(30)
+    answer = await world.queries.top_rooms(10)
+    assert (answer.source, b'"room_id":"5"' in answer.body) == (Source.MISS, True)
+
+
+async def test_a_refresh_that_fails_leaves_the_old_count_serving(world):
+    await world.queries.total()
+    world.clock.advance(2.5)
+    world.store.error = StoreUnavailable("down")
+    assert (await world.queries.total()).source is Source.L2
+    await turns()
+    assert (await world.queries.total()).source is Source.L2
+    world.clock.advance(1)
+    with pytest.raises(StoreUnavailable):
+        await world.queries.total()
+
+
+async def test_refreshes_are_bounded_and_stop_on_close(world):
+    for n in range(1, 3 * REFRESHES):
+        await world.queries.top_rooms(n)
+    world.clock.advance(25)
+    world.store.gate.clear()
+    for n in range(1, 3 * REFRESHES):
+        await world.queries.top_rooms(n)
+    assert world.queries.figures.refreshes == REFRESHES
+    await world.queries.close()
+
+
+async def test_following_the_cursor_visits_every_message_of_a_room_once_despite_inserts(world):
+    for _ in range(25):
+        world.store.add("5")
+    seen, cursor = [], None
+    while True:
+        answered = await world.queries.room_page("5", limit=4, cursor=cursor)
+        seen += seqs(answered)
+        cursor = msgspec.json.decode(answered.body)["next_cursor"]
+        await world.commit("5")
+        if cursor is None:
+            break
+    assert seen == list(range(25, 0, -1))
+
+
+async def test_following_the_cursor_visits_every_message_of_a_user_once_despite_ties(world):
+    for n in range(30):
+        world.store.add(str(n % 3), user_id=7, at_us=START_US + n // 10)
+    seen, cursor = [], None
+    while True:
+        answered = await world.queries.user_page(7, limit=4, cursor=cursor)
+        body = msgspec.json.decode(answered.body)
+        seen += [(row["message"]["room_id"], row["seq"]) for row in body["messages"]]
+        cursor = body["next_cursor"]
+        await world.commit("9", user_id=7, at_us=START_US + 100)
+        if cursor is None:
+            break
+    assert len(seen) == len(set(seen)) == 30
+
+
+async def test_an_older_page_of_a_user_that_gains_a_late_message_is_not_served_from_before(world):
+    for n in range(4):
+        await world.commit("5", user_id=7, at_us=START_US + 10 * n)
+    first = msgspec.json.decode((await world.queries.user_page(7, limit=2)).body)
+    await world.queries.user_page(7, limit=2, cursor=first["next_cursor"])
+    await world.commit("6", user_id=7, at_us=START_US + 5)  # accepted long ago, committed now
+    older = await world.queries.user_page(7, limit=2, cursor=first["next_cursor"])
+    times = [row["message"]["accepted_at_us"] - START_US for row in msgspec.json.decode(older.body)["messages"]]
+    assert times == [10, 5]
+
+
+async def test_a_page_that_ends_exactly_at_the_first_message_has_no_next(world):
+    for _ in range(4):
+        world.store.add("5")
+    assert msgspec.json.decode((await world.queries.room_page("5", limit=4)).body)["next_cursor"] is None
+
+
+async def test_windows_limits_rooms_and_users_do_not_share_cached_pages(world):
+    for n in range(6):
+        world.store.add("5", user_id=1, at_us=START_US + n)
+        world.store.add("6", user_id=2, at_us=START_US + n)
+    queries = world.queries
+    asks = [
+        lambda: queries.room_page("5", limit=2),
+        lambda: queries.room_page("5", limit=3),
+        lambda: queries.room_page("6", limit=2),
+        lambda: queries.room_page("5", limit=2, window=TimeWindow(START_US, None)),
+        lambda: queries.room_page("5", limit=2, window=TimeWindow(None, START_US)),
+        lambda: queries.user_page(1, limit=2),
+        lambda: queries.user_page(2, limit=2),
+        lambda: queries.user_page(2, limit=2, window=TimeWindow(START_US, START_US + 1)),
+        lambda: queries.active_users(TimeWindow()),
+        lambda: queries.active_users(TimeWindow(START_US + 1, None)),
+        lambda: queries.active_users(TimeWindow(None, START_US + 1)),
+    ]
+    assert [(await ask()).source for ask in asks] == [Source.MISS] * len(asks)
+
+
+async def test_a_foreign_cursor_is_refused_before_anything_is_read(world):
+    for _ in range(3):
+        world.store.add("5")
+    body = msgspec.json.decode((await world.queries.room_page("5", limit=1)).body)
+    for misuse in (
+        world.queries.room_page("6", limit=1, cursor=body["next_cursor"]),
+        world.queries.user_page(1, limit=1, cursor=body["next_cursor"]),
+        world.queries.room_page("5", limit=1, cursor="rubbish"),
+    ):
+        with pytest.raises(InvalidCursor):
+            await misuse
+    assert world.store.calls["room_page"] == 1
+
+
+async def test_min_seq_is_answered_from_the_cache_when_the_page_is_new_enough(world):
+    await world.commit("5")
+    await world.commit("5")
+    await world.page()
+    assert await world.page(min_seq=2) == ([2, 1], Source.L2)
+    assert world.store.calls["heads"] == 0
+
+
+async def test_min_seq_passes_over_a_page_from_before_it(world):
+    world.store.add("5")
+    await world.page()
+    world.store.add("5")  # its invalidation has not come yet
+    assert await world.page() == ([1], Source.L2)
+    assert await world.page(min_seq=2) == ([2, 1], Source.MISS)
+
+
+async def test_min_seq_waits_for_the_commit_that_is_on_its_way(world):
+    world.store.add("5")
+    waits = []
+
+    async def sleep(seconds):
+        await world.clock.sleep(seconds)
+        waits.append(seconds)
+        if len(waits) == 3:
+            await world.commit("5")
+
+    world.queries.sleep = sleep
+    assert await world.page(min_seq=2) == ([2, 1], Source.MISS)
+    assert len(waits) == 3
+
+
+async def test_min_seq_gives_up_after_half_a_second(world):
+    world.store.add("5")
+    started = world.clock()
+    with pytest.raises(Behind) as caught:
+        await world.page(min_seq=2)
+    assert caught.value.head == 1
+    assert PATIENCE_S <= world.clock() - started <= PATIENCE_S + 0.02
+
+
+async def test_min_seq_of_an_unknown_room_is_behind(world):
+    with pytest.raises(Behind) as caught:
+        await world.queries.room_page("nobody", limit=1, min_seq=1)
+    assert caught.value.head == 0
+
+
+async def test_min_seq_does_not_join_a_read_from_before_it(world):
+    world.store.add("5")
+    world.store.gate.clear()
+    early = asyncio.create_task(world.page())
+    await turns()
+    world.store.add("5")
+    late = asyncio.create_task(world.page(min_seq=2))
+    await turns()
+    world.store.gate.set()
+    assert (await early)[0] == [1]
+    assert (await late)[0] == [2, 1]
+
+
+async def test_min_seq_holds_for_older_and_windowed_pages_too(world):
+    for n in range(4):
+        world.store.add("5", at_us=START_US + n)
+    body = msgspec.json.decode((await world.queries.room_page("5", limit=2)).body)
+    older = await world.queries.room_page("5", limit=2, cursor=body["next_cursor"], min_seq=4)
+    assert seqs(older) == [2, 1]
+    windowed = await world.queries.room_page("5", limit=2, window=TimeWindow(None, START_US), min_seq=4)
+    assert seqs(windowed) == [1]
+    with pytest.raises(Behind):
+        await world.queries.room_page("5", limit=2, cursor=body["next_cursor"], min_seq=5)
+
+
+async def test_everything_asks_each_question_once(world):
+    world.store.add("1")
+    everything = await world.queries.everything(room_id="1", user_id=1, limit=100, n=10, minutes=60)
+    assert everything.total.source is Source.MISS
+    assert set(world.store.calls.values()) == {1}
+    assert len(world.store.calls) == len(ALL_CALLS)
+
+
+async def test_answers_are_counted_by_query_and_tier(world):
+    await world.page()
+    await world.page()
+    await world.queries.total()
+    figures = world.queries.figures
+    assert figures.answers == {("room", "miss"): 1, ("room", "l2"): 1, ("total", "miss"): 1}
+    assert (figures.from_source(Source.L2), figures.from_source(Source.MISS)) == (1, 2)
+    assert figures.took_s["room"].count == 2
+
+
+async def test_a_version_that_the_cache_lost_is_a_miss(world):
+    """A cache that restarts must not make an old value current again; the service passes on what it was given."""
+    seen = []
+
+    class Recording:
+        async def get(self, key, tags):
+            return Lookup(None, Version(("v7",)))
+
+        async def put(self, key, value, *, tags, version, ttl_s):
+            seen.append((tags, version, ttl_s))
+
+    await world.over(Recording()).room_page("5", limit=1)
+    assert seen == [(("room:5",), Version(("v7",)), 10)]

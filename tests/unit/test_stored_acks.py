@@ -1,0 +1,120 @@
+import attrs
+import pytest
+
+from chatflow.domain.stored_acks import CHUNK, StoredAcks
+from chatflow.ports.errors import StoreUnavailable
+from chatflow.ports.messages import StoredMessage
+from tests.unit.fakes import FakeClock, FakeStore, live, message, message_id, messages
+
+
+@attrs.define(eq=False)
+class Told:
+    """A sender that remembers the sequence numbers it was told."""
+
+    seqs: list[int] = attrs.field(factory=list)
+
+    def tell(self, stored: StoredMessage) -> None:
+        self.seqs.append(stored.seq)
+
+
+@attrs.define(eq=False)
+class Bench:
+    clock: FakeClock = attrs.field(factory=FakeClock)
+    store: FakeStore = attrs.field(factory=FakeStore)
+    acks: StoredAcks = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.acks = StoredAcks(self.store, self.clock, overdue_s=1.0)
+
+
+async def test_a_sender_is_told_once_when_the_live_channel_brings_its_message() -> None:
+    bench, sender = Bench(), Told()
+    bench.acks.expect(message_id(2), sender.tell)
+    rows = bench.store.put(*messages(1, 3))
+    bench.acks.on_live(live(rows))
+    bench.acks.on_live(live(rows))
+    assert sender.seqs == [2]
+    assert len(bench.acks) == 0
+
+
+async def test_everybody_who_sent_the_same_id_is_told() -> None:
+    bench, one, other = Bench(), Told(), Told()
+    bench.acks.expect(message_id(1), one.tell)
+    bench.acks.expect(message_id(1), other.tell)
+    bench.acks.on_live(live(bench.store.put(message(1))))
+    assert (one.seqs, other.seqs) == ([1], [1])
+
+
+async def test_who_was_forgotten_is_not_told_and_the_others_are() -> None:
+    bench, one, other = Bench(), Told(), Told()
+    bench.acks.expect(message_id(1), one.tell)
+    bench.acks.expect(message_id(1), other.tell)
+    bench.acks.forget(message_id(1), one.tell)
+    bench.acks.forget(message_id(1), one.tell)
+    bench.acks.on_live(live(bench.store.put(message(1))))
+    assert (one.seqs, other.seqs) == ([], [1])
+
+
+async def test_forgetting_the_last_one_leaves_nothing() -> None:
+    bench, sender = Bench(), Told()
+    bench.acks.expect(message_id(1), sender.tell)
+    bench.acks.forget(message_id(1), sender.tell)
+    bench.acks.forget(message_id(2), sender.tell)
+    assert len(bench.acks) == 0
+
+
+async def test_what_the_live_channel_lost_is_found_in_the_store_once_it_is_overdue() -> None:
+    bench, sender = Bench(), Told()
+    bench.acks.expect(message_id(1), sender.tell)
+    bench.store.put(message(1))
+    await bench.acks.resync()
+    assert bench.store.calls == []
+    bench.clock.advance(1.0)
+    await bench.acks.resync()
+    assert sender.seqs == [1]
+    assert len(bench.acks) == 0
+
+
+async def test_what_is_not_stored_yet_goes_on_waiting() -> None:
+    bench, sender = Bench(), Told()
+    bench.acks.expect(message_id(1), sender.tell)
+    bench.clock.advance(5.0)
+    await bench.acks.resync()
+    assert sender.seqs == []
+    bench.acks.on_live(live(bench.store.put(message(1))))
+    assert sender.seqs == [1]
+
+
+async def test_a_store_that_is_down_is_asked_again_next_time() -> None:
+    bench, sender = Bench(), Told()
+    bench.acks.expect(message_id(1), sender.tell)
+    bench.store.put(message(1))
+    bench.clock.advance(5.0)
+    bench.store.down = StoreUnavailable("no store")
+    with pytest.raises(StoreUnavailable):
+        await bench.acks.resync()
+    bench.store.down = None
+    await bench.acks.resync()
+    assert sender.seqs == [1]
+
+
+async def test_many_overdue_messages_are_looked_up_in_chunks() -> None:
+    bench, sender = Bench(), Told()
+    for n in range(1, 2 * CHUNK + 2):
+        bench.acks.expect(message_id(n), sender.tell)
+    bench.store.put(*messages(1, 2 * CHUNK + 1))
+    bench.clock.advance(5.0)
+    await bench.acks.resync()
+    assert sender.seqs == list(range(1, 2 * CHUNK + 2))
+    assert [len(ids) for _, ids in bench.store.calls] == [CHUNK, CHUNK, 1]
+
+
+async def test_a_sender_may_expect_the_next_message_while_it_is_told() -> None:
+    bench, second = Bench(), Told()
+
+    def first(stored: StoredMessage) -> None:
+        bench.acks.expect(message_id(2), second.tell)
+
+    bench.acks.expect(message_id(1), first)
+    bench.acks.on_live(live(bench.store.put(*messages(1, 2))))
+    assert second.seqs == [2]
