@@ -1,0 +1,428 @@
+"""What every `Broker` promises. An adapter joins with a harness and a name in `HARNESSES`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+import attrs
+import pytest
+
+from chatflow.adapters.memory.broker import MemoryBroker
+from chatflow.ports.broker import Broker, Consumer, Delivery, Envelope
+from chatflow.ports.errors import BrokerFull, BrokerUnavailable
+from tests.unit.fakes import cancel, envelope, until
+
+WAIT_S = 10.0
+QUIET_S = 0.05
+"""How long a delivery that must not come is waited for."""
+
+
+class Harness(Protocol):
+    """One technology, with everything that the suite does to it from outside. Its broker has at least 4 partitions."""
+
+    broker: Broker
+
+    async def enqueue(self, envelope: Envelope) -> asyncio.Task[None]:
+        """Publish; return once it is in the queue, with a task that ends with the confirm."""
+
+    async def publish_unconfirmed(self, envelope: Envelope) -> None:
+        """Publish while no confirm comes in time; raises what the adapter raises."""
+
+    async def kill(self, consumer: Consumer) -> None:
+        """End a consumer as the death of its process does."""
+
+    async def queued(self, partition: int) -> int:
+        """Envelopes that are in the queue, the unacked ones included."""
+
+    async def limit(self, limit_bytes: int) -> None:
+        """From now on a partition holds so many bytes."""
+
+    async def stop(self) -> None:
+        """Take the broker away for good."""
+
+    async def aclose(self) -> None:
+        """End everything."""
+
+
+@attrs.define(eq=False)
+class MemoryHarness:
+    """In one process. The confirm is the consumer's ack, so each publish is followed in a task of its own."""
+
+    broker: MemoryBroker = attrs.field(factory=lambda: MemoryBroker(partitions=4, confirm_timeout_s=60))
+    tasks: list[asyncio.Task[None]] = attrs.field(factory=list)
+
+    async def enqueue(self, envelope: Envelope) -> asyncio.Task[None]:
+        task = asyncio.create_task(self.broker.publish(envelope))
+        self.tasks.append(task)
+        await asyncio.sleep(0)
+        return task
+
+    async def publish_unconfirmed(self, envelope: Envelope) -> None:
+        self.broker.confirm_timeout_s = 0.01
+        try:
+            await self.broker.publish(envelope)
+        finally:
+            self.broker.confirm_timeout_s = 60
+
+    async def kill(self, consumer: Consumer) -> None:
+        await consumer.close()
+
+    async def queued(self, partition: int) -> int:
+        queue = self.broker._queues[partition]
+        return len(queue.waiting) + sum(len(consumer._unacked) for consumer in queue.consumers)
+
+    async def limit(self, limit_bytes: int) -> None:
+        self.broker.limit_bytes = limit_bytes
+
+    async def stop(self) -> None:
+        await self.broker.close()
+
+    async def aclose(self) -> None:
+        await self.broker.close()
+        await cancel(*self.tasks)
+
+
+async def memory() -> Harness:
+    return MemoryHarness()
+
+
+HARNESSES: dict[str, Callable[[], Awaitable[Harness]]] = {"memory": memory}
+
+
+@pytest.fixture(params=list(HARNESSES))
+async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
+    harness = await HARNESSES[request.param]()
+    yield harness
+    await harness.aclose()
+
+
+async def receive(consumer: Consumer, count: int) -> list[Delivery]:
+    async with asyncio.timeout(WAIT_S):
+        return [await consumer.receive() for _ in range(count)]
+
+
+async def assert_silent(consumer: Consumer) -> None:
+    """Nothing is delivered; a receive that is given up takes nothing with it."""
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(QUIET_S):
+            await consumer.receive()
+
+
+async def eventually(count: Callable[[], Awaitable[int]], expected: int) -> None:
+    async with asyncio.timeout(WAIT_S):
+        while await count() != expected:
+            await asyncio.sleep(0.01)
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    return [int(m.message_id[-12:], 16) for delivery in deliveries for m in delivery.envelope.messages]
+
+
+async def test_what_is_published_is_delivered_unchanged(harness: Harness) -> None:
+    sent = envelope(1, 3)
+    await harness.enqueue(sent)
+    consumer = await harness.broker.consume(0, prefetch=10)
+    (delivery,) = await receive(consumer, 1)
+    assert delivery.envelope.messages == sent.messages
+    assert delivery.envelope.partition == 0
+    assert delivery.envelope.size_bytes > 0
+    assert not delivery.redelivered
+
+
+async def test_a_publish_returns_once_the_envelope_is_safe(harness: Harness) -> None:
+    confirmed = await harness.enqueue(envelope(1, 1))
+    consumer = await harness.broker.consume(0, prefetch=10)
+    (delivery,) = await receive(consumer, 1)
+    await consumer.ack(delivery)
+    async with asyncio.timeout(WAIT_S):
+        await confirmed
+
+
+async def test_envelopes_of_one_partition_are_delivered_in_publish_order(harness: Harness) -> None:
+    for n in range(1, 51):
+        await harness.enqueue(envelope(n, n))
+    consumer = await harness.broker.consume(0, prefetch=100)
+    deliveries = await receive(consumer, 50)
+    assert numbers(deliveries) == list(range(1, 51))
+    assert [d.tag for d in deliveries] == sorted({d.tag for d in deliveries})
+
+
+async def test_a_consumer_that_waits_gets_what_is_published_later(harness: Harness) -> None:
+    consumer = await harness.broker.consume(0, prefetch=10)
+    waiting = asyncio.create_task(receive(consumer, 1))
+    await asyncio.sleep(0)
+    await harness.enqueue(envelope(1, 1))
+    assert numbers(await waiting) == [1]
+
+
+async def test_partitions_are_apart(harness: Harness) -> None:
+    consumers = [await harness.broker.consume(partition, prefetch=10) for partition in (0, 1)]
+    await harness.enqueue(envelope(1, 1, partition=1))
+    assert numbers(await receive(consumers[1], 1)) == [1]
+    await assert_silent(consumers[0])
+
+
+async def test_no_more_than_the_prefetch_is_out_unacked(harness: Harness) -> None:
+    for n in range(1, 6):
+        await harness.enqueue(envelope(n, n))
+    consumer = await harness.broker.consume(0, prefetch=2)
+    first, second = await receive(consumer, 2)
+    await assert_silent(consumer)
+    await consumer.ack(first)
+    (third,) = await receive(consumer, 1)
+    await assert_silent(consumer)
+    await consumer.ack(third)
+    assert numbers([first, second, third, *await receive(consumer, 2)]) == [1, 2, 3, 4, 5]
+
+
+async def test_one_ack_covers_every_earlier_delivery(harness: Harness) -> None:
+    confirms = [await harness.enqueue(envelope(n, n)) for n in range(1, 6)]
+    consumer = await harness.broker.consume(0, prefetch=10)
+    deliveries = await receive(consumer, 5)
+    await consumer.ack(deliveries[2])
+    await eventually(lambda: harness.queued(0), 2)
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.gather(*confirms[:3])
+    await harness.kill(consumer)
+    following = await harness.broker.consume(0, prefetch=10)
+    assert numbers(await receive(following, 2)) == [4, 5]
+
+
+async def test_an_older_ack_after_a_newer_one_changes_nothing(harness: Harness) -> None:
+    for n in (1, 2, 3):
+        await harness.enqueue(envelope(n, n))
+    consumer = await harness.broker.consume(0, prefetch=10)
+    deliveries = await receive(consumer, 3)
+    await consumer.ack(deliveries[2])
+    await eventually(lambda: harness.queued(0), 0)
+
+
+async def test_what_a_dead_consumer_had_not_acked_comes_again_in_the_original_order(harness: Harness) -> None:
+    for n in range(1, 9):
+        await harness.enqueue(envelope(n, n))
+    consumer = await harness.broker.consume(0, prefetch=5)
+    deliveries = await receive(consumer, 5)
+    await consumer.ack(deliveries[1])
+    await eventually(lambda: harness.queued(0), 6)
+    await harness.kill(consumer)
+    following = await harness.broker.consume(0, prefetch=10)
+    again = await receive(following, 6)
+    assert numbers(again) == [3, 4, 5, 6, 7, 8]
+    assert [d.redelivered for d in again] == [True, True, True, False, False, False]
+    await following.ack(again[-1])
+    await eventually(lambda: harness.queued(0), 0)
+
+
+async def test_what_died_twice_comes_a_third_time_in_order(harness: Harness) -> None:
+    for n in (1, 2, 3):
+        await harness.enqueue(envelope(n, n))
+    for _ in range(2):
+        consumer = await harness.broker.consume(0, prefetch=10)
+        assert numbers(await receive(consumer, 3)) == [1, 2, 3]
+        await harness.kill(consumer)
+    consumer = await harness.broker.consume(0, prefetch=10)
+    again = await receive(consumer, 3)
+    assert numbers(again) == [1, 2, 3]
+    assert all(d.redelivered for d in again)
+
+
+async def test_one_consumer_is_active_and_the_next_one_takes_over(harness: Harness) -> None:
+    active = await harness.broker.consume(0, prefetch=1)
+    standby = await harness.broker.consume(0, prefetch=10)
+    waiting = asyncio.create_task(receive(standby, 3))
+    for n in (1, 2, 3):
+        await harness.enqueue(envelope(n, n))
+    assert numbers(await receive(active, 1)) == [1]
+    await asyncio.sleep(QUIET_S)
+    assert not waiting.done()
+    await harness.kill(active)
+    deliveries = await waiting
+    assert numbers(deliveries) == [1, 2, 3]
+    assert [d.redelivered for d in deliveries] == [True, False, False]
+
+
+async def test_a_consumer_that_closes_gives_the_partition_up(harness: Harness) -> None:
+    first = await harness.broker.consume(0, prefetch=10)
+    await harness.enqueue(envelope(1, 1))
+    await receive(first, 1)
+    await first.close()
+    await first.close()
+    second = await harness.broker.consume(0, prefetch=10)
+    (delivery,) = await receive(second, 1)
+    assert delivery.redelivered
+
+
+async def test_a_closed_consumer_neither_receives_nor_acks(harness: Harness) -> None:
+    consumer = await harness.broker.consume(0, prefetch=10)
+    await harness.enqueue(envelope(1, 1))
+    (delivery,) = await receive(consumer, 1)
+    waiting = asyncio.create_task(consumer.receive())
+    await asyncio.sleep(0)
+    await consumer.close()
+    with pytest.raises(BrokerUnavailable):
+        await waiting
+    with pytest.raises(BrokerUnavailable):
+        await consumer.receive()
+    with pytest.raises(BrokerUnavailable):
+        await consumer.ack(delivery)
+    assert await harness.queued(0) == 1
+
+
+@pytest.mark.parametrize("patience_turns", range(6))
+async def test_a_receive_that_is_cancelled_loses_nothing(harness: Harness, patience_turns: int) -> None:
+    consumer = await harness.broker.consume(0, prefetch=10)
+    for n in range(1, 6):
+        waiting = asyncio.create_task(consumer.receive())
+        await asyncio.sleep(0)
+        publishing = asyncio.create_task(harness.enqueue(envelope(n, n)))
+        for _ in range(patience_turns):
+            await asyncio.sleep(0)
+        waiting.cancel()
+        (given,) = await asyncio.gather(waiting, return_exceptions=True)
+        await publishing
+        if isinstance(given, asyncio.CancelledError):
+            (given,) = await receive(consumer, 1)
+        assert isinstance(given, Delivery)
+        assert numbers([given]) == [n]
+        await consumer.ack(given)
+
+
+async def test_waiting_never_counts_what_was_delivered(harness: Harness) -> None:
+    consumer = await harness.broker.consume(0, prefetch=1)
+    for n in (1, 11, 21):
+        await harness.enqueue(envelope(n, n + 4))
+    (delivery,) = await receive(consumer, 1)
+    assert consumer.waiting() in {0, 10}
+    await consumer.ack(delivery)
+    (delivery,) = await receive(consumer, 1)
+    assert consumer.waiting() in {0, 5}
+
+
+async def test_at_the_byte_limit_an_envelope_is_refused_and_not_kept(harness: Harness) -> None:
+    one = envelope(1, 1)
+    await harness.limit(3 * one.size_bytes)
+    for n in (1, 2, 3):
+        await harness.enqueue(envelope(n, n))
+    with pytest.raises(BrokerFull):
+        await harness.broker.publish(envelope(4, 4))
+    consumer = await harness.broker.consume(0, prefetch=10)
+    assert numbers(await receive(consumer, 3)) == [1, 2, 3]
+    await assert_silent(consumer)
+
+
+async def test_unacked_envelopes_count_and_an_ack_makes_room(harness: Harness) -> None:
+    one = envelope(1, 1)
+    await harness.limit(2 * one.size_bytes)
+    consumer = await harness.broker.consume(0, prefetch=10)
+    for n in (1, 2):
+        await harness.enqueue(envelope(n, n))
+    first, _ = await receive(consumer, 2)
+    with pytest.raises(BrokerFull):
+        await harness.broker.publish(envelope(3, 3))
+    await consumer.ack(first)
+    await eventually(lambda: harness.queued(0), 1)
+    await harness.enqueue(envelope(4, 4))
+    assert numbers(await receive(consumer, 1)) == [4]
+
+
+async def test_a_full_partition_does_not_fill_another(harness: Harness) -> None:
+    await harness.limit(envelope(1, 1).size_bytes)
+    await harness.enqueue(envelope(1, 1))
+    with pytest.raises(BrokerFull):
+        await harness.broker.publish(envelope(2, 2))
+    await harness.enqueue(envelope(3, 3, partition=1))
+    assert await harness.queued(1) == 1
+
+
+async def test_without_a_confirm_in_time_a_publish_fails_and_may_be_delivered_all_the_same(harness: Harness) -> None:
+    sent = envelope(1, 2)
+    with pytest.raises(BrokerUnavailable):
+        await harness.publish_unconfirmed(sent)
+    again = await harness.enqueue(sent)
+    consumer = await harness.broker.consume(0, prefetch=10)
+    copies = await harness.queued(0)
+    assert copies in {1, 2}
+    deliveries = await receive(consumer, copies)
+    assert all(d.envelope.messages == sent.messages for d in deliveries)
+    await consumer.ack(deliveries[-1])
+    async with asyncio.timeout(WAIT_S):
+        await again
+    await eventually(lambda: harness.queued(0), 0)
+
+
+async def test_a_publish_that_is_cancelled_leaves_the_broker_working(harness: Harness) -> None:
+    publishing = asyncio.create_task(harness.broker.publish(envelope(1, 1)))
+    await asyncio.sleep(0)
+    await cancel(publishing)
+    await harness.enqueue(envelope(2, 2))
+    consumer = await harness.broker.consume(0, prefetch=10)
+    seen: list[int] = []
+    while 2 not in seen:
+        seen += numbers(await receive(consumer, 1))
+    assert seen in ([2], [1, 2])
+
+
+async def test_a_broker_that_is_gone_says_so_everywhere(harness: Harness) -> None:
+    consumer = await harness.broker.consume(0, prefetch=10)
+    waiting = asyncio.create_task(consumer.receive())
+    await asyncio.sleep(0)
+    assert harness.broker.is_available()
+    await harness.stop()
+    with pytest.raises(BrokerUnavailable):
+        async with asyncio.timeout(WAIT_S):
+            await waiting
+    assert not harness.broker.is_available()
+    with pytest.raises(BrokerUnavailable):
+        await harness.broker.publish(envelope(1, 1))
+    with pytest.raises(BrokerUnavailable):
+        await harness.broker.consume(0, prefetch=10)
+
+
+async def test_what_waits_for_a_confirm_fails_with_the_broker(harness: Harness) -> None:
+    confirms = [await harness.enqueue(envelope(1, 1)), await harness.enqueue(envelope(2, 2))]
+    unsettled = [task for task in confirms if not task.done()]
+    consumer = await harness.broker.consume(0, prefetch=1)
+    await receive(consumer, 1)
+    await harness.stop()
+    for task in unsettled:
+        with pytest.raises(BrokerUnavailable):
+            async with asyncio.timeout(WAIT_S):
+                await task
+
+
+async def test_publishers_and_a_mortal_consumer_lose_nothing_and_keep_the_order(harness: Harness) -> None:
+    """Every consumer dies after a few deliveries, some of them acked; what is acked is never seen again."""
+    publishing = [await harness.enqueue(envelope(n, n)) for n in range(1, 101)]
+    acked: list[int] = []
+    life = 0
+    while len(acked) < 100:
+        life += 1
+        consumer = await harness.broker.consume(0, prefetch=7)
+        deliveries = await receive(consumer, min(7, 100 - len(acked)))
+        assert numbers(deliveries) == list(range(len(acked) + 1, len(acked) + 1 + len(deliveries)))
+        keep = deliveries[: life % 7 + 1]
+        await consumer.ack(keep[-1])
+        acked += numbers(keep)
+        await eventually(lambda: harness.queued(0), 100 - len(acked))
+        await harness.kill(consumer)
+    assert acked == list(range(1, 101))
+    async with asyncio.timeout(WAIT_S):
+        await asyncio.gather(*publishing)
+
+
+async def test_the_memory_broker_confirms_nothing_that_was_not_acked() -> None:
+    harness = MemoryHarness()
+    confirms = [await harness.enqueue(envelope(n, n)) for n in (1, 2)]
+    consumer = await harness.broker.consume(0, prefetch=10)
+    first, _ = await receive(consumer, 2)
+    assert [task.done() for task in confirms] == [False, False]
+    await harness.kill(consumer)
+    assert [task.done() for task in confirms] == [False, False]
+    consumer = await harness.broker.consume(0, prefetch=10)
+    first, _ = await receive(consumer, 2)
+    await consumer.ack(first)
+    await until(confirms[0].done)
+    assert not confirms[1].done()
+    assert harness.broker.queued_bytes(0) == envelope(2, 2).size_bytes
+    await harness.aclose()
+    assert harness.broker.queued_bytes(0) == 0
