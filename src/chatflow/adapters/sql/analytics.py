@@ -1,0 +1,236 @@
+"""Counts, in two ways that must agree: computed from the messages (B0, O1), or read from summary tables (O2, O12)."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Connection,
+    Integer,
+    ScalarSelect,
+    Select,
+    case,
+    distinct,
+    extract,
+    func,
+    literal_column,
+    select,
+)
+from sqlalchemy import bindparam as param
+
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.packed import Query, Row
+from chatflow.adapters.sql.reader import bounds, clamped
+from chatflow.adapters.sql.schema import (
+    MAX_USER_ID,
+    EpochMicros,
+    messages,
+    room_message_summary,
+    user_message_summary,
+    user_room_summary,
+)
+from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
+
+MINUTE_US = 60_000_000
+HOUR_US = 3_600_000_000
+
+_m = messages.c
+_start = param("start", type_=EpochMicros)
+_end = param("end", type_=EpochMicros)
+_limit = param("limit", type_=Integer)
+_user = param("user", type_=BigInteger)
+
+
+@attrs.frozen
+class ComputedAnalytics:
+    """``Analytics`` that counts messages each time, over covering indexes."""
+
+    database: Database
+
+    async def active_users(self, window: TimeWindow) -> int:
+        start, end = bounds(window)
+        return await self._number(ACTIVE_USERS, start=start, end=end)
+
+    async def user_rooms(self, user_id: int) -> list[UserRoom]:
+        return [UserRoom(*row) for row in await self._rows(USER_ROOMS, user=clamped(user_id, 0, MAX_USER_ID + 1))]
+
+    async def throughput(self, limit: int) -> list[MinuteCount]:
+        if limit <= 0:
+            return []
+        return [MinuteCount(*row) for row in await self._rows(minutes(self.database.dialect), limit=limit)]
+
+    async def top_users(self, n: int) -> list[UserCount]:
+        return [UserCount(*row) for row in await self._rows(TOP_USERS, limit=max(n, 0))]
+
+    async def top_rooms(self, n: int) -> list[RoomCount]:
+        return [RoomCount(*row) for row in await self._rows(TOP_ROOMS, limit=max(n, 0))]
+
+    async def patterns(self) -> list[HourCount]:
+        return [HourCount(*row) for row in await self._rows(hours(self.database.dialect))]
+
+    async def total_messages(self) -> int:
+        return await self._number(TOTAL)
+
+    async def _rows(self, query: Query, **params: object) -> Sequence[Row]:
+        return await self.database.read(_rows_of, query, params)
+
+    async def _number(self, query: Query, **params: object) -> int:
+        return int((await self._rows(query, **params))[0][0])
+
+
+@attrs.frozen
+class SummaryAnalytics(ComputedAnalytics):
+    """``Analytics`` from the summary tables where they hold the answer: it costs what users and rooms are many."""
+
+    async def active_users(self, window: TimeWindow) -> int:
+        start, end = bounds(window)
+        return await self._number(ACTIVE_USERS_SUMMED, start=start, end=end)
+
+    async def user_rooms(self, user_id: int) -> list[UserRoom]:
+        rows = await self._rows(USER_ROOMS_SUMMED, user=clamped(user_id, 0, MAX_USER_ID + 1))
+        return [UserRoom(*row) for row in rows]
+
+    async def top_users(self, n: int) -> list[UserCount]:
+        return [UserCount(*row) for row in await self._rows(TOP_USERS_SUMMED, limit=max(n, 0))]
+
+    async def top_rooms(self, n: int) -> list[RoomCount]:
+        return [RoomCount(*row) for row in await self._rows(TOP_ROOMS_SUMMED, limit=max(n, 0))]
+
+    async def total_messages(self) -> int:
+        return await self._number(TOTAL_SUMMED)
+
+
+def _rows_of(conn: Connection, query: Query, params: dict[str, object]) -> Sequence[Row]:
+    return query.rows(conn, **params)
+
+
+def _active_users() -> Select[Any]:
+    return select(func.count(distinct(_m.user_id)).label("users")).where(_m.accepted_at.between(_start, _end))
+
+
+def _active_users_summed() -> Select[Any]:
+    """When no message is newer than the window, whoever was last seen after its start was active in it."""
+    newest = select(func.max(_m.accepted_at)).scalar_subquery()
+    seen_since = select(func.count()).where(user_message_summary.c.last_seen >= _start).scalar_subquery()
+    return select(case((newest <= _end, seen_since), else_=_active_users().scalar_subquery()).label("users"))
+
+
+def _top_users() -> Select[Any]:
+    total = func.count().label("total")
+    top = select(_m.user_id, total).group_by(_m.user_id).order_by(total.desc(), _m.user_id).limit(_limit).subquery()
+    theirs = messages.alias("theirs")
+    username: ScalarSelect[str] = (
+        select(theirs.c.username)
+        .where(theirs.c.user_id == top.c.user_id)
+        .order_by(theirs.c.accepted_at.desc(), theirs.c.username.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(top.c.user_id, username.label("username"), top.c.total).order_by(top.c.total.desc(), top.c.user_id)
+
+
+def _top_rooms() -> Select[Any]:
+    total, users = func.count().label("total"), func.count(distinct(_m.user_id)).label("users")
+    counted = select(_m.room_id, total, users).group_by(_m.room_id)
+    return counted.order_by(total.desc(), _m.room_id).limit(_limit)
+
+
+def _user_rooms() -> Select[Any]:
+    latest = func.max(_m.accepted_at).label("latest")
+    counted = select(_m.room_id, latest, func.count().label("total")).where(_m.user_id == _user)
+    return counted.group_by(_m.room_id).order_by(latest.desc(), _m.room_id)
+
+
+def _user_rooms_summed() -> Select[Any]:
+    c = user_room_summary.c
+    known = select(c.room_id, c.last_activity, c.message_count).where(c.user_id == _user)
+    return known.order_by(c.last_activity.desc(), c.room_id)
+
+
+def _top_users_summed() -> Select[Any]:
+    c = user_message_summary.c
+    known = select(c.user_id, c.username, c.total_messages)
+    return known.order_by(c.total_messages.desc(), c.user_id).limit(_limit)
+
+
+def _top_rooms_summed() -> Select[Any]:
+    c = room_message_summary.c
+    known = select(c.room_id, c.total_messages, c.unique_users)
+    return known.order_by(c.total_messages.desc(), c.room_id).limit(_limit)
+
+
+ACTIVE_USERS = Query(_active_users())
+ACTIVE_USERS_SUMMED = Query(_active_users_summed())
+USER_ROOMS = Query(_user_rooms())
+USER_ROOMS_SUMMED = Query(_user_rooms_summed())
+TOP_USERS = Query(_top_users())
+TOP_USERS_SUMMED = Query(_top_users_summed())
+TOP_ROOMS = Query(_top_rooms())
+TOP_ROOMS_SUMMED = Query(_top_rooms_summed())
+TOTAL = Query(select(func.count().label("total")).select_from(messages))
+TOTAL_SUMMED = Query(select(func.coalesce(func.sum(room_message_summary.c.total_messages), 0).label("total")))
+
+
+@cache
+def minutes(dialect: str) -> Query:
+    """Walk from minute to minute that has messages, newest first: old history is never touched."""
+    newest = select(func.max(_m.accepted_at)).scalar_subquery()
+    walk = select(_minute_of(dialect, newest).label("minute"), literal_column("1").label("n")).cte(
+        "walk", recursive=True
+    )
+    older = select(func.max(_m.accepted_at)).where(_m.accepted_at < walk.c.minute).scalar_subquery()
+    step = select(_minute_of(dialect, older), walk.c.n + literal_column("1"))
+    walk = walk.union_all(step.where(walk.c.minute.is_not(None), walk.c.n < _limit))
+    counted = (
+        select(func.count())
+        .select_from(messages)
+        .where(_m.accepted_at >= walk.c.minute, _m.accepted_at < _next_minute(dialect, walk.c.minute))
+        .scalar_subquery()
+    )
+    start: ColumnElement[int] = _epoch_us(dialect, walk.c.minute)
+    known: Select[Any] = select(start.label("minute_us"), counted.label("total")).where(walk.c.minute.is_not(None))
+    return Query(known.order_by(walk.c.minute.desc()))
+
+
+@cache
+def hours(dialect: str) -> Query:
+    """Group everything by hour of the day."""
+    hour = _hour_of(dialect, _m.accepted_at).label("hour")
+    columns: list[ColumnElement[Any]] = [hour, func.count().label("total")]
+    columns.append(func.count(distinct(_m.user_id)).label("users"))
+    return Query(select(*columns).group_by(hour).order_by(hour))
+
+
+def _hour_of(dialect: str, moment: ColumnElement[int]) -> ColumnElement[int]:
+    if dialect == "mysql":
+        return extract("hour", moment)
+    return moment.op("/")(literal_column(str(HOUR_US))).op("%")(literal_column("24"))
+
+
+def _minute_of(dialect: str, moment: Any) -> ColumnElement[Any]:
+    if dialect == "mysql":
+        return func.timestamp(func.date_format(moment, literal_column("'%Y-%m-%d %H:%i:00'")))
+    minute: ColumnElement[Any] = moment.op("/")(literal_column(str(MINUTE_US))).op("*")(literal_column(str(MINUTE_US)))
+    return minute
+
+
+def _next_minute(dialect: str, minute: ColumnElement[Any]) -> ColumnElement[Any]:
+    if dialect == "mysql":
+        return func.timestampadd(literal_column("MINUTE"), literal_column("1"), minute)
+    return minute + literal_column(str(MINUTE_US))
+
+
+def _epoch_us(dialect: str, minute: ColumnElement[Any]) -> ColumnElement[int]:
+    if dialect == "mysql":
+        return func.timestampdiff(literal_column("MICROSECOND"), literal_column("'1970-01-01'"), minute)
+    return minute
+
+
+if TYPE_CHECKING:
+    from chatflow.ports.store import Analytics
+
+    _computed: type[Analytics] = ComputedAnalytics
+    _summed: type[Analytics] = SummaryAnalytics

@@ -1,0 +1,143 @@
+"""The commit transaction: lock the heads, number, insert, summarise, raise the heads.
+
+Order and gaplessness come from the head lock (MySQL: ``FOR UPDATE``; SQLite: ``BEGIN IMMEDIATE``), never from the hope
+that there is one consumer. The insert is plain, so an id that exists fails the whole transaction with
+``AlreadyStored``: the caller rolls back, looks the ids up, and starts again without them.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Protocol
+
+import attrs
+from sqlalchemy import Connection
+
+from chatflow.adapters.sql.append_mysql import MysqlAppend
+from chatflow.adapters.sql.append_sqlite import SqliteAppend
+from chatflow.adapters.sql.errors import AlreadyStored
+from chatflow.adapters.sql.schema import key_of
+from chatflow.ports.errors import RowRejected
+from chatflow.ports.messages import Message, StoredMessage
+
+Known = Mapping[bytes, StoredMessage]
+"""Messages found to be stored before, by their 16-byte id."""
+
+
+class AppendStatements(Protocol):
+    """The four statements in which the dialects differ."""
+
+    def lock_heads(self, conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
+        """Hold every room's head until the transaction ends; create the missing ones at 0."""
+
+    def insert(self, conn: Connection, values: Sequence[object]) -> None:
+        """Insert rows given flat, ``schema.messages`` columns in table order."""
+
+    def summarise(self, conn: Connection, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """Add the rows above the heads to the summary tables; must run before the heads are raised."""
+
+    def raise_heads(self, conn: Connection, heads: Mapping[str, int]) -> None:
+        """Set each room's ``last_seq``."""
+
+
+@attrs.frozen
+class Committed:
+    """One attempt: every distinct message by its key in arrival order, and how many rows are new."""
+
+    by_key: dict[bytes, StoredMessage]
+    inserted: int
+
+
+STATEMENTS: dict[str, AppendStatements] = {"sqlite": SqliteAppend(), "mysql": MysqlAppend()}
+
+
+def append_batch(conn: Connection, batch: Sequence[Message], known: Known, summaries: bool) -> Committed:
+    """Store what is not ``known``, inside the transaction that ``conn`` is in.
+
+    Raises:
+        AlreadyStored: an id exists that is not in ``known``; the transaction must be rolled back.
+        RowRejected: a value cannot be stored.
+        SequenceCollision: a number above the head is taken.
+    """
+    return _append(conn, distinct_by_key(batch), known, summaries)
+
+
+def append_together(
+    conn: Connection, calls: Sequence[tuple[Sequence[Message], Known]], summaries: bool
+) -> list[Committed]:
+    """What ``append_batch`` would do for each call in turn, at the price of one.
+
+    Raises:
+        AlreadyStored: also when two calls share an id; each must then run alone.
+    """
+    parts = [distinct_by_key(batch) for batch, _ in calls]
+    merged = {key: message for part in parts for key, message in part.items()}
+    if len(merged) != sum(map(len, parts)):
+        raise AlreadyStored("an id stands in two batches of one group")
+    known = {key: stored for _, known in calls for key, stored in known.items()}
+    stored = iter(_append(conn, merged, known, summaries).by_key.items())
+    return [
+        Committed(dict(islice(stored, len(part))), sum(key not in known for key in part) if known else len(part))
+        for part in parts
+    ]
+
+
+def _append(conn: Connection, distinct: dict[bytes, Message], known: Known, summaries: bool) -> Committed:
+    fresh = distinct if not known else {key: message for key, message in distinct.items() if key not in known}
+    statements = STATEMENTS[conn.dialect.name]
+    numbered: dict[bytes, StoredMessage] = {}
+    if fresh:
+        before = statements.lock_heads(conn, _sorted_rooms(fresh))
+        after = dict(before)
+        numbered, values = _number(fresh, after)
+        statements.insert(conn, values)
+        if summaries:
+            statements.summarise(conn, before, after)
+        statements.raise_heads(conn, after)
+    by_key = numbered if not known else {key: numbered.get(key) or known[key] for key in distinct}
+    return Committed(by_key, len(numbered))
+
+
+def distinct_by_key(batch: Sequence[Message]) -> dict[bytes, Message]:
+    """The first message of each id, in arrival order.
+
+    Raises:
+        RowRejected: an id is not hexadecimal.
+    """
+    distinct: dict[bytes, Message] = {}
+    try:
+        for message in batch:
+            distinct.setdefault(key_of(message.message_id), message)
+    except (ValueError, TypeError, AttributeError) as exc:
+        raise RowRejected(f"message_id: {exc}") from exc
+    return distinct
+
+
+def _sorted_rooms(fresh: Mapping[bytes, Message]) -> list[str]:
+    try:
+        return sorted({message.room_id for message in fresh.values()})
+    except TypeError as exc:
+        raise RowRejected(f"room_id: {exc}") from exc
+
+
+def _number(fresh: Mapping[bytes, Message], heads: dict[str, int]) -> tuple[dict[bytes, StoredMessage], list[object]]:
+    """Give each message the next ``seq`` of its room, and lay the rows out flat; ``heads`` moves along."""
+    numbered: dict[bytes, StoredMessage] = {}
+    values: list[object] = []
+    for key, message in fresh.items():
+        room_id = message.room_id
+        heads[room_id] = seq = heads[room_id] + 1
+        numbered[key] = StoredMessage(message, seq)
+        values += (
+            room_id,
+            seq,
+            key,
+            message.user_id,
+            message.username,
+            message.message_type,
+            message.text,
+            message.sent_at_us,
+            message.accepted_at_us,
+            message.server_id,
+            message.client_ip,
+        )
+    return numbered, values

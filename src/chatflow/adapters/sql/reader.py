@@ -1,0 +1,153 @@
+"""Pages of rooms and users. Each query is one range scan of one index, in the order of that index."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+from sqlalchemy import Connection, Integer, and_, or_, select
+from sqlalchemy import bindparam as param
+
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.packed import Query, Row, chunks, fetch
+from chatflow.adapters.sql.schema import (
+    MAX_SEQ,
+    MAX_TIME_US,
+    MAX_USER_ID,
+    MIN_TIME_US,
+    EpochMicros,
+    key_of,
+    messages,
+    room_heads,
+)
+from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.store import TimeWindow, UserCursor
+
+_m = messages.c
+_limit = param("limit", type_=Integer)
+_in_window = _m.accepted_at.between(param("start", type_=EpochMicros), param("end", type_=EpochMicros))
+
+ROOM_PAGE = Query(
+    select(messages)
+    .where(_m.room_id == param("room"), _m.seq < param("before"), _in_window)
+    .order_by(_m.room_id.desc(), _m.seq.desc())
+    .limit(_limit)
+)
+ROOM_RANGE = Query(
+    select(messages).where(_m.room_id == param("room"), _m.seq > param("after")).order_by(_m.seq).limit(_limit)
+)
+USER_PAGE = Query(
+    select(messages)
+    .where(
+        _m.user_id == param("user"),
+        _in_window,
+        or_(
+            _m.accepted_at < param("at", type_=EpochMicros),
+            _m.room_id < param("room"),
+            and_(_m.room_id == param("room"), _m.seq < param("seq")),
+        ),
+    )
+    .order_by(_m.accepted_at.desc(), _m.room_id.desc(), _m.seq.desc())
+    .limit(_limit)
+)
+NEWEST = UserCursor(accepted_at_us=MAX_TIME_US, room_id="~", seq=0)
+"""After every row: room ids sort below a tilde."""
+EVER = TimeWindow()
+
+
+@attrs.frozen
+class SqlMessageReader:
+    """``MessageReader`` over the clustered key and the ``(user_id, accepted_at)`` index."""
+
+    database: Database
+
+    async def heads(self, room_ids: Sequence[str]) -> dict[str, int]:
+        return await self.database.read(_heads, room_ids)
+
+    async def room_page(
+        self, room_id: str, *, limit: int, before_seq: int | None = None, window: TimeWindow | None = None
+    ) -> list[StoredMessage]:
+        start, end = bounds(window or EVER)
+        before = MAX_SEQ if before_seq is None else clamped(before_seq, 0, MAX_SEQ)
+        params = {"room": room_id, "before": before, "start": start, "end": end, "limit": max(limit, 0)}
+        return await self.database.read(_page, ROOM_PAGE, params)
+
+    async def room_range(self, room_id: str, *, after_seq: int, limit: int) -> list[StoredMessage]:
+        params = {"room": room_id, "after": clamped(after_seq, 0, MAX_SEQ), "limit": max(limit, 0)}
+        return await self.database.read(_page, ROOM_RANGE, params)
+
+    async def user_page(
+        self, user_id: int, *, limit: int, before: UserCursor | None = None, window: TimeWindow | None = None
+    ) -> list[StoredMessage]:
+        cursor = before or NEWEST
+        at = clamped(cursor.accepted_at_us, MIN_TIME_US, MAX_TIME_US)
+        start, end = bounds(window or EVER)
+        params = {
+            "user": clamped(user_id, 0, MAX_USER_ID + 1),
+            "start": start,
+            "end": min(end, at),
+            "at": at,
+            "room": cursor.room_id,
+            "seq": clamped(cursor.seq, 0, MAX_SEQ),
+            "limit": max(limit, 0),
+        }
+        return await self.database.read(_page, USER_PAGE, params)
+
+    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
+        return await self.database.read(locate, message_ids)
+
+
+def locate(conn: Connection, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
+    """Which ids are stored; what is no id at all is not."""
+    found: dict[str, StoredMessage] = {}
+    for chunk in chunks([text for text in message_ids if is_id(text)]):
+        for row in fetch(conn, select(messages).where(_m.message_id.in_(chunk))):
+            stored = stored_message(row)
+            found[stored.message.message_id] = stored
+    return found
+
+
+def is_id(text: str) -> bool:
+    """Whether this could be the id of a row."""
+    try:
+        return len(key_of(text)) == 16
+    except ValueError:
+        return False
+
+
+def stored_message(row: Row) -> StoredMessage:
+    """The value of one row of ``messages``."""
+    room_id, seq, message_id, user_id, username, message_type, content, sent_at, accepted_at, server_id, client_ip = row
+    message = Message(
+        message_id, room_id, user_id, username, content, message_type, sent_at, accepted_at, server_id, client_ip
+    )
+    return StoredMessage(message, seq)
+
+
+def bounds(window: TimeWindow) -> tuple[int, int]:
+    """The window within what the columns can hold."""
+    start = MIN_TIME_US if window.start_us is None else clamped(window.start_us, MIN_TIME_US, MAX_TIME_US)
+    end = MAX_TIME_US if window.end_us is None else clamped(window.end_us, MIN_TIME_US, MAX_TIME_US)
+    return start, end
+
+
+def clamped(value: int, low: int, high: int) -> int:
+    """A number that fits its column: a request may carry any."""
+    return min(max(value, low), high)
+
+
+def _page(conn: Connection, query: Query, params: dict[str, object]) -> list[StoredMessage]:
+    return [stored_message(row) for row in query.rows(conn, **params)]
+
+
+def _heads(conn: Connection, room_ids: Sequence[str]) -> dict[str, int]:
+    heads: dict[str, int] = {}
+    for chunk in chunks(room_ids):
+        known = select(room_heads).where(room_heads.c.room_id.in_(chunk), room_heads.c.last_seq > 0)
+        heads.update((room_id, last_seq) for room_id, last_seq in fetch(conn, known))
+    return heads
+
+
+if TYPE_CHECKING:
+    from chatflow.ports.store import MessageReader
+
+    _: type[MessageReader] = SqlMessageReader

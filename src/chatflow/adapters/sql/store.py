@@ -1,0 +1,72 @@
+"""The write side: batches in, sequence numbers out."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+from sqlalchemy import Connection, select
+
+from chatflow.adapters.sql.append import Committed, Known, append_batch, append_together, distinct_by_key
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.deadletters import bury
+from chatflow.adapters.sql.errors import AlreadyStored
+from chatflow.adapters.sql.reader import locate
+from chatflow.adapters.sql.schema import key_of
+from chatflow.ports.clock import WallClock
+from chatflow.ports.errors import StoreUnavailable
+from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.store import Appended
+
+DUPLICATE_ROUNDS = 16
+"""How often a batch may meet ids that another writer has just committed."""
+
+
+@attrs.frozen
+class SqlMessageStore:
+    """``MessageStore``: plain inserts first, since duplicates only come with redelivery."""
+
+    database: Database
+    wall_clock: WallClock
+    summaries: bool = attrs.field(kw_only=True)
+
+    async def append_batch(self, messages: Sequence[Message]) -> Appended:
+        known: dict[bytes, StoredMessage] = {}
+        for _ in range(DUPLICATE_ROUNDS):
+            try:
+                committed = await self.database.write(self._append, messages, known, together=self._append_together)
+            except AlreadyStored:
+                known |= await self.database.write(_known, messages)
+            else:
+                return _appended(messages, committed)
+        raise StoreUnavailable(f"met new duplicates {DUPLICATE_ROUNDS} times in a row")
+
+    def _append(self, conn: Connection, messages: Sequence[Message], known: Known) -> Committed:
+        return append_batch(conn, messages, known, self.summaries)
+
+    def _append_together(self, conn: Connection, calls: Sequence[tuple[Sequence[Message], Known]]) -> list[Committed]:
+        return append_together(conn, calls, self.summaries)
+
+    async def bury(self, message: Message, reason: str) -> None:
+        await self.database.write(bury, message, reason, self.wall_clock())
+
+    async def ping(self) -> None:
+        await self.database.write(_ping)
+
+
+def _appended(messages: Sequence[Message], committed: Committed) -> Appended:
+    return Appended(tuple(committed.by_key.values()), len(messages) - committed.inserted)
+
+
+def _known(conn: Connection, messages: Sequence[Message]) -> dict[bytes, StoredMessage]:
+    ids = [message.message_id for message in distinct_by_key(messages).values()]
+    return {key_of(message_id): stored for message_id, stored in locate(conn, ids).items()}
+
+
+def _ping(conn: Connection) -> None:
+    conn.execute(select(1))
+
+
+if TYPE_CHECKING:
+    from chatflow.ports.store import MessageStore
+
+    _: type[MessageStore] = SqlMessageStore

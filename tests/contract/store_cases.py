@@ -1,0 +1,144 @@
+"""A store under test, with everything that reads it, and a raw connection that trusts none of it."""
+
+import itertools
+import random
+import sqlite3
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing
+from pathlib import Path
+
+import attrs
+import uuid_utils
+
+from chatflow.adapters.sql import migrate
+from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
+from chatflow.adapters.sql.audit import SqlAuditor
+from chatflow.adapters.sql.database import Database, open_database
+from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
+from chatflow.adapters.sql.reader import SqlMessageReader
+from chatflow.adapters.sql.store import SqlMessageStore
+from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.store import Analytics, MessageStore
+
+NOW_US = 1_795_000_000_000_000
+MINUTE_US = 60_000_000
+
+Row = tuple[object, ...]
+
+
+@attrs.frozen(eq=False)
+class Stack:
+    """One process's view of a database.
+
+    Attributes:
+        raw: runs SQL on a connection of its own and returns the rows.
+    """
+
+    database: Database
+    store: MessageStore
+    summaries: bool
+    raw: Callable[[str], list[Row]]
+
+    @property
+    def reader(self) -> SqlMessageReader:
+        return SqlMessageReader(self.database)
+
+    @property
+    def auditor(self) -> SqlAuditor:
+        return SqlAuditor(self.database)
+
+    @property
+    def box(self) -> SqlDeadLetterBox:
+        return SqlDeadLetterBox(self.database, lambda: NOW_US + 1)
+
+    def analytics(self) -> list[Analytics]:
+        """Every way of counting that must give the same answers."""
+        computed = ComputedAnalytics(self.database)
+        return [computed, SummaryAnalytics(self.database)] if self.summaries else [computed]
+
+
+@attrs.frozen
+class Backend:
+    """A migrated, empty database that several processes may open."""
+
+    open: Callable[[], AbstractAsyncContextManager[Stack]]
+
+
+def sqlite_backend(directory: Path, *, summaries: bool) -> Backend:
+    path = directory / "chatflow.db"
+    url = f"sqlite+aiosqlite:///{path}"
+    migrate.upgrade(url)
+
+    def raw(sql: str) -> list[Row]:
+        with closing(sqlite3.connect(path)) as connection:
+            rows = connection.execute(sql).fetchall()
+            connection.commit()
+            return rows
+
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[Stack]:
+        database = open_database(url)
+        try:
+            yield Stack(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries), summaries, raw)
+        finally:
+            await database.dispose()
+
+    return Backend(opened)
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {
+    "sqlite": lambda directory: sqlite_backend(directory, summaries=False),
+    "sqlite-summaries": lambda directory: sqlite_backend(directory, summaries=True),
+}
+
+_clock = itertools.count(NOW_US, 1_000)
+
+
+def message(room: str = "1", user: int = 7, text: str = "hi", *, at: int | None = None, **fields: object) -> Message:
+    accepted = next(_clock) if at is None else at
+    known = {"username": f"user{user}", "message_type": "TEXT", "sent_at_us": accepted - 250, "server_id": "gw-1"}
+    return Message(
+        **{
+            "message_id": str(uuid_utils.uuid7()),
+            "room_id": room,
+            "user_id": user,
+            "text": text,
+            "accepted_at_us": accepted,
+            **known,
+            **fields,
+        }
+    )
+
+
+def crowd(count: int, *, rooms: int = 3, users: int = 5, seed: int = 1) -> list[Message]:
+    """Many messages with many equal acceptance times, over several minutes and hours, names changing."""
+    draw = random.Random(seed)
+    return [
+        message(
+            f"r{draw.randrange(rooms)}",
+            user := draw.randrange(1, users + 1),
+            f"text {number}",
+            at=NOW_US + draw.randrange(12) * 17 * MINUTE_US,
+            username=f"name{user}{draw.choice('ab')}",
+        )
+        for number in range(count)
+    ]
+
+
+def newest_first(stored: Iterable[StoredMessage]) -> list[StoredMessage]:
+    return sorted(stored, key=lambda each: each.seq, reverse=True)
+
+
+def history_order(stored: Iterable[StoredMessage]) -> list[StoredMessage]:
+    """The order of a user's page."""
+    return sorted(
+        stored, key=lambda each: (each.message.accepted_at_us, each.message.room_id, each.seq), reverse=True
+    )
+
+
+def by_room(stored: Sequence[StoredMessage]) -> dict[str, list[StoredMessage]]:
+    rooms: dict[str, list[StoredMessage]] = defaultdict(list)
+    for each in stored:
+        rooms[each.message.room_id].append(each)
+    return rooms
