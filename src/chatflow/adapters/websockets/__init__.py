@@ -1,0 +1,1 @@
+"""The gateway's wire: ``/chat/{room}``, ``/feed/{room}`` and ``/ws`` on the `websockets` library."""

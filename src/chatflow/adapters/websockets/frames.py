@@ -1,0 +1,103 @@
+"""JSON text frames, compact, encoded once for everybody who gets the same one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from chatflow.domain.invalid import Malformed
+from chatflow.domain.times import format_timestamp
+from chatflow.ports.messages import StoredMessage
+
+PER_FRAME = 64
+"""Objects in one array frame: about 150 KB when every message has its full length."""
+
+_decoder = msgspec.json.Decoder()
+encode_json = msgspec.json.Encoder().encode
+
+
+def decode(frame: str | bytes) -> Any:
+    """The value of a text frame.
+
+    Raises:
+        Malformed: a binary frame, or not JSON.
+    """
+    if type(frame) is not str:
+        raise Malformed("malformed JSON")
+    try:
+        return _decoder.decode(frame)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise Malformed("malformed JSON") from exc
+
+
+def array_frames(objects: Sequence[bytes]) -> list[bytes]:
+    """One object alone, or arrays of them."""
+    if len(objects) == 1:
+        return [objects[0]]
+    return [b"[" + b",".join(objects[i : i + PER_FRAME]) + b"]" for i in range(0, len(objects), PER_FRAME)]
+
+
+class SessionMessage(msgspec.Struct, tag_field="op", tag="message"):
+    """A stored message as ``/ws`` carries it."""
+
+    room: str
+    seq: int
+    id: str
+    userId: int
+    username: str
+    type: str
+    text: str
+    at: str
+
+
+class FeedMessage(msgspec.Struct):
+    """A stored message as ``/feed`` carries it."""
+
+    messageId: str
+    roomId: str
+    seq: int
+    userId: int
+    username: str
+    message: str
+    messageType: str
+    timestamp: str
+    serverTimestamp: str
+
+
+def session_frames(messages: Sequence[StoredMessage]) -> list[bytes]:
+    """What ``/ws`` sends for stored messages."""
+    return array_frames([encode_json(_session_message(stored)) for stored in messages])
+
+
+def feed_frames(messages: Sequence[StoredMessage]) -> list[bytes]:
+    """What ``/feed`` sends for stored messages: one frame each."""
+    return [encode_json(_feed_message(stored)) for stored in messages]
+
+
+def _session_message(stored: StoredMessage) -> SessionMessage:
+    message = stored.message
+    return SessionMessage(
+        message.room_id,
+        stored.seq,
+        message.message_id,
+        message.user_id,
+        message.username,
+        message.message_type,
+        message.text,
+        format_timestamp(message.accepted_at_us),
+    )
+
+
+def _feed_message(stored: StoredMessage) -> FeedMessage:
+    message = stored.message
+    return FeedMessage(
+        message.message_id,
+        message.room_id,
+        stored.seq,
+        message.user_id,
+        message.username,
+        message.text,
+        message.message_type,
+        format_timestamp(message.sent_at_us),
+        format_timestamp(message.accepted_at_us),
+    )

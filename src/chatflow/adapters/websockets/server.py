@@ -1,0 +1,210 @@
+"""The gateway's listener: paths, limits on connections, heartbeats, and a drain that spreads the reconnects."""
+
+import asyncio
+import http
+import logging
+import random
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import attrs
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
+
+from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
+from chatflow.adapters.websockets.gate import Gate
+from chatflow.adapters.websockets.session import Session
+from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S, GatewayConnection
+from chatflow.domain.invalid import InvalidInput
+from chatflow.domain.rooms import normalise_room
+from chatflow.ports.errors import StoreError
+
+POLICY = 1008
+RESTARTING = 1012
+OVERLOADED = 1013
+SWEEP_S = 1.0
+BACKLOG = 4096
+READ_AHEAD_FRAMES = 64
+
+logger = logging.getLogger("chatflow.gateway")
+
+
+@attrs.define(eq=False)
+class GatewayServer:
+    """Serves until `drain`.
+
+    Args:
+        new_session_id: names a ``/ws`` session.
+        frame_max_bytes: a longer frame closes its connection with 1009.
+        connections_max: beyond it a handshake is answered with 503.
+    """
+
+    gate: Gate
+    new_session_id: Callable[[], str]
+    frame_max_bytes: int = attrs.field(kw_only=True, default=16_384)
+    connections_max: int = attrs.field(kw_only=True, default=20_000)
+    _server: Server | None = attrs.field(default=None, init=False)
+    _connections: set[GatewayConnection] = attrs.field(factory=set, init=False)
+    _draining: bool = attrs.field(default=False, init=False)
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether new connections are refused."""
+        return self._draining
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the port that was bound.
+
+        Raises:
+            OSError: the address cannot be bound.
+        """
+        self._server = await serve(
+            self._handle,
+            host,
+            port,
+            create_connection=GatewayConnection,
+            process_request=self._process_request,
+            compression=None,
+            open_timeout=self.gate.hello_timeout_s,
+            close_timeout=CLOSE_GRACE_S,
+            max_size=self.frame_max_bytes,
+            max_queue=READ_AHEAD_FRAMES,
+            ping_interval=None,
+            server_header=None,
+            backlog=BACKLOG,
+            logger=logging.getLogger("websockets.server"),
+        )
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def sweep(self) -> None:
+        """Ping, and drop the silent, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now = asyncio.get_running_loop().time()
+            for connection in tuple(self._connections):
+                if not connection.socket.heartbeat(now, self.gate.heartbeat_s):
+                    self.gate.figures.silent_peers_dropped += 1
+
+    def stop_accepting(self) -> None:
+        """Refuse new connections; the open ones go on."""
+        self._draining = True
+        if self._server is not None:
+            self._server.close(close_connections=False)
+
+    async def close_connections(self, spread_s: float) -> None:
+        """Close every connection with 1012, spread so that not all clients come back in the same moment."""
+        connections = list(self._connections)
+        random.shuffle(connections)
+        for connection in connections:
+            connection.socket.close(RESTARTING, "restarting")
+            await asyncio.sleep(spread_s / len(connections))
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Refuse before the handshake what will not be served."""
+        path, _ = _split(request.path)
+        if path != "/ws" and not path.startswith(("/chat/", "/feed/")):
+            return connection.respond(
+                http.HTTPStatus.NOT_FOUND, "chatflow gateway: WebSocket at /ws, /chat/{room} and /feed/{room}\n"
+            )
+        if self._draining or len(self._connections) >= self.connections_max:
+            response = connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "overloaded or restarting\n")
+            response.headers["Retry-After"] = "1"
+            return response
+        return None
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
+        figures = self.gate.figures
+        connection.socket.limit_bytes = self.gate.outbound_limit_bytes
+        self._connections.add(connection)
+        figures.connections_opened += 1
+        figures.connections_open += 1
+        try:
+            await self._serve(connection)
+        except ConnectionClosed:
+            pass
+        except InvalidInput as exc:
+            connection.socket.close(POLICY, str(exc))
+        except StoreError:
+            connection.socket.close(OVERLOADED, "history unavailable, please retry")
+        finally:
+            self._connections.discard(connection)
+            figures.connections_open -= 1
+            figures.slow_readers_dropped += connection.socket.overflowed
+
+    async def _serve(self, connection: GatewayConnection) -> None:
+        assert connection.request is not None  # noqa: S101  # the handshake is done
+        path, query = _split(connection.request.path)
+        kind, _, raw_room = path[1:].partition("/")
+        if kind == "ws":
+            await self._serve_session(connection)
+            return
+        room_id = normalise_room(unquote(raw_room), self.gate.limits.room_max)
+        if kind == "chat":
+            await self._serve_chat(connection, room_id)
+        else:
+            await self._serve_feed(connection, room_id, since_of(parse_qs(query).get("since", ())))
+
+    async def _serve_session(self, connection: GatewayConnection) -> None:
+        loop = connection.loop
+        session = Session(connection.socket, self.gate, self.new_session_id(), _client_ip(connection), loop.call_soon)
+        hello_timer = loop.call_later(self.gate.hello_timeout_s, session.hello_overdue)
+        try:
+            await _read(connection, session)
+        finally:
+            hello_timer.cancel()
+            session.closed()
+
+    async def _serve_chat(self, connection: GatewayConnection, room_id: str) -> None:
+        loop = connection.loop
+        session = ChatSession(connection.socket, self.gate, room_id, _client_ip(connection), loop.call_soon)
+        try:
+            await _read(connection, session)
+        finally:
+            session.closed()
+
+    async def _serve_feed(self, connection: GatewayConnection, room_id: str, since: int | None) -> None:
+        subscriber = FeedSubscriber(connection.socket)
+        hub = self.gate.hub
+        join = asyncio.create_task(hub.join(room_id, subscriber, since))
+        gone = asyncio.create_task(_discard(connection))
+        try:
+            await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)
+            if join.done():
+                join.result()
+            await gone
+        finally:
+            join.cancel()
+            gone.cancel()
+            hub.leave(room_id, subscriber)
+
+
+async def _read(connection: GatewayConnection, session: Session | ChatSession) -> None:
+    """Hand frames over until the connection ends, as fast as they can be taken in."""
+    receive, inflight = session.receive, session.inflight
+    async for frame in connection:
+        receive(frame)
+        if inflight.is_stalled:
+            await inflight.resumed()
+
+
+async def _discard(connection: GatewayConnection) -> None:
+    """A reader has nothing to say; what it says all the same is dropped."""
+    async for _ in connection:
+        pass
+
+
+def _split(target: str) -> tuple[str, str]:
+    """Path and query of a request target, which any client may write in a way that no URL parser takes."""
+    path, _, query = target.partition("?")
+    return path, query
+
+
+def _client_ip(connection: GatewayConnection) -> str:
+    address: Any = connection.remote_address
+    return str(address[0]) if address else ""

@@ -1,0 +1,396 @@
+"""A real gateway on a free port over the memory broker, and the clients that tests put on its wire.
+
+On closing it checks what must hold after any abuse: nothing was logged as an error, and no connection, room,
+subscription or pending byte is left behind.
+"""
+
+import asyncio
+import base64
+import contextlib
+import logging
+import os
+import struct
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from typing import Any
+
+import attrs
+import msgspec
+import uuid_utils
+from websockets.asyncio.client import ClientConnection, connect
+
+from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
+from chatflow.adapters.websockets.gate import Gate
+from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.accepting import Acceptor
+from chatflow.domain.batching import BatchPolicy
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.buffer import WriteBehindBuffer
+from chatflow.domain.delivering import RoomHub
+from chatflow.domain.figures import GatewayFigures, ProcessorFigures
+from chatflow.domain.persisting import Persister
+from chatflow.domain.processing import PartitionProcessor, run_processors
+from chatflow.domain.stored_acks import StoredAcks
+from chatflow.domain.validation import Limits, Stamps
+from tests.unit.fakes import FakeStore
+
+DEADLINE_S = 10.0
+PARTITIONS = 4
+TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
+
+
+def new_id() -> str:
+    return str(uuid_utils.uuid7())
+
+
+def now_us() -> int:
+    return time.time_ns() // 1000
+
+
+async def until(condition: Callable[[], object], what: str = "the condition") -> None:
+    """Poll until the condition holds."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come true in time"
+        await asyncio.sleep(0.002)
+
+
+class _ErrorLog(logging.Handler):
+    """Keeps what was logged as an error."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.records: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(logging.Formatter("%(name)s: %(message)s").format(record))
+
+
+@attrs.define(eq=False)
+class Gateway:
+    """Everything of one gateway process, with its processor in the same loop."""
+
+    store: FakeStore
+    broker: MemoryBroker
+    live: MemoryLiveChannel
+    gate: Gate
+    server: GatewayServer
+    port: int = 0
+    _processing: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+
+    @property
+    def figures(self) -> GatewayFigures:
+        return self.gate.figures
+
+    def start_processor(self) -> None:
+        persister = Persister(self.store, self.live, ProcessorFigures(), time.monotonic, now_us)
+        breaker = CircuitBreaker(time.monotonic, reset_s=0.1)
+        processors = [
+            PartitionProcessor(
+                partition,
+                self.broker,
+                persister,
+                breaker,
+                BatchPolicy(),
+                ProcessorFigures(),
+                new_buffer=lambda: WriteBehindBuffer(20_000, 2**25),
+            )
+            for partition in range(PARTITIONS)
+        ]
+        self._processing = asyncio.create_task(run_processors(processors))
+
+    async def stop_processor(self) -> None:
+        """As a kill does: what it took and did not ack goes back to the broker."""
+        if self._processing is not None:
+            self._processing.cancel()
+            await asyncio.gather(self._processing, return_exceptions=True)
+            self._processing = None
+
+    def url(self, path: str) -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    @contextlib.asynccontextmanager
+    async def peer(self, path: str, **options: Any) -> AsyncIterator["Peer"]:
+        """A client of any path, closed at the end."""
+        options = {"compression": None, "max_size": None, "max_queue": None, "ping_interval": None} | options
+        async with connect(self.url(path), proxy=None, close_timeout=1, **options) as connection:
+            yield Peer(connection)
+
+    @contextlib.asynccontextmanager
+    async def session(self, *, user_id: int = 7, **options: Any) -> AsyncIterator["Peer"]:
+        """A ``/ws`` client that has been welcomed."""
+        async with self.peer("/ws", **options) as peer:
+            await peer.hello(user_id)
+            yield peer
+
+    async def raw(self, path: str | None, *, receive_buffer: int | None = None) -> "RawPeer":
+        """A client on a plain socket; ``None`` leaves out the handshake."""
+        peer = await RawPeer.open(self.port, receive_buffer)
+        if path is not None:
+            await peer.handshake(path)
+        return peer
+
+    async def can_chat(self, room: str = "alive") -> None:
+        """Somebody new connects, sends, and is answered."""
+        async with self.peer(f"/chat/{room}") as peer:
+            await peer.send(chat())
+            assert (await peer.receive())["status"] == "success"
+
+    def texts(self, room: str) -> list[str]:
+        return [row.message.text for row in self.store.rooms.get(room, [])]
+
+    def is_idle(self) -> bool:
+        return (
+            self.figures.connections_open == 0
+            and self.gate.hub.active_rooms == 0
+            and len(self.gate.stored_acks) == 0
+            and self.gate.acceptor.pending_bytes == 0
+        )
+
+
+@contextlib.asynccontextmanager
+async def open_gateway(
+    *,
+    processing: bool = True,
+    sweep: bool = False,
+    broker: dict[str, Any] | None = None,
+    acceptor: dict[str, Any] | None = None,
+    breaker: dict[str, Any] | None = None,
+    hub: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
+    **gate: Any,
+) -> AsyncIterator[Gateway]:
+    """Start it; each dictionary goes to the constructor of that part, the rest to `Gate`."""
+    log = _ErrorLog()
+    logging.getLogger().addHandler(log)
+    clock, figures, store = time.monotonic, GatewayFigures(), FakeStore()
+    memory = MemoryBroker(partitions=PARTITIONS, **(broker or {}))
+    entrance = Acceptor(
+        memory, CircuitBreaker(clock, **(breaker or {})), figures, clock, partitions=PARTITIONS, **(acceptor or {})
+    )
+    shared = Gate(
+        entrance,
+        RoomHub(store, figures, **(hub or {})),
+        StoredAcks(store, clock, overdue_s=0.1),
+        figures,
+        Limits(),
+        Stamps("gateway-1", now_us, new_id),
+        clock,
+        **gate,
+    )
+    gateway = Gateway(store, memory, MemoryLiveChannel(), shared, GatewayServer(shared, new_id, **(server or {})))
+    gateway.port = await gateway.server.start("127.0.0.1", 0)
+    loops = [entrance.run(), _deliver(gateway), _resync(shared), *([gateway.server.sweep()] if sweep else [])]
+    tasks = [asyncio.create_task(loop) for loop in loops]
+    if processing:
+        gateway.start_processor()
+    try:
+        yield gateway
+        if gateway._processing is None:
+            gateway.start_processor()
+        await until(gateway.is_idle, "an idle gateway after the last client has gone")
+    finally:
+        gateway.server.stop_accepting()
+        await gateway.server.close_connections(0)
+        await gateway.stop_processor()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        logging.getLogger().removeHandler(log)
+    assert log.records == []
+
+
+async def _deliver(gateway: Gateway) -> None:
+    subscription = await gateway.live.subscribe(limit=10_000)
+    while True:
+        envelope = await subscription.receive()
+        assert envelope is not None
+        gateway.gate.hub.on_live(envelope)
+        gateway.gate.stored_acks.on_live(envelope)
+
+
+async def _resync(gate: Gate) -> None:
+    while True:
+        await asyncio.sleep(0.1)
+        await gate.hub.resync()
+        await gate.stored_acks.resync()
+
+
+def chat(**fields: Any) -> dict[str, Any]:
+    """A good ``/chat`` frame; ``None`` leaves a field out."""
+    frame = {
+        "userId": "123",
+        "username": "user123",
+        "message": "hi",
+        "timestamp": "2026-11-24T01:31:00.123Z",
+        "messageType": "TEXT",
+    } | fields
+    return {name: value for name, value in frame.items() if value is not None}
+
+
+def send(room: str, text: str = "hi", **fields: Any) -> dict[str, Any]:
+    """A ``/ws`` send."""
+    return {"op": "send", "room": room, "text": text} | fields
+
+
+def encode(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+@attrs.define(eq=False)
+class Peer:
+    """A well-behaved client: objects in, objects out, arrays taken apart."""
+
+    connection: ClientConnection
+    _ahead: deque[dict[str, Any]] = attrs.field(factory=deque, init=False)
+
+    async def hello(self, user_id: int = 7) -> dict[str, Any]:
+        await self.send({"op": "hello", "userId": user_id, "username": f"user{user_id}"})
+        return await self.expect("welcome")
+
+    async def send(self, *values: Any) -> None:
+        for value in values:
+            await self.connection.send(encode(value))
+
+    async def send_text(self, text: str) -> None:
+        await self.connection.send(text)
+
+    async def receive_text(self) -> str:
+        async with asyncio.timeout(DEADLINE_S):
+            text = await self.connection.recv()
+        assert isinstance(text, str)
+        return text
+
+    async def receive(self) -> dict[str, Any]:
+        while not self._ahead:
+            value = msgspec.json.decode(await self.receive_text())
+            self._ahead.extend(value if isinstance(value, list) else [value])
+        return self._ahead.popleft()
+
+    async def expect(self, op: str) -> dict[str, Any]:
+        """The next object, which must be this one."""
+        value = await self.receive()
+        assert value["op"] == op, value
+        return value
+
+    async def collect(self, op: str, count: int) -> list[dict[str, Any]]:
+        """The next so many of a kind; others in between are dropped."""
+        found: list[dict[str, Any]] = []
+        while len(found) < count:
+            value = await self.receive()
+            if value["op"] == op:
+                found.append(value)
+        return found
+
+    async def silence(self) -> None:
+        """Nothing was sent up to now: a ping comes back, and no frame came before it."""
+        async with asyncio.timeout(DEADLINE_S):
+            await (await self.connection.ping())
+        assert not self._ahead
+        assert len(self.connection.recv_messages.frames) == 0
+
+    async def closed(self) -> tuple[int | None, str | None]:
+        """Wait for the end, whatever comes before; its code and reason."""
+        async with asyncio.timeout(DEADLINE_S):
+            await self.connection.wait_closed()
+        return self.connection.close_code, self.connection.close_reason
+
+
+@attrs.define(eq=False)
+class RawPeer:
+    """A client that does what no library does. It reads only when told to."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    @classmethod
+    async def open(cls, port: int, receive_buffer: int | None = None) -> "RawPeer":
+        import socket
+
+        sock = socket.socket()
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
+        return cls(*await asyncio.open_connection(sock=sock, limit=2**12))
+
+    async def handshake(self, path: str) -> None:
+        self.write(upgrade(path))
+        head = await self.head()
+        assert b" 101 " in head, head
+
+    async def head(self) -> bytes:
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.reader.readuntil(b"\r\n\r\n")
+
+    def write(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    def send(self, *values: Any) -> None:
+        self.write(b"".join(frame(TEXT, msgspec.json.encode(value)) for value in values))
+
+    async def read_frame(self) -> tuple[int, bytes]:
+        """Opcode and payload of the next frame, pings included."""
+        async with asyncio.timeout(DEADLINE_S):
+            first, size = await self.reader.readexactly(2)
+            if size == 126:
+                (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+            elif size == 127:
+                (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
+            return first & 0x0F, await self.reader.readexactly(size)
+
+    async def read_close(self) -> tuple[int, str]:
+        """Read on to the close frame; its code and reason."""
+        while True:
+            opcode, payload = await self.read_frame()
+            if opcode == CLOSE:
+                return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+
+    async def read_all(self) -> bytes:
+        """Read on to the end of the connection, however it ends."""
+        parts: list[bytes] = []
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(DEADLINE_S):
+                while part := await self.reader.read(2**16):
+                    parts.append(part)
+        return b"".join(parts)
+
+    def reset(self) -> None:
+        """Cut the connection with a RST, unread data and all."""
+        import socket
+
+        sock = self.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
+
+
+def upgrade(path: str) -> bytes:
+    """The request of an opening handshake (RFC 6455, section 4.1)."""
+    key = base64.b64encode(os.urandom(16)).decode()
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    ).encode()
+
+
+def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, size: int | None = None) -> bytes:
+    """A client's frame, masked with the zero key (RFC 6455, section 5.2); ``size`` may lie."""
+    size = len(payload) if size is None else size
+    first = (0x80 if fin else 0) | opcode
+    if size < 126:
+        head = struct.pack("!BB", first, 0x80 | size)
+    elif size < 2**16:
+        head = struct.pack("!BBH", first, 0x80 | 126, size)
+    else:
+        head = struct.pack("!BBQ", first, 0x80 | 127, size)
+    return head + bytes(4) + payload
+
+
+async def close_all(peers: Iterable[RawPeer]) -> None:
+    await asyncio.gather(*(peer.close() for peer in peers))
