@@ -1,0 +1,113 @@
+"""The role ``api`` as one HTTP application: questions, fleet, health, documentation and pages."""
+
+from collections.abc import Awaitable, Callable
+
+import attrs
+import msgspec
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from chatflow import __version__
+from chatflow.adapters.aiohttp import params
+from chatflow.adapters.aiohttp.errors import JSON, errors_as_json
+from chatflow.adapters.aiohttp.everything import encode_everything, source_of
+from chatflow.adapters.aiohttp.fleet_view import FleetView
+from chatflow.adapters.aiohttp.health import Health, add_health
+from chatflow.adapters.aiohttp.openapi import openapi_document
+from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
+from chatflow.adapters.aiohttp.routes import add_endpoints, answer
+from chatflow.domain.querying import QueryService
+from chatflow.ports.errors import CacheUnavailable
+from chatflow.ports.fleet import Fleet, RoleSnapshot
+
+_NO_STORE = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+
+
+def build_api(
+    queries: QueryService,
+    *,
+    fleet: Fleet,
+    own: Callable[[], RoleSnapshot],
+    health: Health,
+    registry: CollectorRegistry,
+    gateway: GatewayAddress | None = None,
+    limits: PageLimits | None = None,
+    allow_origin: str = "",
+) -> web.Application:
+    """Assemble the application.
+
+    Args:
+        queries: stays the caller's, who also closes it.
+        fleet: what the other processes say of themselves.
+        own: this process's snapshot now; the fleet may not have it yet, or be out of reach.
+        health: of this process.
+        registry: shown at ``/metrics``.
+        gateway: where the page's WebSocket goes.
+        limits: what the page checks.
+        allow_origin: value of ``Access-Control-Allow-Origin``; ``""``: no such header.
+    """
+    app = web.Application(middlewares=[errors_as_json(allow_origin=allow_origin)])
+    add_endpoints(app, queries)
+    _FleetRoutes(queries, fleet, own, health).add_to(app)
+    add_health(app, "api", health, registry)
+    _add_description(app)
+    add_pages(app, gateway or GatewayAddress(), limits or PageLimits())
+    return app
+
+
+@attrs.frozen(eq=False)
+class _FleetRoutes:
+    queries: QueryService
+    fleet: Fleet
+    own: Callable[[], RoleSnapshot]
+    health: Health
+
+    def add_to(self, app: web.Application) -> None:
+        app.router.add_get("/api/health", self.answer_health)
+        app.router.add_get("/api/metrics", self.answer_metrics)
+        app.router.add_get("/api/all", self.answer_all)
+
+    async def answer_health(self, _: web.Request) -> web.Response:
+        report = await self.health()
+        healthy = report.ok and "down" not in report.dependencies.values()
+        body = (await self._view()).health(healthy=healthy)
+        return _json(msgspec.json.encode(body), 200 if report.ok else 503)
+
+    async def answer_metrics(self, _: web.Request) -> web.Response:
+        return _json(msgspec.json.encode((await self._view()).metrics()))
+
+    async def answer_all(self, _: web.Request) -> web.Response:
+        everything = await self.queries.everything(
+            room_id=params.ROOM.default,
+            user_id=params.USER.default,
+            limit=params.LIMIT.default,
+            n=params.TOP.default,
+            minutes=params.MINUTES.default,
+        )
+        body = encode_everything("all", everything, (await self._view()).metrics())
+        return answer(body, source_of(everything))
+
+    async def _view(self) -> FleetView:
+        """Everyone's last word, and this process's own as of now; that alone while the fleet is out of reach."""
+        own = self.own()
+        try:
+            others = await self.fleet.snapshots()
+        except CacheUnavailable:
+            others = []
+        return FleetView.of([*(other for other in others if other.instance != own.instance), own])
+
+
+def _add_description(app: web.Application) -> None:
+    document = msgspec.json.encode(openapi_document(__version__))
+    app.router.add_get("/openapi.json", _constant(document))
+
+
+def _constant(body: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(_: web.Request) -> web.Response:
+        return _json(body)
+
+    return handle
+
+
+def _json(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type=JSON, headers=_NO_STORE)

@@ -1,0 +1,142 @@
+"""Answers to JSON, once: a cached body is handed out as it is, with what differs each time put in front of it."""
+
+from functools import singledispatch
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from chatflow.adapters.aiohttp.answers import (
+    ActiveUserCount,
+    Hour,
+    Hours,
+    Minute,
+    Minutes,
+    RoomMessage,
+    RoomMessages,
+    RoomOfUser,
+    RoomsOfUser,
+    TopRoom,
+    TopRoomList,
+    TopUser,
+    TopUserList,
+    TotalMessages,
+    UserMessage,
+    UserMessages,
+)
+from chatflow.domain.answers import (
+    ActiveUsers,
+    Answer,
+    Answered,
+    Patterns,
+    RoomPage,
+    Source,
+    Throughput,
+    TopRooms,
+    TopUsers,
+    Total,
+    UserPage,
+    UserRooms,
+)
+from chatflow.domain.times import format_timestamp
+from chatflow.ports.messages import StoredMessage
+
+_encoder = msgspec.json.Encoder()
+
+
+def encode_answer(answer: Answer) -> bytes:
+    """The JSON object of an answer, without what frames it."""
+    return _encoder.encode(_wire(answer))
+
+
+def framed(query: str, answered: Answered) -> bytes:
+    """The whole JSON object: what differs each time, then the body as it is."""
+    cached = b"true" if answered.source is not Source.MISS else b"false"
+    head = b'{"query":"%b","queryTimeMs":%d,"cached":%b,' % (query.encode(), answered.took_s * 1000, cached)
+    return head + answered.body[1:]
+
+
+@singledispatch
+def _wire(answer: Any) -> Struct:
+    raise TypeError(type(answer))
+
+
+@_wire.register
+def _(page: RoomPage) -> Struct:
+    messages = [_room_message(stored) for stored in page.messages]
+    return RoomMessages(page.room_id, page.limit, len(messages), messages, page.next_cursor or UNSET)
+
+
+@_wire.register
+def _(page: UserPage) -> Struct:
+    messages = [_user_message(stored) for stored in page.messages]
+    return UserMessages(page.user_id, page.limit, len(messages), messages, page.next_cursor or UNSET)
+
+
+@_wire.register
+def _(active: ActiveUsers) -> Struct:
+    return ActiveUserCount(_time(active.window.start_us), _time(active.window.end_us), active.count)
+
+
+@_wire.register
+def _(answer: UserRooms) -> Struct:
+    rooms = [RoomOfUser(r.room_id, format_timestamp(r.last_activity_us), r.message_count) for r in answer.rooms]
+    return RoomsOfUser(answer.user_id, len(rooms), rooms)
+
+
+@_wire.register
+def _(answer: Throughput) -> Struct:
+    return Minutes([Minute(format_timestamp(m.minute_us), m.message_count) for m in answer.minutes])
+
+
+@_wire.register
+def _(answer: TopUsers) -> Struct:
+    return TopUserList(answer.n, [TopUser(u.user_id, u.username, u.message_count) for u in answer.users])
+
+
+@_wire.register
+def _(answer: TopRooms) -> Struct:
+    return TopRoomList(answer.n, [TopRoom(r.room_id, r.message_count, r.unique_users) for r in answer.rooms])
+
+
+@_wire.register
+def _(answer: Patterns) -> Struct:
+    return Hours([Hour(h.hour_of_day, h.message_count, h.unique_users) for h in answer.hours])
+
+
+@_wire.register
+def _(answer: Total) -> Struct:
+    return TotalMessages(answer.count)
+
+
+def _room_message(stored: StoredMessage) -> RoomMessage:
+    m = stored.message
+    return RoomMessage(
+        m.message_id,
+        stored.seq,
+        m.user_id,
+        m.username,
+        m.text,
+        m.message_type,
+        format_timestamp(m.sent_at_us),
+        format_timestamp(m.accepted_at_us),
+    )
+
+
+def _user_message(stored: StoredMessage) -> UserMessage:
+    m = stored.message
+    return UserMessage(
+        m.message_id,
+        m.room_id,
+        stored.seq,
+        m.user_id,
+        m.username,
+        m.text,
+        m.message_type,
+        format_timestamp(m.sent_at_us),
+        format_timestamp(m.accepted_at_us),
+    )
+
+
+def _time(micros: int | None) -> str | None:
+    return None if micros is None else format_timestamp(micros)

@@ -1,0 +1,152 @@
+"""``/api/all``: one answer to each question, and the fleet's metrics, in the reference's names."""
+
+from typing import TypeVar
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from chatflow.adapters.aiohttp import answers
+from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
+from chatflow.domain.answers import Answered, Everything, Source
+
+B = TypeVar("B", bound=Struct)
+
+
+class CoreRoomMessages(Struct, rename="camel"):
+    """The newest page of a room."""
+
+    room_id: str
+    limit: int
+    count: int
+    result_count: int
+    query_time_ms: int
+    messages: list[answers.RoomMessage]
+    next_cursor: str | UnsetType = UNSET
+
+
+class CoreUserHistory(Struct, rename="camel"):
+    """The newest page of a user."""
+
+    user_id: int
+    limit: int
+    count: int
+    result_count: int
+    query_time_ms: int
+    messages: list[answers.UserMessage]
+    next_cursor: str | UnsetType = UNSET
+
+
+class CoreActiveUsers(Struct, rename="camel"):
+    """Different users of all time."""
+
+    start_time: str | None
+    end_time: str | None
+    count: int
+    active_user_count: int
+    query_time_ms: int
+
+
+class CoreUserRooms(Struct, rename="camel"):
+    """The rooms of a user."""
+
+    user_id: int
+    result_count: int
+    query_time_ms: int
+    rooms: list[answers.RoomOfUser]
+
+
+class EverythingAnswer(Struct):
+    """One answer to every question, each with its own time."""
+
+    query: str
+    query_time_ms: int = msgspec.field(name="queryTimeMs")
+    cached: bool
+    system_metrics: FleetMetrics = msgspec.field(name="systemMetrics")
+    room_messages: CoreRoomMessages = msgspec.field(name="coreQuery1_roomMessages")
+    user_history: CoreUserHistory = msgspec.field(name="coreQuery2_userHistory")
+    active_users: CoreActiveUsers = msgspec.field(name="coreQuery3_activeUsers")
+    user_rooms: CoreUserRooms = msgspec.field(name="coreQuery4_userRooms")
+    throughput: list[answers.Minute] = msgspec.field(name="analytics_messagesPerMinute")
+    top_users: list[answers.TopUser] = msgspec.field(name="analytics_topUsers")
+    top_rooms: list[answers.TopRoom] = msgspec.field(name="analytics_topRooms")
+    patterns: list[answers.Hour] = msgspec.field(name="analytics_participationPatterns")
+    total: int = msgspec.field(name="totalMessagesInDB")
+
+
+def source_of(everything: Everything) -> Source:
+    """The farthest tier that any part came from."""
+    sources = {part.source for part in _parts(everything)}
+    return next(tier for tier in (Source.MISS, Source.L2, Source.L1) if tier in sources)
+
+
+def encode_everything(query: str, everything: Everything, metrics: FleetMetrics) -> bytes:
+    """The body of the answer."""
+    return msgspec.json.encode(
+        EverythingAnswer(
+            query=query,
+            query_time_ms=sum(map(_ms, _parts(everything))),
+            cached=source_of(everything) is not Source.MISS,
+            system_metrics=metrics,
+            room_messages=_room(everything.room),
+            user_history=_user(everything.user),
+            active_users=_active(everything.active),
+            user_rooms=_rooms(everything.user_rooms),
+            throughput=_read(everything.throughput, answers.Minutes).data,
+            top_users=_read(everything.top_users, answers.TopUserList).users,
+            top_rooms=_read(everything.top_rooms, answers.TopRoomList).rooms,
+            patterns=_read(everything.patterns, answers.Hours).data,
+            total=_read(everything.total, answers.TotalMessages).total_messages_in_db,
+        )
+    )
+
+
+def _parts(everything: Everything) -> tuple[Answered, ...]:
+    e = everything
+    return (
+        e.room, e.user, e.active, e.user_rooms, e.throughput, e.top_users, e.top_rooms, e.patterns, e.total
+    )  # fmt: skip
+
+
+def _read(answered: Answered, body: type[B]) -> B:
+    return msgspec.json.decode(answered.body, type=body)
+
+
+def _ms(answered: Answered) -> int:
+    return int(answered.took_s * 1000)
+
+
+def _room(answered: Answered) -> CoreRoomMessages:
+    page = _read(answered, answers.RoomMessages)
+    return CoreRoomMessages(
+        page.room_id,
+        page.limit,
+        page.result_count,
+        page.result_count,
+        _ms(answered),
+        page.messages,
+        page.next_cursor,
+    )
+
+
+def _user(answered: Answered) -> CoreUserHistory:
+    page = _read(answered, answers.UserMessages)
+    return CoreUserHistory(
+        page.user_id,
+        page.limit,
+        page.result_count,
+        page.result_count,
+        _ms(answered),
+        page.messages,
+        page.next_cursor,
+    )
+
+
+def _active(answered: Answered) -> CoreActiveUsers:
+    active = _read(answered, answers.ActiveUserCount)
+    count = active.active_user_count
+    return CoreActiveUsers(active.start_time, active.end_time, count, count, _ms(answered))
+
+
+def _rooms(answered: Answered) -> CoreUserRooms:
+    rooms = _read(answered, answers.RoomsOfUser)
+    return CoreUserRooms(rooms.user_id, rooms.result_count, _ms(answered), rooms.rooms)

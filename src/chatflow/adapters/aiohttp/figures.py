@@ -1,0 +1,43 @@
+"""The read side's counts for Prometheus, read when scraped: nothing is paid per request."""
+
+from collections.abc import Iterator
+
+import attrs
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from chatflow.domain.figures import Histogram
+from chatflow.domain.read_through import QueryFigures
+
+
+@attrs.frozen(eq=False)
+class QueryCollector(Collector):
+    """Register it once in a process's registry."""
+
+    figures: QueryFigures
+
+    def collect(self) -> Iterator[Metric]:
+        """The present counts."""
+        figures = self.figures
+        answers = CounterMetricFamily(
+            "chatflow_query_answers", "Answers by query and tier.", labels=["query", "source"]
+        )
+        for (query, source), count in list(figures.answers.items()):
+            answers.add_metric([query, source], count)
+        yield answers
+        took = HistogramMetricFamily("chatflow_query_seconds", "Seconds from question to answer.", labels=["query"])
+        for query, histogram in list(figures.took_s.items()):
+            took.add_metric([query], _buckets(histogram), histogram.total)
+        yield took
+        yield CounterMetricFamily("chatflow_query_stale", "Served while refreshing.", figures.stale)
+        yield CounterMetricFamily("chatflow_query_refreshes", "Early refreshes.", figures.refreshes)
+        yield CounterMetricFamily("chatflow_query_cache_errors", "Done without the cache.", figures.cache_errors)
+
+
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
+    buckets: list[tuple[str, float]] = []
+    seen = 0
+    for bound, count in zip(histogram.bounds, histogram.counts, strict=True):
+        seen += count
+        buckets.append((str(bound), seen))
+    return [*buckets, ("+Inf", histogram.count)]

@@ -1,0 +1,62 @@
+"""``/health`` for load balancers and ``/metrics`` for Prometheus, the same on every role's port."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import attrs
+import msgspec
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from chatflow.adapters.aiohttp.errors import JSON, errors_as_json
+
+
+@attrs.frozen
+class HealthReport:
+    """Whether a role can do its work, and what it needs for that.
+
+    Attributes:
+        ok: it can; answered as 200, else 503.
+        dependencies: a word for each: ``up``, ``down``, ``off`` (not configured).
+        details: further members of the answer, such as the gateway's ``metrics``.
+    """
+
+    ok: bool
+    dependencies: Mapping[str, str] = attrs.field(factory=dict)
+    details: Mapping[str, Any] = attrs.field(factory=dict)
+
+
+Health = Callable[[], Awaitable[HealthReport]]
+"""Asks a role for its health; answers soon and does not raise."""
+
+
+def build_health(role: str, health: Health, registry: CollectorRegistry) -> web.Application:
+    """An application with these two paths only."""
+    app = web.Application(middlewares=[errors_as_json()])
+    add_health(app, role, health, registry)
+    return app
+
+
+def add_health(app: web.Application, role: str, health: Health, registry: CollectorRegistry) -> None:
+    """Add the two paths to an application."""
+
+    async def answer_health(_: web.Request) -> web.Response:
+        report = await health()
+        body = {
+            "status": "ok" if report.ok else "unavailable",
+            "role": role,
+            "dependencies": dict(report.dependencies),
+            **report.details,
+        }
+        return web.Response(
+            body=msgspec.json.encode(body),
+            status=200 if report.ok else 503,
+            content_type=JSON,
+            headers={"Cache-Control": "no-store"},
+        )
+
+    async def answer_metrics(_: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app.router.add_get("/health", answer_health)
+    app.router.add_get("/metrics", answer_metrics)

@@ -1,0 +1,124 @@
+"""The OpenAPI 3.1 document, from the same types and parameters that serve."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from chatflow.adapters.aiohttp.answers import Refused
+from chatflow.adapters.aiohttp.everything import EverythingAnswer
+from chatflow.adapters.aiohttp.fleet_answers import FleetHealth, FleetMetrics
+from chatflow.adapters.aiohttp.pages import PageConfig
+from chatflow.adapters.aiohttp.params import Parameter
+from chatflow.adapters.aiohttp.routes import ENDPOINTS
+
+_Object = dict[str, Any]
+
+
+class HealthAnswer(Struct):
+    """Of one process; a role may add members of its own."""
+
+    status: str
+    role: str
+    dependencies: dict[str, str]
+
+
+FLEET_ENDPOINTS: tuple[tuple[str, str, type[Struct]], ...] = (
+    ("/api/health", "Whether reads are served, and by what; 503 when they cannot be", FleetHealth),
+    ("/api/metrics", "Counts and rates of the whole fleet", FleetMetrics),
+    ("/api/all", "One answer to every question, with the defaults of each, and the metrics", EverythingAnswer),
+    ("/health", "This process, for load balancers: 503 when it cannot do its work", HealthAnswer),
+    ("/config.json", "What the web page needs to know", PageConfig),
+)
+
+_REFUSALS = {
+    400: "`invalid_parameter`: the reason names it",
+    404: "`not_found`",
+    409: "`behind`: the room stayed behind `minSeq` for 500 ms",
+    500: "`internal`",
+    503: "`backpressure` or `unavailable`: try again after `Retry-After` seconds",
+    504: "`query_timeout`",
+}
+
+
+def openapi_document(version: str) -> _Object:
+    """The document as plain JSON values."""
+    bodies: list[type[Struct]] = [endpoint.body for endpoint in ENDPOINTS]
+    bodies += [body for _, _, body in FLEET_ENDPOINTS]
+    refs, schemas = msgspec.json.schema_components([*bodies, Refused], ref_template="#/components/schemas/{name}")
+    ref_of: dict[type[Struct], _Object] = dict(zip([*bodies, Refused], refs, strict=True))
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "chatflow",
+            "version": version,
+            "description": "The read side: rooms, users and analytics. Times are ISO-8601 UTC; limits are inclusive.",
+        },
+        "paths": _paths(ref_of),
+        "components": {"schemas": schemas, "responses": _refusals(ref_of[Refused])},
+    }
+
+
+def _paths(ref_of: Mapping[type[Struct], _Object]) -> _Object:
+    paths: _Object = {}
+    for endpoint in ENDPOINTS:
+        refusals = [*endpoint.refusals, 500, 503, 504]
+        if endpoint.parameters:
+            refusals.append(400)
+        paths[endpoint.path] = _operation(
+            endpoint.query, endpoint.summary, endpoint.parameters, ref_of[endpoint.body], refusals, cached=True
+        )
+    for path, summary, body in FLEET_ENDPOINTS:
+        name = path.strip("/").replace("/", "_").replace(".json", "")
+        refusals = [503, 504] if path == "/api/all" else []
+        paths[path] = _operation(name, summary, (), ref_of[body], [*refusals, 500], cached=path == "/api/all")
+    paths["/metrics"] = _text_operation("metrics", "This process, for Prometheus")
+    return paths
+
+
+def _operation(
+    name: str,
+    summary: str,
+    parameters: Sequence[Parameter[Any]],
+    schema: _Object,
+    refusals: Sequence[int],
+    *,
+    cached: bool,
+) -> _Object:
+    ok: _Object = {"description": "The answer", "content": {"application/json": {"schema": schema}}}
+    if cached:
+        tiers = {"type": "string", "enum": ["l1", "l2", "miss"]}
+        ok["headers"] = {"X-Cache": {"description": "Which tier answered.", "schema": tiers}}
+    responses: _Object = {"200": ok}
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(refusals)}
+    described = [_parameter(parameter) for parameter in parameters]
+    return {"get": {"operationId": name, "summary": summary, "parameters": described, "responses": responses}}
+
+
+def _text_operation(name: str, summary: str) -> _Object:
+    ok = {"description": "The answer", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    return {"get": {"operationId": name, "summary": summary, "parameters": [], "responses": {"200": ok}}}
+
+
+def _parameter(parameter: Parameter[Any]) -> _Object:
+    return {
+        "name": parameter.name,
+        "in": "query",
+        "required": False,
+        "description": parameter.description,
+        "schema": dict(parameter.schema),
+    }
+
+
+def _refusals(schema: _Object) -> _Object:
+    content = {"application/json": {"schema": schema}}
+    retry = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
+    return {
+        str(status): {
+            "description": words,
+            "content": content,
+            **({"headers": retry} if status in {409, 503, 504} else {}),
+        }
+        for status, words in _REFUSALS.items()
+    }

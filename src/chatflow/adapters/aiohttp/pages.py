@@ -1,0 +1,158 @@
+"""The static pages in the package: read once at start, served from memory under a strict content policy."""
+
+import hashlib
+import re
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import attrs
+import msgspec
+from aiohttp import web
+
+from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.adapters.aiohttp.params import InvalidParameter
+
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".webp": "image/webp",
+    ".woff2": "font/woff2",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+    ".txt": "text/plain; charset=utf-8",
+}
+_HOME = "index.html"
+
+_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})"
+_HOST = re.compile(rf"(?P<name>{_NAME}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?", re.ASCII)
+
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{gateway}; "
+    "font-src 'self'; manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class PageLimits(msgspec.Struct, rename="camel"):
+    """What the page checks before it sends."""
+
+    message: int = 500
+    username_min: int = 3
+    username_max: int = 20
+
+
+class PageConfig(msgspec.Struct, rename="camel"):
+    """What the page needs to know of this deployment."""
+
+    gateway_url: str
+    limits: PageLimits
+
+
+@attrs.frozen
+class GatewayAddress:
+    """Where the page's WebSocket goes.
+
+    Attributes:
+        public_url: ``ws://`` or ``wss://``; ``""``: the host that the page came from, at ``port``.
+    """
+
+    public_url: str = ""
+    port: int = 8080
+
+    def url(self, host: str) -> str:
+        """The WebSocket address for a page asked for under this ``Host``.
+
+        Raises:
+            InvalidParameter: the header is not a host.
+        """
+        return self.public_url or f"ws://{_host_name(host)}:{self.port}/ws"
+
+    def policy_source(self, host: str) -> str:
+        """The same as a source of a content security policy, whose grammar has no IPv6 addresses."""
+        parts = urlsplit(self.url(host))
+        return f"{parts.scheme}:" if "[" in parts.netloc else f"{parts.scheme}://{parts.netloc}"
+
+
+def _host_name(host: str) -> str:
+    match = _HOST.fullmatch(host)
+    if match is None:
+        raise InvalidParameter("Host", "must be a host name or address")
+    return match["name"]
+
+
+@attrs.frozen(eq=False)
+class _Page:
+    body: bytes
+    content_type: str
+    etag: str
+
+    @classmethod
+    def read(cls, file: Traversable) -> "_Page":
+        body = file.read_bytes()
+        digest = hashlib.sha256(body).hexdigest()[:24]
+        return cls(body, _TYPES[PurePosixPath(file.name).suffix], f'"{digest}"')
+
+    def answer(self, request: web.Request, policy: str) -> web.Response:
+        headers = {
+            "ETag": self.etag,
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Opener-Policy": "same-origin",
+        }
+        if self.etag in _etags(request):
+            return web.Response(status=304, headers=headers)
+        headers["Content-Type"] = self.content_type
+        return web.Response(body=self.body, headers=headers)
+
+
+def _etags(request: web.Request) -> set[str]:
+    given = request.headers.get("If-None-Match", "")
+    return {tag.strip().removeprefix("W/") for tag in given.split(",")}
+
+
+def add_pages(app: web.Application, gateway: GatewayAddress, limits: PageLimits) -> None:
+    """Serve every file of the package's ``web`` folder, the home page at ``/``, ``/docs`` and ``/config.json``."""
+    for path, page in _pages():
+        app.router.add_get(path, _serve(page, gateway))
+
+    async def answer_config(request: web.Request) -> web.Response:
+        body = msgspec.json.encode(PageConfig(gateway.url(request.host), limits))
+        return web.Response(body=body, content_type=JSON, headers={"Cache-Control": "no-store"})
+
+    app.router.add_get("/config.json", answer_config)
+
+
+def _pages() -> Iterator[tuple[str, _Page]]:
+    for path, file in _files(resources.files("chatflow") / "web", "/"):
+        page = _Page.read(file)
+        yield path, page
+        if path == f"/{_HOME}":
+            yield "/", page
+        if path == "/docs.html":
+            yield "/docs", page
+
+
+def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]]:
+    if not folder.is_dir():
+        return
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            yield from _files(entry, f"{prefix}{entry.name}/")
+        elif PurePosixPath(entry.name).suffix in _TYPES:
+            yield f"{prefix}{entry.name}", entry
+
+
+def _serve(page: _Page, gateway: GatewayAddress) -> "web._RequestHandler":  # type: ignore[name-defined]
+    async def answer(request: web.Request) -> web.Response:
+        return page.answer(request, _POLICY.format(gateway=f" {gateway.policy_source(request.host)}"))
+
+    return answer
