@@ -1,0 +1,106 @@
+// The stored messages of one room, read by REST. Hides the opaque cursors behind ranges of seq.
+
+import { MAX_CURSORS, MAX_PAGE } from "./bounds.js";
+
+/** Requests that one range may take before it is given up: 100 pages of 1,000 rows. */
+const MAX_REQUESTS = 100;
+
+/** A read that failed; `retryAfterMs` is the server's wish, 0 when it has none. */
+export class HistoryError extends Error {
+  constructor(message, status, retryAfterMs) {
+    super(message);
+    this.status = status;
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+export class History {
+  #room;
+  // Ascending by seq; `cursor` leads to the messages below `seq`. Old pages never change, so cursors stay good.
+  #boundaries = [];
+
+  constructor(room) {
+    this.#room = room;
+  }
+
+  /** The newest `count` messages, oldest first, from a store that has committed at least up to `minSeq`. */
+  async latest(count, minSeq) {
+    const { messages } = await this.#page({ limit: Math.min(count, MAX_PAGE), minSeq });
+    return messages.reverse();
+  }
+
+  /**
+   * Every stored message with low <= seq <= high, oldest first, where `head` is the highest seq known to exist.
+   *
+   * Walks down from the nearest known cursor above `high`, or from the head.
+   */
+  async range(low, high, head) {
+    let found = [];
+    let top = this.#boundaries.find((boundary) => boundary.seq > high) ?? null;
+    for (let request = 0; request < MAX_REQUESTS; request += 1) {
+      const above = top === null ? Math.max(head, high) + 1 : top.seq;
+      const limit = Math.min(MAX_PAGE, Math.max(1, above - low));
+      const place = top === null ? { minSeq: Math.max(head, high) } : { cursor: top.cursor };
+      const { messages, boundary } = await this.#page({ limit, ...place });
+      found = messages.filter(({ seq }) => seq >= low && seq <= high).reverse().concat(found);
+      if (boundary === null || boundary.seq <= low) return found;
+      top = boundary;
+    }
+    throw new HistoryError("These messages are too far back to be read in one go.", 0, 0);
+  }
+
+  async #page({ limit, cursor, minSeq }) {
+    const query = new URLSearchParams({ roomId: this.#room, limit: String(limit) });
+    if (cursor !== undefined) query.set("cursor", cursor);
+    else if (minSeq > 0) query.set("minSeq", String(minSeq));
+    const body = await this.#get(`api/messages/room?${query}`, cursor !== undefined);
+    const messages = body.messages.map(fromRow);
+    const boundary =
+      body.nextCursor && messages.length > 0 ? { seq: messages.at(-1).seq, cursor: body.nextCursor } : null;
+    if (boundary !== null) this.#remember(boundary);
+    return { messages, boundary };
+  }
+
+  async #get(url, byCursor) {
+    let response;
+    try {
+      response = await fetch(url, { cache: "no-store", headers: { Accept: "application/json" } });
+    } catch {
+      throw new HistoryError("The server could not be reached.", 0, 0);
+    }
+    if (response.ok) return parsed(response);
+    if (response.status === 400 && byCursor) this.#boundaries = []; // A cursor of another server: begin at the head.
+    const retryAfterMs = 1000 * (Number(response.headers.get("Retry-After")) || 0);
+    const busy = response.status === 503 || response.status === 504 || response.status === 409;
+    const words = busy ? "The server is busy." : `The server could not answer (${response.status}).`;
+    throw new HistoryError(words, response.status, retryAfterMs);
+  }
+
+  #remember(boundary) {
+    const at = this.#boundaries.findIndex(({ seq }) => seq >= boundary.seq);
+    if (at === -1) this.#boundaries.push(boundary);
+    else this.#boundaries.splice(at, this.#boundaries[at].seq === boundary.seq ? 1 : 0, boundary);
+    // Thinned, not cut: any range stays near some cursor.
+    if (this.#boundaries.length > MAX_CURSORS) this.#boundaries = this.#boundaries.filter((_, index) => index % 2);
+  }
+}
+
+async function parsed(response) {
+  try {
+    return await response.json();
+  } catch {
+    throw new HistoryError("The server's answer was cut short.", response.status, 0);
+  }
+}
+
+function fromRow(row) {
+  return {
+    seq: row.seq,
+    id: row.messageId,
+    userId: Number(row.userId),
+    username: row.username,
+    type: row.messageType,
+    text: row.message,
+    at: row.serverTimestamp,
+  };
+}

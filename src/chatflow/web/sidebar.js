@@ -1,0 +1,148 @@
+// The rooms one is in, the way into another, and who one is. A drawer on narrow screens.
+
+import { byId, el, reconcile, setText } from "./dom.js";
+import { icon } from "./icons.js";
+import { initial, tint } from "./people.js";
+import { canonicalRoom, counted } from "./text.js";
+import { loadTheme, saveTheme } from "./storage.js";
+import { roomProblem } from "./welcome.js";
+
+const THEMES = {
+  auto: { next: "light", glyph: "auto", words: "Theme: as the system" },
+  light: { next: "dark", glyph: "sun", words: "Theme: light" },
+  dark: { next: "auto", glyph: "moon", words: "Theme: dark" },
+};
+
+export class Sidebar {
+  #app = byId("app");
+  #sidebar = byId("sidebar");
+  #list = byId("room-list");
+  #input = byId("join-room");
+  #problem = byId("join-problem");
+  #narrow = matchMedia("(max-width: 760px)");
+  #shown = new Map();
+
+  /** `join(room)` gets a canonical name; `rename()` asks for another name. */
+  constructor({ join, rename }) {
+    byId("join").append(icon("plus"));
+    byId("join-form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#join(join);
+    });
+    this.#input.addEventListener("input", () => this.#complain(null));
+    byId("rename").addEventListener("click", rename);
+    this.#prepareDrawer();
+    this.#prepareTheme();
+  }
+
+  focus() {
+    this.#open(true);
+    this.#input.focus();
+  }
+
+  close() {
+    this.#open(false);
+  }
+
+  draw({ rooms, current, identity }) {
+    reconcile(this.#list, rooms.map((room) => roomRow(room, room === current)), this.#shown);
+    const elsewhere = rooms.some((room) => room !== current && room.unread > 0);
+    byId("open-sidebar").classList.toggle("fresh", elsewhere);
+    const me = byId("rename");
+    if (me.dataset.name === identity.username) return;
+    me.dataset.name = identity.username;
+    tint(me, identity.userId);
+    me.setAttribute("aria-label", `You are ${identity.username}. Change your name`);
+    me.replaceChildren(
+      el("span", { class: "avatar", "aria-hidden": "true" }, initial(identity.username)),
+      el("span", { class: "who", "data-testid": "my-name" }, identity.username),
+    );
+  }
+
+  #join(join) {
+    const problem = roomProblem(this.#input.value);
+    this.#complain(problem);
+    if (problem !== null) return;
+    const name = canonicalRoom(this.#input.value);
+    this.#input.value = "";
+    join(name);
+    this.close();
+  }
+
+  #complain(problem) {
+    setText(this.#problem, problem ?? "");
+    this.#input.setAttribute("aria-invalid", String(problem !== null));
+  }
+
+  #prepareDrawer() {
+    byId("open-sidebar").append(icon("menu"));
+    byId("close-sidebar").append(icon("close"));
+    byId("open-sidebar").addEventListener("click", () => this.focusDrawer());
+    byId("close-sidebar").addEventListener("click", () => this.close());
+    byId("scrim").addEventListener("click", () => this.close());
+    this.#list.addEventListener("click", (event) => event.target.closest("a") && this.close());
+    this.#narrow.addEventListener("change", () => this.#open(false));
+    document.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
+    this.#open(false);
+  }
+
+  focusDrawer() {
+    this.#open(true);
+    byId("close-sidebar").focus();
+  }
+
+  #open(open) {
+    const drawn = this.#app.classList.contains("drawer-open");
+    this.#app.classList.toggle("drawer-open", open && this.#narrow.matches);
+    this.#sidebar.inert = this.#narrow.matches && !open;
+    byId("main").inert = this.#narrow.matches && open;
+    if (drawn && !open) byId("open-sidebar").focus({ preventScroll: true });
+  }
+
+  #prepareTheme() {
+    const button = byId("theme");
+    const show = (theme) => {
+      const { glyph, words } = THEMES[theme];
+      button.replaceChildren(icon(glyph));
+      button.title = words;
+      button.setAttribute("aria-label", words);
+      if (theme === "auto") delete document.documentElement.dataset.theme;
+      else document.documentElement.dataset.theme = theme;
+    };
+    let theme = THEMES[loadTheme()] ? loadTheme() : "auto";
+    show(theme);
+    button.addEventListener("click", () => {
+      theme = THEMES[theme].next;
+      saveTheme(theme === "auto" ? null : theme);
+      show(theme);
+    });
+  }
+}
+
+function roomRow({ name, unread }, current) {
+  const shown = unread > 99 ? "99+" : String(unread);
+  return {
+    key: name,
+    sign: `${unread}|${current}`,
+    make: () =>
+      el(
+        "li",
+        {},
+        el(
+          "a",
+          { href: `#/${name}`, "data-testid": "room-link", "data-room": name, title: name },
+          el("span", { class: "hash", "aria-hidden": "true" }, "#"),
+          el("span", { class: "room-name" }, name),
+          el("span", { class: "badge", "data-testid": "unread-count" }),
+        ),
+      ),
+    update: (row) => {
+      const link = row.firstChild;
+      if (current) link.setAttribute("aria-current", "page");
+      else link.removeAttribute("aria-current");
+      link.setAttribute("aria-label", unread > 0 ? `${name}, ${counted(unread, "new message")}` : name);
+      link.classList.toggle("unread", unread > 0);
+      setText(link.lastChild, unread > 0 ? shown : "");
+    },
+  };
+}

@@ -1,0 +1,10 @@
+// Runs before the first paint, so that a chosen theme never flashes the other one. A classic script, not a module.
+(() => {
+  let theme = null;
+  try {
+    theme = localStorage.getItem("chatflow.theme");
+  } catch {
+    // Storage may be forbidden; the system's theme is right then.
+  }
+  if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
+})();

@@ -1,0 +1,132 @@
+// The first visit (a name and a room) and the change of a name later.
+
+import { el } from "./dom.js";
+import { canonicalRoom, suggestRoom, usernameProblem } from "./text.js";
+
+export const ROOM_RULE = "1–64 characters: letters A–Z, digits, dot, dash and underscore.";
+
+/** Why `raw` cannot be a room, in words that offer a way on; null when it can. */
+export function roomProblem(raw) {
+  if (raw.trim() === "") return "Which room? Any name will do: it is made when you join it.";
+  if (canonicalRoom(raw) !== null) return null;
+  const suggestion = suggestRoom(raw);
+  return suggestion === null ? `Room names have ${ROOM_RULE}` : `Not a room name. How about “${suggestion}”?`;
+}
+
+function field({ label, testid, problemId, ...properties }) {
+  const problem = el("p", { class: "problem", role: "alert", id: problemId, "data-testid": problemId });
+  const input = el("input", {
+    id: testid,
+    "data-testid": testid,
+    autocapitalize: "none",
+    spellcheck: "false",
+    "aria-describedby": problemId,
+    ...properties,
+  });
+  const show = (words) => {
+    problem.textContent = words ?? "";
+    input.setAttribute("aria-invalid", String(words !== null));
+    return words === null;
+  };
+  input.addEventListener("input", () => problem.textContent !== "" && show(null));
+  return { input, show, box: el("div", { class: "labelled" }, el("label", { for: testid }, label), input, problem) };
+}
+
+function nameField(limits, value) {
+  const name = field({
+    label: "Your name",
+    testid: "name-input",
+    problemId: "name-problem",
+    autocomplete: "nickname",
+    maxlength: 40,
+    placeholder: `${limits.usernameMin}–${limits.usernameMax} letters and digits`,
+  });
+  name.input.value = value ?? "";
+  return name;
+}
+
+/** Fill the page with the first-visit card; `enter({username, room})` is called once, with both checked. */
+export function showWelcome({ limits, room, enter }) {
+  const name = nameField(limits, "");
+  const where = field({
+    label: "Room",
+    testid: "room-input",
+    problemId: "room-problem",
+    autocomplete: "off",
+    maxlength: 80,
+  });
+  where.input.value = room || "lobby";
+  const submit = (event) => {
+    event.preventDefault();
+    const [username, raw] = [name.input.value.trim(), where.input.value];
+    const roomFits = where.show(roomProblem(raw));
+    const nameFits = name.show(usernameProblem(username, limits));
+    if (!nameFits) name.input.focus();
+    else if (!roomFits) where.input.focus();
+    else {
+      page.remove();
+      enter({ username, room: canonicalRoom(raw) });
+    }
+  };
+  const invited = room !== "" && canonicalRoom(room) !== null;
+  const page = el(
+    "main",
+    { class: "welcome", "data-testid": "welcome" },
+    el(
+      "form",
+      { class: "card", novalidate: true, onsubmit: submit },
+      el("img", { src: "favicon.svg", alt: "", width: 44, height: 44 }),
+      el("h1", {}, invited ? `Join #${room}` : "Come in and talk"),
+      el(
+        "p",
+        { class: "lead" },
+        invited
+          ? "Somebody shared this room with you. Pick a name and you are in: no account, no password."
+          : "Pick a name and a room: no account, no password. Share the room’s link to bring others along.",
+      ),
+      name.box,
+      where.box,
+      el("button", { type: "submit", class: "primary", "data-testid": "join-button" }, "Start chatting"),
+      el("p", { class: "fine" }, "Once a message shows ✓ it is safe: never lost, never doubled, never out of order."),
+    ),
+  );
+  document.body.append(page);
+  name.input.focus();
+}
+
+/** Ask for another name; `rename(username)` is called only with a checked, different one. */
+export function showRename({ limits, username, rename }) {
+  const name = nameField(limits, username);
+  const submit = (event) => {
+    event.preventDefault();
+    const chosen = name.input.value.trim();
+    if (!name.show(usernameProblem(chosen, limits))) return;
+    dialog.close();
+    if (chosen !== username) rename(chosen);
+  };
+  const dialog = el(
+    "dialog",
+    {
+      class: "card",
+      "aria-labelledby": "rename-title",
+      "data-testid": "rename-dialog",
+      onclose: () => dialog.remove(),
+    },
+    el(
+      "form",
+      { novalidate: true, onsubmit: submit },
+      el("h2", { id: "rename-title" }, "Change your name"),
+      el("p", { class: "lead" }, "New messages carry the new name. What you wrote before keeps the old one."),
+      name.box,
+      el(
+        "div",
+        { class: "actions" },
+        el("button", { type: "button", class: "quiet", onclick: () => dialog.close() }, "Cancel"),
+        el("button", { type: "submit", class: "primary", "data-testid": "rename-save" }, "Save"),
+      ),
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  name.input.select();
+}

@@ -1,0 +1,85 @@
+// A bounded, gapless stretch of one room's messages.
+//
+// Invariant: `items` is ascending by seq, without doubles and without holes. A message enters only at the ends: below
+// the first, or right after `tail`. What arrives out of place waits until the hole before it has been filled.
+
+import { WINDOW } from "./bounds.js";
+
+export class MessageWindow {
+  /** The messages, oldest first. */
+  items = [];
+  /** The seq that the window reaches up to: of its last item, or of the last one that was skipped. */
+  tail = 0;
+  /** Whether the end is meant to be the room's head; false after paging back further than the window is long. */
+  follow = true;
+  // Ascending, since messages arrive in the order of seq.
+  #waiting = new Map();
+
+  get first() {
+    return this.items[0]?.seq ?? null;
+  }
+
+  /** Whether nothing is missing between the window and `head`. */
+  reaches(head) {
+    return !this.follow || this.tail >= head;
+  }
+
+  /** Keep a message until what lies before it is here; at the limit the oldest goes, and will be read again. */
+  wait(message) {
+    this.#waiting.set(message.seq, message);
+    if (this.#waiting.size > WINDOW) this.#waiting.delete(this.#waiting.keys().next().value);
+  }
+
+  /** Take in what has waited and fits now; returns it. */
+  drain() {
+    const fitting = [];
+    for (const [seq, message] of this.#waiting) {
+      if (seq > this.tail + 1) break;
+      this.#waiting.delete(seq);
+      if (seq <= this.tail) continue;
+      fitting.push(message);
+      this.append([message], seq);
+    }
+    return fitting;
+  }
+
+  /** The first hole below `head`: `{low, high}`, empty when low > high. Call after drain(). */
+  hole(head) {
+    const next = this.#waiting.keys().next();
+    return { low: this.tail + 1, high: next.done ? head : next.value - 1 };
+  }
+
+  /** `messages` are all that exist between the tail and the new `tail`. */
+  append(messages, tail) {
+    this.items.push(...messages);
+    this.tail = tail;
+  }
+
+  prepend(messages) {
+    this.items.unshift(...messages);
+  }
+
+  keepNewest(count) {
+    this.items.splice(0, Math.max(0, this.items.length - count));
+  }
+
+  /** Give the newest end up: from now on the window does not follow the head. */
+  keepOldest(count) {
+    this.items.length = Math.min(this.items.length, count);
+    this.tail = this.items.at(-1).seq;
+    this.follow = false;
+    this.#waiting.clear();
+  }
+
+  /** Drop everything and begin after `seq`. */
+  restartAfter(seq) {
+    this.items = [];
+    this.tail = seq;
+    this.follow = true;
+  }
+
+  clear() {
+    this.restartAfter(0);
+    this.#waiting.clear();
+  }
+}
