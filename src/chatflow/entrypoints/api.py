@@ -1,0 +1,101 @@
+"""Role ``api``: the REST read side and the web pages."""
+
+import attrs
+import structlog
+from aiohttp import web
+
+from chatflow.adapters.aiohttp.api import build_api
+from chatflow.adapters.aiohttp.figures import QueryCollector
+from chatflow.adapters.aiohttp.health import HealthReport
+from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
+from chatflow.adapters.aiohttp.server import HttpServer, serve
+from chatflow.adapters.prometheus import registry_of
+from chatflow.domain.answers import Source
+from chatflow.domain.querying import QueryService
+from chatflow.entrypoints.process import Lifetime, listening
+from chatflow.entrypoints.reporting import Identity, report_for_ever
+from chatflow.entrypoints.settings import ApiSettings
+from chatflow.ports.cache import Cache
+from chatflow.ports.errors import CacheUnavailable, StoreError
+from chatflow.ports.fleet import Fleet, RoleSnapshot
+from chatflow.ports.store import MessageReader
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class ApiRole:
+    """Answers questions until closed."""
+
+    settings: ApiSettings
+    identity: Identity
+    queries: QueryService
+    reader: MessageReader
+    cache: Cache | None
+    fleet: Fleet
+    gateway_port: int
+    port: int = attrs.field(default=0, init=False)
+    _server: HttpServer | None = attrs.field(default=None, init=False)
+
+    async def start(self, lifetime: Lifetime) -> None:
+        """Listen, and report to the fleet.
+
+        Raises:
+            StartError: the port is taken.
+        """
+        host, port = self.settings.common.host, self.settings.api_port
+        with listening("CHATFLOW_API_PORT", host, port):
+            self._server = await serve(self._application(), host=host, port=port)
+        self.port = self._server.port
+        lifetime.run(report_for_ever(self.fleet, self.snapshot))
+        log.info("api.listening", port=self.port)
+
+    def _application(self) -> web.Application:
+        settings, limits = self.settings, self.settings.limits
+        registry = registry_of(self.snapshot)
+        registry.register(QueryCollector(self.queries.figures))
+        return build_api(
+            self.queries,
+            fleet=self.fleet,
+            own=self.snapshot,
+            health=self.health,
+            registry=registry,
+            gateway=GatewayAddress(public_url=settings.gateway_url, port=self.gateway_port),
+            limits=PageLimits(limits.message_max_chars, limits.username_min_chars, limits.username_max_chars),
+            allow_origin=settings.cors_origin,
+        )
+
+    async def close(self) -> None:
+        """Answer what was asked, then stop."""
+        if self._server is not None:
+            await self._server.close()
+        await self.queries.close()
+
+    async def health(self) -> HealthReport:
+        """Fit while the store answers; the cache is optional."""
+        try:
+            await self.reader.heads(["health"])
+            store_up = True
+        except StoreError:
+            store_up = False
+        return HealthReport(store_up, {"store": "up" if store_up else "down", "cache": await self._cache_state()})
+
+    def snapshot(self) -> RoleSnapshot:
+        """What the fleet is told."""
+        figures = self.queries.figures
+        counters = {
+            "cache_l1_hits": figures.from_source(Source.L1),
+            "cache_l2_hits": figures.from_source(Source.L2),
+            "cache_misses": figures.from_source(Source.MISS),
+            "cache_errors": figures.cache_errors,
+        }
+        return self.identity.snapshot(counters, {}, {"cache": "off" if self.cache is None else "up"})
+
+    async def _cache_state(self) -> str:
+        if self.cache is None:
+            return "off"
+        try:
+            await self.cache.ping()
+        except CacheUnavailable:
+            return "down"
+        return "up"

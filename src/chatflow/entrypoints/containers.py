@@ -1,0 +1,278 @@
+"""The one place where parts are put together: a graph of providers, and each profile as overrides over it.
+
+Everything that is opened and must be closed is an async `Resource`, whichever technology the settings choose, so
+neither a profile nor a URL changes what is awaited. Overrides are applied before anything is built.
+"""
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+
+from dependency_injector import containers, providers
+
+from chatflow.adapters.aiohttp.encoding import encode_answer
+from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
+from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.memory.fleet import MemoryFleet
+from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
+from chatflow.adapters.sql.database import Database, open_database
+from chatflow.adapters.sql.reader import SqlMessageReader
+from chatflow.adapters.sql.rebuild import SqlSummaries
+from chatflow.adapters.sql.store import SqlMessageStore
+from chatflow.adapters.websockets.gate import Gate
+from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.accepting import Acceptor
+from chatflow.domain.batching import BatchPolicy
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.buffer import WriteBehindBuffer
+from chatflow.domain.cache_policy import CachePolicy
+from chatflow.domain.delivering import RoomHub
+from chatflow.domain.figures import GatewayFigures, ProcessorFigures
+from chatflow.domain.persisting import Persister
+from chatflow.domain.processing import PartitionProcessor
+from chatflow.domain.querying import QueryService
+from chatflow.domain.stored_acks import StoredAcks
+from chatflow.domain.validation import Limits, Stamps
+from chatflow.entrypoints.api import ApiRole
+from chatflow.entrypoints.clocks import new_id, now_us
+from chatflow.entrypoints.gateway import GatewayRole
+from chatflow.entrypoints.processor import RATES, ProcessorRole
+from chatflow.entrypoints.reporting import Identity, Rates
+from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, UpSettings
+
+
+async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database]:
+    """The database that the URL names, closed with the container."""
+    database = open_database(
+        common.database_url,
+        writer_pool=writer_pool,
+        reader_pool=common.reader_pool,
+        read_queue_limit=common.reader_queue,
+        read_deadline_s=common.read_deadline_s,
+    )
+    yield database
+    await database.dispose()
+
+
+async def open_broker(common: Common, confirm_timeout_s: float) -> AsyncIterator[MemoryBroker]:
+    """The broker that the URL names, closed with the container."""
+    broker = MemoryBroker(
+        partitions=common.partitions, limit_bytes=common.broker_limit_bytes, confirm_timeout_s=confirm_timeout_s
+    )
+    yield broker
+    await broker.close()
+
+
+async def open_live_channel() -> AsyncIterator[MemoryLiveChannel]:
+    """The live channel that belongs to the broker."""
+    yield MemoryLiveChannel()
+
+
+async def open_cache(entries: int, limit_bytes: int) -> AsyncIterator[MemoryCache]:
+    """The cache that the URL names."""
+    yield MemoryCache(clock=time.monotonic, limit_entries=entries, limit_bytes=limit_bytes)
+
+
+async def open_fleet() -> AsyncIterator[MemoryFleet]:
+    """Where the roles report."""
+    yield MemoryFleet(clock=time.monotonic)
+
+
+def breaker_of(common: Common) -> CircuitBreaker:
+    """A breaker of its own for each dependency."""
+    return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
+
+
+def identity_of(role: str) -> Identity:
+    """A role of this process, from now."""
+    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic())
+
+
+def limits_of(gateway: GatewaySettings) -> Limits:
+    """What a valid message is here."""
+    limits = gateway.limits
+    return Limits(
+        username_min=limits.username_min_chars,
+        username_max=limits.username_max_chars,
+        text_max=limits.message_max_chars,
+        room_max=limits.room_max_chars,
+    )
+
+
+def policy_of(processor: ProcessorSettings) -> BatchPolicy:
+    """Batch sizes by depth."""
+    return BatchPolicy(
+        processor.batch_small,
+        processor.batch_medium,
+        processor.batch_large,
+        processor.batch_medium_depth,
+        processor.batch_large_depth,
+        processor.linger_ms / 1000,
+    )
+
+
+def processors_of(
+    settings: ProcessorSettings,
+    broker: MemoryBroker,
+    persister: Persister,
+    breaker: CircuitBreaker,
+    figures: ProcessorFigures,
+) -> list[PartitionProcessor]:
+    """One loop for each partition; together they hold no more than the buffer's limits."""
+    partitions = settings.common.partitions
+    messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
+
+    return [
+        PartitionProcessor(
+            partition,
+            broker,
+            persister,
+            breaker,
+            policy_of(settings),
+            figures,
+            new_buffer=lambda: WriteBehindBuffer(max(1, messages), max(1, size_bytes)),
+            prefetch=settings.prefetch,
+        )
+        for partition in range(partitions)
+    ]
+
+
+class Container(containers.DeclarativeContainer):
+    """The graph in profile O12; see `PROFILES` for the others."""
+
+    settings = providers.Dependency(instance_of=UpSettings)
+    common = settings.provided.common
+    gateway_settings = settings.provided.gateway
+    processor_settings = settings.provided.processor
+    api_settings = settings.provided.api
+
+    summaries = providers.Object(True)
+
+    database = providers.Resource(open_store, common, processor_settings.writer_pool)
+    broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s)
+    live_channel = providers.Resource(open_live_channel)
+    shared_cache = providers.Resource(open_cache, api_settings.cache_entries, api_settings.cache_bytes)
+    fleet = providers.Resource(open_fleet)
+
+    cache = providers.Callable(lambda cache: cache, shared_cache)
+    store = providers.Singleton(SqlMessageStore, database, providers.Object(now_us), summaries=summaries)
+    reader = providers.Singleton(SqlMessageReader, database)
+    summary_tables = providers.Singleton(SqlSummaries, database)
+    analytics = providers.Singleton(SummaryAnalytics, database)
+    cache_policy = providers.Singleton(CachePolicy)
+
+    gateway_figures = providers.Singleton(GatewayFigures)
+    acceptor = providers.Singleton(
+        Acceptor,
+        broker,
+        providers.Factory(breaker_of, common),
+        gateway_figures,
+        providers.Object(time.monotonic),
+        partitions=common.partitions,
+        patience_s=gateway_settings.accept_patience_s,
+        limit_bytes=gateway_settings.accept_buffer_bytes,
+    )
+    gate = providers.Singleton(
+        Gate,
+        acceptor,
+        providers.Singleton(RoomHub, reader, gateway_figures, replay_limit=gateway_settings.replay_limit),
+        providers.Singleton(StoredAcks, reader, providers.Object(time.monotonic)),
+        gateway_figures,
+        providers.Callable(limits_of, gateway_settings),
+        providers.Factory(Stamps, providers.Callable(new_id), providers.Object(now_us), providers.Object(new_id)),
+        providers.Object(time.monotonic),
+        heartbeat_s=gateway_settings.heartbeat_s,
+        hello_timeout_s=gateway_settings.hello_timeout_s,
+        rooms_per_connection=gateway_settings.rooms_per_connection,
+        inflight_per_connection=gateway_settings.inflight_per_connection,
+        outbound_limit_bytes=gateway_settings.outbound_limit_bytes,
+    )
+    gateway = providers.Singleton(
+        GatewayRole,
+        gateway_settings,
+        providers.Factory(identity_of, "gateway"),
+        gate,
+        providers.Singleton(
+            GatewayServer,
+            gate,
+            providers.Object(new_id),
+            frame_max_bytes=gateway_settings.frame_max_bytes,
+            connections_max=gateway_settings.connections_max,
+        ),
+        broker,
+        live_channel,
+        fleet,
+    )
+
+    processor_figures = providers.Singleton(ProcessorFigures)
+    persister = providers.Singleton(
+        Persister,
+        store,
+        live_channel,
+        processor_figures,
+        providers.Object(time.monotonic),
+        providers.Object(now_us),
+        cache,
+        tags_of=cache_policy.provided.touched,
+    )
+    store_breaker = providers.Singleton(breaker_of, common)
+    processor = providers.Singleton(
+        ProcessorRole,
+        processor_settings,
+        providers.Factory(identity_of, "processor"),
+        providers.Singleton(processors_of, processor_settings, broker, persister, store_breaker, processor_figures),
+        store_breaker,
+        processor_figures,
+        broker,
+        store,
+        fleet,
+        providers.Factory(Rates, providers.Object(time.monotonic), tuple(RATES)),
+    )
+
+    queries = providers.Singleton(
+        QueryService,
+        reader,
+        analytics,
+        cache=cache,
+        encode=providers.Object(encode_answer),
+        clock=providers.Object(time.monotonic),
+        draw=providers.Object(random.random),
+        policy=cache_policy,
+    )
+    api = providers.Singleton(
+        ApiRole,
+        api_settings,
+        providers.Factory(identity_of, "api"),
+        queries,
+        reader,
+        cache,
+        fleet,
+        gateway_settings.gateway_port,
+    )
+
+
+def without_cache(container: Container) -> None:
+    """Reads go to the database, and commits have nothing to invalidate."""
+    container.cache.override(providers.Object(None))
+
+
+def without_summaries(container: Container) -> None:
+    """Commits keep no summary tables, and analytics are computed from the messages."""
+    container.summaries.override(providers.Object(False))
+    container.analytics.override(providers.Singleton(ComputedAnalytics, container.database))
+
+
+PROFILES: dict[Profile, tuple[Callable[[Container], None], ...]] = {
+    Profile.B0: (without_cache, without_summaries),
+    Profile.O1: (without_summaries,),
+    Profile.O2: (without_cache,),
+    Profile.O12: (),
+}
+
+
+def build_container(settings: UpSettings) -> Container:
+    """The graph for these settings; nothing is opened yet."""
+    container = Container(settings=settings)
+    for override in PROFILES[settings.common.profile]:
+        override(container)
+    return container

@@ -1,0 +1,132 @@
+"""Role ``gateway``: WebSocket entry and live delivery."""
+
+import asyncio
+from collections.abc import Mapping
+
+import attrs
+import structlog
+
+from chatflow.adapters.aiohttp.health import HealthReport, build_health
+from chatflow.adapters.aiohttp.server import HttpServer, serve
+from chatflow.adapters.prometheus import registry_of
+from chatflow.adapters.websockets.gate import Gate
+from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.figures import Histogram
+from chatflow.entrypoints.process import Lifetime, listening
+from chatflow.entrypoints.reporting import Identity, report_for_ever
+from chatflow.entrypoints.settings import GatewaySettings
+from chatflow.ports.broker import Broker, LiveChannel
+from chatflow.ports.errors import BrokerUnavailable, StoreError
+from chatflow.ports.fleet import Fleet, RoleSnapshot
+
+CLOSE_SPREAD_S = 2.0
+RESUBSCRIBE_PAUSE_S = 0.5
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class GatewayRole:
+    """Listens, accepts, delivers; `drain` settles everything that was taken before the sockets close."""
+
+    settings: GatewaySettings
+    identity: Identity
+    gate: Gate
+    server: GatewayServer
+    broker: Broker
+    live: LiveChannel
+    fleet: Fleet
+    port: int = attrs.field(default=0, init=False)
+    _health: HttpServer | None = attrs.field(default=None, init=False)
+
+    async def start(self, lifetime: Lifetime) -> None:
+        """Listen, and start the loops.
+
+        Raises:
+            StartError: a port is taken.
+        """
+        settings, host = self.settings, self.settings.common.host
+        app = build_health("gateway", self.health, registry_of(self.snapshot, self._histograms))
+        with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, settings.gateway_health_port):
+            self._health = await serve(app, host=host, port=settings.gateway_health_port)
+        lifetime.run(self.gate.acceptor.run(), self.server.sweep(), self._deliver(), self._resync())
+        lifetime.run(report_for_ever(self.fleet, self.snapshot))
+        with listening("CHATFLOW_GATEWAY_PORT", host, settings.gateway_port):
+            self.port = await self.server.start(host, settings.gateway_port)
+        log.info("gateway.listening", port=self.port, health_port=self._health.port)
+
+    async def drain(self) -> None:
+        """Refuse what is new, settle what was taken, and send everybody elsewhere."""
+        self.server.stop_accepting()
+        await self.gate.acceptor.drain()
+        await asyncio.sleep(0)  # the acks of this tick go out before the close frames
+        await self.server.close_connections(CLOSE_SPREAD_S)
+        figures = self.gate.figures
+        log.info("gateway.drained", received=figures.messages_received, published=figures.messages_published)
+
+    async def close(self) -> None:
+        """Stop answering health checks."""
+        if self._health is not None:
+            await self._health.close()
+
+    async def health(self) -> HealthReport:
+        """Fit for new connections while messages can be accepted."""
+        up = self.broker.is_available() and self.gate.acceptor.breaker.retry_in_s() == 0
+        figures = self.gate.figures
+        metrics = {
+            "messagesReceived": figures.messages_received,
+            "messagesPublished": figures.messages_published,
+            "errors": figures.errors,
+            "queuePublished": figures.queue_published,
+            "queueFailures": figures.queue_failures,
+            "circuitBreaker": self.gate.acceptor.breaker.state.value,
+            "availableChannels": self.settings.common.partitions if up else 0,
+        }
+        fit = up and not self.server.is_draining
+        return HealthReport(fit, {"broker": "up" if up else "down"}, {"metrics": metrics})
+
+    def snapshot(self) -> RoleSnapshot:
+        """What the fleet is told."""
+        figures, breaker = self.gate.figures, self.gate.acceptor.breaker
+        counts = attrs.asdict(figures, filter=lambda field, _: field.type is int)
+        gauges = {
+            "connections": float(counts.pop("connections_open")),
+            "rooms": float(self.gate.hub.active_rooms),
+            "pending_bytes": float(self.gate.acceptor.pending_bytes),
+        }
+        return self.identity.snapshot(
+            counts | {"breaker_trips": breaker.trips}, gauges, {"circuitBreaker": breaker.state.value}
+        )
+
+    def _histograms(self) -> Mapping[str, Histogram]:
+        figures = self.gate.figures
+        return {"confirm_seconds": figures.confirm_s, "envelope_messages": figures.envelope_messages}
+
+    async def _deliver(self) -> None:
+        """Hand every live envelope to the hub; after a loss, compare all rooms with the store."""
+        hub, stored_acks = self.gate.hub, self.gate.stored_acks
+        while True:
+            try:
+                subscription = await self.live.subscribe(limit=self.settings.live_queue)
+                while True:
+                    envelope = await subscription.receive()
+                    if envelope is None:
+                        await self._resync_once()
+                        continue
+                    hub.on_live(envelope)
+                    stored_acks.on_live(envelope)
+            except BrokerUnavailable:
+                await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
+                await self._resync_once()
+
+    async def _resync(self) -> None:
+        while True:
+            await asyncio.sleep(self.settings.resync_s)
+            await self._resync_once()
+
+    async def _resync_once(self) -> None:
+        try:
+            await self.gate.hub.resync()
+            await self.gate.stored_acks.resync()
+        except StoreError as exc:
+            log.warning("gateway.resync_failed", error=str(exc))

@@ -1,0 +1,127 @@
+"""What the commands do that run beside the roles: migrate, audit, dead letters. Each opens the database alone."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import structlog
+
+from chatflow.adapters.sql import migrate as migrations
+from chatflow.adapters.sql.audit import SqlAuditor
+from chatflow.adapters.sql.database import Database, open_database
+from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
+from chatflow.adapters.sql.rebuild import SqlSummaries
+from chatflow.adapters.sql.store import SqlMessageStore
+from chatflow.domain.auditing import AuditReport, InvalidLedger, audit, read_ledger
+from chatflow.domain.replaying import Replayed, replay
+from chatflow.entrypoints.clocks import now_us
+from chatflow.entrypoints.process import StartError
+from chatflow.entrypoints.settings import Common
+from chatflow.ports.store import DeadLetter
+
+
+def check_exists(url: str) -> None:
+    """An embedded database must exist before a tool looks into it.
+
+    Raises:
+        StartError: it does not.
+    """
+    scheme, _, file = url.partition(":///")
+    if scheme.startswith("sqlite") and not Path(file).exists():
+        raise StartError(f"there is no database at {file}: set CHATFLOW_DATA_DIR or CHATFLOW_DATABASE_URL")
+
+
+log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def opened(common: Common) -> AsyncIterator[Database]:
+    """The database of these settings, with the schema that this program needs.
+
+    Raises:
+        StartError: an embedded database that does not exist.
+        SchemaMismatch: it is older or newer.
+    """
+    check_exists(common.database_url)
+    database = open_database(common.database_url)
+    try:
+        await migrations.check_schema(database)
+        yield database
+    finally:
+        await database.dispose()
+
+
+async def upgrade(common: Common) -> list[str]:
+    """Bring the schema up to date, and summaries that a profile without them has left behind; what was done.
+
+    Raises:
+        SchemaMismatch: the schema is newer than this program.
+    """
+    done = await asyncio.to_thread(migrations.upgrade, common.database_url)
+    if common.profile.summaries:
+        async with opened(common) as database:
+            done += await catch_up_summaries(SqlSummaries(database))
+    return done
+
+
+async def catch_up_summaries(tables: SqlSummaries) -> list[str]:
+    """Recount the summary tables if messages were stored without them; says so."""
+    if await tables.are_current():
+        return []
+    log.info("summaries.rebuilding")
+    await tables.rebuild()
+    log.info("summaries.rebuilt")
+    return ["a recount of the summary tables"]
+
+
+async def run_audit(common: Common, ledger: Path | None) -> AuditReport:
+    """Audit the store, and the ledger against it.
+
+    Raises:
+        StartError: the ledger cannot be read.
+    """
+    async with opened(common) as database:
+        auditor = SqlAuditor(database)
+        if ledger is None:
+            return await audit(auditor, summaries=common.profile.summaries)
+        try:
+            with ledger.open(encoding="utf-8") as lines:
+                return await audit(auditor, summaries=common.profile.summaries, ledger=read_ledger(lines))
+        except (OSError, UnicodeDecodeError, InvalidLedger) as exc:
+            raise StartError(f"ledger {ledger} cannot be read: {exc}") from exc
+
+
+async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> list[DeadLetter]:
+    """Dead letters, oldest first."""
+    async with opened(common) as database:
+        return await SqlDeadLetterBox(database, now_us).list_dead(limit=limit, include_resolved=include_resolved)
+
+
+async def show_dead(common: Common, dead_letter_id: int) -> DeadLetter:
+    """One dead letter.
+
+    Raises:
+        StartError: there is none with this id.
+    """
+    async with opened(common) as database:
+        letter = await SqlDeadLetterBox(database, now_us).get_dead(dead_letter_id)
+    if letter is None:
+        raise StartError(f"there is no dead letter {dead_letter_id}")
+    return letter
+
+
+async def replay_dead(common: Common, ids: list[int]) -> list[Replayed]:
+    """Replay these, or all unresolved ones when none is named.
+
+    Raises:
+        StartError: there is none with one of these ids.
+    """
+    async with opened(common) as database:
+        box = SqlDeadLetterBox(database, now_us)
+        letters = [await box.get_dead(each) for each in ids] if ids else await box.list_dead(limit=10_000)
+        unknown = [str(each) for each, letter in zip(ids, letters, strict=False) if letter is None]
+        if unknown:
+            raise StartError(f"there is no dead letter {', '.join(unknown)}")
+        store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
+        return [await replay(letter, store, box) for letter in letters if letter is not None]

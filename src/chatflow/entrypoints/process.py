@@ -1,0 +1,125 @@
+"""How every role's process runs: one event loop, SIGINT and SIGTERM drain, one clear line when it cannot start."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterator
+from typing import Any, NoReturn, TypeVar
+
+import attrs
+import structlog
+
+from chatflow.ports.errors import ChatflowError
+
+if sys.platform == "win32":
+    from asyncio import new_event_loop
+else:
+    from uvloop import new_event_loop
+
+EXIT_REFUSED = 2
+EXIT_INTERRUPTED = 130
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The process cannot start; the text is the one line that its user sees."""
+
+
+@attrs.define(eq=False)
+class Lifetime:
+    """From the start of a process's loops until it is asked to stop, or one of the loops fails."""
+
+    _stop: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _loops: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
+
+    def run(self, *loops: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+        """Start loops; one that fails stops the process."""
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        self._loops += tasks
+        return tasks
+
+    def stop(self) -> None:
+        """Ask to stop."""
+        self._stop.set()
+
+    async def stopped(self) -> None:
+        """Wait for `stop`, a signal, or a failed loop."""
+        await self._stop.wait()
+
+    async def close(self) -> None:
+        """Cancel the loops that still run.
+
+        Raises:
+            Exception: the first failure of a loop.
+        """
+        for task in self._loops:
+            task.cancel()
+        results = await asyncio.gather(*self._loops, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception):
+                raise result
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (exc := task.exception()):
+            log.error("process.loop_failed", exc_info=exc)
+            self._stop.set()
+
+
+@contextlib.contextmanager
+def listening(variable: str, host: str, port: int) -> Iterator[None]:
+    """Around the start of a listener: say which setting to change when its address cannot be bound.
+
+    Raises:
+        StartError: names the variable.
+    """
+    try:
+        yield
+    except OSError as exc:
+        reason = os.strerror(exc.errno).lower() if exc.errno and exc.errno > 0 else str(exc)
+        raise StartError(f"{variable}: cannot listen on {host}:{port}: {reason}") from exc
+
+
+def stop_on_signals(lifetime: Lifetime) -> None:
+    """Drain on the first SIGINT or SIGTERM; the second ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        log.info("process.stopping", signal=number.name)
+        lifetime.stop()
+        for each in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(each)
+            signal.signal(each, signal.SIG_DFL)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+
+
+def settle_memory() -> None:
+    """Keep what a started process holds for its whole life out of every later garbage collection."""
+    gc.collect()
+    gc.freeze()
+
+
+def run_process(main: Coroutine[Any, Any, Result]) -> Result:
+    """Run to the end; exits with 2 and one line when it cannot start, with 1 and a traceback when it fails later."""
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(main)
+    except (StartError, ChatflowError) as exc:
+        refuse(str(exc))
+    except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def refuse(reason: str) -> NoReturn:
+    """One line on stderr, exit code 2."""
+    sys.stderr.write(f"chatflow: {reason}\n")
+    sys.exit(EXIT_REFUSED)

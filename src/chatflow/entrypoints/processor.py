@@ -1,0 +1,121 @@
+"""Role ``processor``: consume, persist, invalidate, publish live."""
+
+import asyncio
+from collections.abc import Mapping
+
+import attrs
+import structlog
+
+from chatflow.adapters.aiohttp.health import HealthReport, build_health
+from chatflow.adapters.aiohttp.server import HttpServer, serve
+from chatflow.adapters.prometheus import registry_of
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.figures import Histogram, ProcessorFigures
+from chatflow.domain.processing import PartitionProcessor, run_processors
+from chatflow.entrypoints.process import Lifetime, listening
+from chatflow.entrypoints.reporting import Identity, Rates, report_for_ever
+from chatflow.entrypoints.settings import ProcessorSettings
+from chatflow.ports.broker import Broker
+from chatflow.ports.errors import StoreError
+from chatflow.ports.fleet import Fleet, RoleSnapshot
+from chatflow.ports.store import MessageStore
+
+RATES = {"consumed": "consume", "written": "write", "stored": "insert"}
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class ProcessorRole:
+    """Runs one loop per partition; `drain` stores and acks what was taken."""
+
+    settings: ProcessorSettings
+    identity: Identity
+    processors: list[PartitionProcessor]
+    breaker: CircuitBreaker
+    figures: ProcessorFigures
+    broker: Broker
+    store: MessageStore
+    fleet: Fleet
+    rates: Rates
+    _health: HttpServer | None = attrs.field(default=None, init=False)
+    _partitions: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+
+    async def start(self, lifetime: Lifetime) -> None:
+        """Answer health checks, and start the loops.
+
+        Raises:
+            StartError: the port is taken.
+        """
+        host, port = self.settings.common.host, self.settings.processor_health_port
+        app = build_health("processor", self.health, registry_of(self.snapshot, self._histograms))
+        with listening("CHATFLOW_PROCESSOR_HEALTH_PORT", host, port):
+            self._health = await serve(app, host=host, port=port)
+        (self._partitions,) = lifetime.run(run_processors(self.processors))
+        lifetime.run(report_for_ever(self.fleet, self._tick))
+        log.info("processor.started", partitions=len(self.processors), health_port=self._health.port)
+
+    async def drain(self) -> None:
+        """Take nothing more, and wait until what was taken is stored and acked."""
+        for processor in self.processors:
+            processor.stop()
+        if self._partitions is not None:
+            await asyncio.wait((self._partitions,))
+
+    async def close(self) -> None:
+        """Stop answering health checks."""
+        if self._health is not None:
+            await self._health.close()
+        log.info("processor.stopped", stored=self.figures.stored, duplicates=self.figures.duplicates)
+
+    async def health(self) -> HealthReport:
+        """Fit while it can take from the broker and write to the store."""
+        broker_up = self.broker.is_available()
+        store_up = await self._store_is_up()
+        words = {True: "up", False: "down"}
+        details = {"circuitBreaker": self.breaker.state.value, "buffered": self.figures.buffered}
+        return HealthReport(broker_up and store_up, {"broker": words[broker_up], "store": words[store_up]}, details)
+
+    def snapshot(self) -> RoleSnapshot:
+        """What the fleet is told."""
+        figures = self.figures
+        gauges = {
+            "buffered": float(figures.buffered),
+            "breaker_failures": float(self.breaker.consecutive_failures),
+            "batch_max_ms": figures.slowest_batch_s * 1000,
+            **self.rates.gauges(RATES),
+        }
+        states = {
+            "circuitBreaker": self.breaker.state.value,
+            "summaries": "on" if self.settings.common.profile.summaries else "off",
+        }
+        return self.identity.snapshot(self._counters(), gauges, states)
+
+    def _counters(self) -> dict[str, int]:
+        figures = self.figures
+        counts = attrs.asdict(figures, filter=lambda field, _: field.type is int)
+        del counts["buffered"]
+        return counts | {
+            "batch_us": int(figures.batch_s.total * 1e6),
+            "breaker_trips": self.breaker.trips,
+            "written": figures.stored + figures.duplicates + figures.dead_lettered,
+        }
+
+    def _tick(self) -> RoleSnapshot:
+        self.rates.tick(self._counters())
+        return self.snapshot()
+
+    def _histograms(self) -> Mapping[str, Histogram]:
+        figures = self.figures
+        return {
+            "batch_messages": figures.batch_messages,
+            "batch_seconds": figures.batch_s,
+            "accepted_to_stored_seconds": figures.accepted_to_stored_s,
+        }
+
+    async def _store_is_up(self) -> bool:
+        try:
+            await self.store.ping()
+        except StoreError:
+            return False
+        return True
