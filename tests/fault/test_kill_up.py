@@ -1,0 +1,100 @@
+"""SIGKILL at any moment: nothing acknowledged is lost, doubled or reordered, and anyone can prove it by the audit."""
+
+import asyncio
+import contextlib
+import random
+import re
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.fault.clients import LedgerSender, Listener
+from tests.load.server import UpProcess
+
+ROOMS = [f"fault-{number}" for number in range(6)]
+CLEAN = re.compile(
+    r"audited (\d+) messages and (\d+) acks: 0 missing, 0 doubled, 0 misplaced, 0 gaps, 0 wrong summaries"
+)
+
+
+def stored_texts(database: Path) -> dict[tuple[str, int], list[int]]:
+    """The numbers that each sender's messages carry, by room and user, in ``seq`` order."""
+    order: dict[tuple[str, int], list[int]] = {}
+    with contextlib.closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        rows = connection.execute("SELECT room_id, user_id, content FROM messages ORDER BY room_id, seq")
+        for room, user, text in rows:
+            order.setdefault((room, user), []).append(int(text.partition(":")[2]))
+    return order
+
+
+async def kill_rounds(tmp_path: Path, rounds: int, seed: int) -> None:
+    chance = random.Random(seed)
+    up = UpProcess(tmp_path / "data", {"CHATFLOW_REPLAY_LIMIT": "1000000"})
+    ledger_path = tmp_path / "acks.jsonl"
+    url = f"ws://127.0.0.1:{up.gateway_port}/ws"
+    with ledger_path.open("w", buffering=1) as ledger:
+        senders = [LedgerSender(user, ROOMS, url, ledger) for user in range(1, 9)]
+        listener = Listener(ROOMS[0], url)
+        up.start()
+        await up.ready()
+        tasks = [asyncio.create_task(each.run()) for each in (*senders, listener)]
+        try:
+            audited = 0
+            for number in range(rounds):
+                await asyncio.sleep(chance.uniform(0.3, 1.2))
+                up.kill()
+                ledger.flush()
+                audited = check_audit(up, ledger_path, f"kill {number + 1}", audited)
+                up.start()
+                await up.ready()
+            for sender in senders:
+                sender.stop()
+            async with asyncio.timeout(60):
+                await asyncio.gather(*tasks[:-1])
+            ledger.flush()
+            total = check_audit(up, ledger_path, "the end", audited)
+            await see_everything(up, listener)
+        finally:
+            listener.stop()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            code = up.stop()
+    assert code == 0, up.log_text[-2000:]
+    assert sum(sender.acked for sender in senders) == total
+    assert min(sender.connects for sender in senders) > rounds // 2, "the kills did not meet the senders"
+    for (room, user), numbers in stored_texts(up.data_dir / "chatflow.db").items():
+        assert numbers == list(range(1, len(numbers) + 1)), f"user {user} in {room} was stored out of order"
+
+
+def check_audit(up: UpProcess, ledger: Path, moment: str, at_least: int) -> int:
+    """The acks audited; each kill must leave more of them than the one before."""
+    result = up.run("audit", "--ledger", str(ledger))
+    found = CLEAN.search(result.stdout)
+    assert found, f"after {moment}: {result.stdout}{result.stderr}"
+    assert result.returncode == 0, moment
+    acks = int(found[2])
+    assert acks >= at_least > -1, moment
+    assert int(found[1]) >= acks
+    return acks
+
+
+async def see_everything(up: UpProcess, listener: Listener) -> None:
+    head = (await up.get(f"/api/messages/room?roomId={listener.room}&limit=1"))["messages"][0]["seq"]  # type: ignore[index]
+    async with asyncio.timeout(30):
+        while not listener.seen or listener.seen[-1] < head:
+            await asyncio.sleep(0.05)
+    assert list(listener.seen) == list(range(1, head + 1)), "a listener missed, doubled or reordered a message"
+
+
+async def test_ten_kills_in_a_row_lose_double_and_reorder_nothing(tmp_path: Path) -> None:
+    await kill_rounds(tmp_path, rounds=10, seed=20261124)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+async def test_a_hundred_kills_in_a_row_lose_double_and_reorder_nothing(tmp_path: Path) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    await kill_rounds(tmp_path, rounds=100, seed=seed)
