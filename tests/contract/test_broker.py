@@ -241,6 +241,20 @@ async def test_one_consumer_is_active_and_the_next_one_takes_over(harness: Harne
     assert [d.redelivered for d in deliveries] == [True, False, False]
 
 
+async def test_a_standby_that_asks_while_envelopes_wait_gets_none_of_them(harness: Harness) -> None:
+    for n in (1, 2, 3):
+        await harness.enqueue(envelope(n, n))
+    active = await harness.broker.consume(0, prefetch=1)
+    (first,) = await receive(active, 1)
+    standby = await harness.broker.consume(0, prefetch=10)
+    await assert_silent(standby)
+    await active.ack(first)
+    assert numbers(await receive(active, 1)) == [2]
+    await assert_silent(standby)
+    await active.close()
+    assert numbers(await receive(standby, 2)) == [2, 3]
+
+
 async def test_a_consumer_that_closes_gives_the_partition_up(harness: Harness) -> None:
     first = await harness.broker.consume(0, prefetch=10)
     await harness.enqueue(envelope(1, 1))

@@ -14,7 +14,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.sockets import GatewayConnection
+from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S, GatewayConnection
 from chatflow.ports.socket import Socket
 from tests.unit.fakes import cancel, until
 
@@ -287,7 +287,7 @@ async def test_a_full_buffer_is_drained_once_the_peer_has_read(harness: Harness)
 async def test_who_waits_for_the_buffer_hears_of_a_close_instead(harness: Harness) -> None:
     waiting, _ = await fill(harness.socket)
     harness.socket.close(1012, "restarting")
-    async with asyncio.timeout(WAIT_S):
+    async with asyncio.timeout(CLOSE_GRACE_S / 2):  # it is told, not only cut off in the end
         assert not await waiting
         assert not await harness.socket.drained()
 

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import logging
 import os
+import socket
 import struct
 import time
 from collections import deque
@@ -306,8 +307,6 @@ class RawPeer:
 
     @classmethod
     async def open(cls, port: int, receive_buffer: int | None = None) -> "RawPeer":
-        import socket
-
         sock = socket.socket()
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
@@ -358,8 +357,6 @@ class RawPeer:
 
     def reset(self) -> None:
         """Cut the connection with a RST, unread data and all."""
-        import socket
-
         sock = self.writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()

@@ -15,7 +15,7 @@ from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.feed import FeedSubscriber
 from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.gate import Inflight
-from chatflow.adapters.websockets.session import Session, StoredRef, Subscription
+from chatflow.adapters.websockets.session import Sent, Session, Subscription
 from chatflow.domain.rooms import partition_of
 from tests.integration.gateway_harness import (
     CLOSE,
@@ -246,8 +246,8 @@ async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_sil
 
 def gateway_objects():
     gc.collect()
-    kinds = (Session, ChatSession, Subscription, FeedSubscriber, Fence, Inflight, StoredRef, sockets.GatewayConnection)
-    return Counter(type(found).__name__ for found in gc.get_objects() if isinstance(found, kinds))
+    kinds = (Session, ChatSession, Subscription, FeedSubscriber, Fence, Inflight, Sent, sockets.GatewayConnection)
+    return Counter(type(found).__name__ for found in gc.get_objects() if type(found) in kinds)
 
 
 async def test_repeated_abuse_leaves_no_object_behind_and_memory_stays_flat(gateway):

@@ -4,7 +4,6 @@ import asyncio
 import random
 
 import attrs
-import msgspec
 import pytest
 
 from chatflow.ports.errors import BrokerUnavailable
@@ -42,55 +41,55 @@ async def test_after_the_patience_each_sender_is_told_to_retry_in_the_words_of_i
         assert gateway.figures.queue_failures > 2
 
 
-async def test_a_queue_at_its_byte_limit_is_busy_and_takes_messages_again_once_there_is_room():
+async def test_a_queue_at_its_byte_limit_is_busy_and_takes_the_same_ids_once_there_is_room():
     async with (
-        open_gateway(
-            processing=False, broker={"limit_bytes": 3_000, "confirm_timeout_s": 30}, acceptor={"patience_s": 0.1}
-        ) as gateway,
+        open_gateway(broker={"limit_bytes": 500}, acceptor={"patience_s": 0.05}) as gateway,
         gateway.session() as peer,
         gateway.peer("/chat/a") as other,
-        gateway.session(user_id=8) as early,
     ):
-        gateway.broker._queues[0].size_bytes += 0
-        await early.send(send("a", "x" * 500))
-        await until(lambda: any(gateway.broker.queued_bytes(p) for p in range(4)))
-        for queue in gateway.broker._queues:
-            queue.size_bytes += 3_000
-        await peer.send(send("b", ref=1), send("c", ref=2), send("d", ref=3), send("e", ref=4), send("f", ref=5))
+        mine, yours = new_id(), new_id()
+        await peer.send(send("a", "x" * 500, ref=1, id=mine))
         refused = await peer.expect("error")
-        assert (refused["code"], refused["retryable"]) == ("busy", True)
-        await other.send(chat())
-        for queue in gateway.broker._queues:
-            queue.size_bytes -= 3_000
-        gateway.start_processor()
-        assert (await early.expect("ack"))["op"] == "ack"
+        assert (refused["ref"], refused["code"], refused["retryable"]) == (1, "busy", True)
+        await other.send(chat(message="x" * 500, messageId=yours))
+        assert (await other.receive())["errorMessage"] == UNAVAILABLE
+        gateway.broker.limit_bytes = 2**20
+        await peer.send(send("a", "x" * 500, ref=2, id=mine))
+        assert (await peer.expect("ack"))["id"] == mine
+        await other.send(chat(message="x" * 500, messageId=yours))
+        assert (await other.receive())["messageId"] == yours
+        assert gateway.store.ids("a") == [mine, yours]
 
 
 async def test_an_open_breaker_refuses_at_once_and_one_probe_closes_it():
     breaker = {"failures": 1, "reset_s": 0.3}
-    async with open_gateway(processing=False, **{**IMPATIENT, "breaker": breaker}) as gateway:
-        async with gateway.session() as peer, gateway.peer("/chat/b") as other:
-            await peer.send(send("a", ref=1))
-            assert (await peer.expect("error"))["code"] == "unavailable"
-            failures = gateway.figures.queue_failures
-            await other.send(chat())
-            assert (await other.receive())["errorMessage"] == UNAVAILABLE
-            assert gateway.figures.queue_failures == failures
-            gateway.start_processor()
-            client = Retrying(peer, "a", 20)
-            await client.run(random.Random(0))
-            assert gateway.texts("a")[-20:] == [str(n) for n in range(20)]
+    async with (
+        open_gateway(processing=False, **{**IMPATIENT, "breaker": breaker}) as gateway,
+        gateway.session() as peer,
+        gateway.peer("/chat/b") as other,
+    ):
+        await peer.send(send("a", ref=1))
+        assert (await peer.expect("error"))["code"] == "unavailable"
+        failures = gateway.figures.queue_failures
+        await other.send(chat())
+        assert (await other.receive())["errorMessage"] == UNAVAILABLE
+        assert gateway.figures.queue_failures == failures
+        gateway.start_processor()
+        await Retrying(peer, "c", 3, window=1).run(random.Random(0))
+        assert gateway.texts("c") == ["0", "1", "2"]
 
 
 async def test_a_sender_that_is_faster_than_the_broker_is_slowed_and_nothing_is_refused():
-    async with open_gateway(processing=False, acceptor={"limit_bytes": 50_000}) as gateway:
-        async with gateway.session() as peer:
-            sending = asyncio.create_task(peer.send(*(send("a", "x" * 300, ref=n) for n in range(2_000))))
-            await until(lambda: gateway.gate.acceptor.is_congested)
-            assert gateway.gate.acceptor.pending_bytes < 50_000
-            gateway.start_processor()
-            assert [(await peer.expect("ack"))["ref"] for _ in range(2_000)] == list(range(2_000))
-            await sending
+    async with (
+        open_gateway(processing=False, acceptor={"limit_bytes": 50_000}) as gateway,
+        gateway.session() as peer,
+    ):
+        sending = asyncio.create_task(peer.send(*(send("a", "x" * 300, ref=n) for n in range(2_000))))
+        await until(lambda: gateway.gate.acceptor.is_congested)
+        assert gateway.gate.acceptor.pending_bytes < 50_000
+        gateway.start_processor()
+        assert [(await peer.expect("ack"))["ref"] for _ in range(2_000)] == list(range(2_000))
+        await sending
 
 
 @attrs.define(eq=False)

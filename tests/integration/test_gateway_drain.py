@@ -140,17 +140,16 @@ async def test_peers_that_do_not_answer_the_close_do_not_hold_the_drain_up():
         await half.close()
 
 
-async def test_the_closes_are_spread_over_time(monkeypatch):
+async def test_the_closes_are_spread_over_time():
     async with open_gateway() as gateway:
         raws = [await gateway.raw("/feed/a") for _ in range(10)]
         await until(lambda: gateway.figures.connections_open == 10)
-        pauses = []
-        monkeypatch.setattr(server_module.asyncio, "sleep", pauses.append and (lambda s: _note(pauses, s)))
-        await gateway.server.close_connections(3.0)
-        assert pauses == [0.3] * 10
+        closing = asyncio.create_task(gateway.server.close_connections(0.5))
+        reading = [asyncio.create_task(raw.read_close()) for raw in raws]
+        await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
+        assert sum(connection.socket.is_open() for connection in gateway.server._connections) >= 5
+        gateway.server.stop_accepting()
+        assert {code for code, _ in await asyncio.gather(*reading)} == {1012}
         for raw in raws:
             await raw.close()
-
-
-async def _note(pauses, seconds):
-    pauses.append(seconds)
+        await closing

@@ -51,7 +51,6 @@ async def test_a_live_frame_has_exactly_the_fields_of_the_contract(gateway):
         "timestamp": "2026-11-24T01:31:00.123Z",
         "serverTimestamp": reply["serverTimestamp"],
     }
-    assert list(shown) == "messageId roomId seq userId username message messageType timestamp serverTimestamp".split()
 
 
 async def test_without_since_only_what_comes_later_is_shown(gateway):

@@ -289,6 +289,7 @@ async def test_draining_refuses_what_is_new_and_waits_for_what_was_taken(build: 
         bench.offer(3)
     bench.broker.confirm()
     await until(lambda: bench.broker.waiting)
+    await settle()
     assert not drained.done()
     bench.broker.confirm()
     await drained

@@ -266,6 +266,15 @@ async def test_a_gap_that_closes_by_itself_delivers_nothing_twice(bench: Bench) 
     assert client.seqs == [1, 2, 3]
 
 
+async def test_one_gap_after_another_is_filled(bench: Bench) -> None:
+    client = await bench.joined()
+    for last in (2, 4, 6):
+        bench.commit(1, heard=False)
+        bench.commit(1)
+        await until(lambda last=last: len(client.seqs) == last)
+    assert client.seqs == [1, 2, 3, 4, 5, 6]
+
+
 async def test_a_wide_gap_is_filled_page_by_page(bench: Bench) -> None:
     client = await bench.joined()
     bench.commit(350, heard=False)
@@ -377,6 +386,20 @@ async def test_leaving_while_the_head_is_read_ends_the_join_untold(bench: Bench)
     await settle()
     assert (client.told, client.seqs) == ([], [])
     assert bench.hub.active_rooms == 0
+
+
+async def test_a_room_that_was_left_before_it_started_is_not_repaired(bench: Bench) -> None:
+    reads = Reads(bench.store)
+    client = Client()
+    join = bench.join(client)
+    await reads.step()
+    bench.commit(1, heard=False)
+    bench.commit(1)
+    bench.hub.leave("lobby", client)
+    reads.release()
+    await asyncio.wait_for(join, 5)
+    await settle()
+    assert bench.store.count("room_range") == 0
 
 
 async def test_leaving_while_the_past_is_read_ends_the_join(bench: Bench) -> None:
@@ -545,6 +568,7 @@ actions = st.lists(
         st.tuples(st.just("resync"), st.none()),
         st.tuples(st.just("turns"), st.integers(1, 6)),
     ),
+    min_size=12,
     max_size=50,
 )
 

@@ -397,6 +397,27 @@ async def test_a_stored_ack_that_the_live_channel_lost_comes_from_the_store(conn
     assert (await client.one())["seq"] == 1
 
 
+async def test_a_stored_ack_that_never_comes_is_a_retryable_error_and_frees_its_place(connect: Connect) -> None:
+    client = await connect().greeted()
+    client.say("hi", 3, ack="stored")
+    await until(lambda: client.gateway.broker.confirmed)
+    assert client.session.inflight.count == 1
+    client.gateway.clock.advance(60.0)
+    await client.gateway.gate.stored_acks.resync()
+    answer = await client.one()
+    assert (answer["op"], answer["ref"], answer["code"], answer["retryable"]) == ("error", 3, "unavailable", True)
+    assert client.session.inflight.count == 0
+    assert len(client.gateway.gate.stored_acks) == 0
+
+
+async def test_a_join_that_a_later_one_supersedes_is_answered_too(connect: Connect) -> None:
+    client = await connect().greeted()
+    client.send(*({"op": op, "ref": ref, "room": "lobby"} for ref, op in enumerate(["join", "join", "leave"], start=1)))
+    answers = await client.get(3)
+    assert [(each["op"], each["ref"]) for each in answers] == [("error", 1), ("error", 2), ("left", 3)]
+    assert all(each["retryable"] for each in answers[:2])
+
+
 async def test_a_refused_send_is_told_once_even_if_it_is_stored_later(connect: Connect) -> None:
     client = await connect().greeted()
     client.gateway.broker.outcomes.append(DOWN)
@@ -607,8 +628,9 @@ async def test_joining_again_starts_over_from_the_new_since(connect: Connect) ->
     client = await connect().greeted()
     client.gateway.store.put(*messages(1, 3))
     client.send({"op": "join", "ref": 1, "room": "lobby"}, {"op": "join", "ref": 2, "room": "lobby", "since": 1})
-    answers = await client.get(3)
-    assert (answers[0]["ref"], [answer["seq"] for answer in answers[1:]]) == (2, [2, 3])
+    superseded, joined, *rows = await client.get(4)
+    assert (superseded["op"], superseded["ref"], joined["ref"]) == ("error", 1, 2)
+    assert [row["seq"] for row in rows] == [2, 3]
     client.send({"op": "join", "ref": 3, "room": "lobby", "since": 2})
     assert [answer.get("seq") for answer in await client.get(2)] == [None, 3]
 
@@ -619,7 +641,7 @@ async def test_leaving_during_the_join_leaves_nothing_behind(connect: Connect) -
     client.send({"op": "join", "ref": 1, "room": "lobby", "since": 0})
     await settle(1)
     client.send({"op": "leave", "ref": 2, "room": "lobby"})
-    assert await client.one() == {"op": "left", "ref": 2, "room": "lobby"}
+    assert [(answer["op"], answer["ref"]) for answer in await client.get(2)] == [("error", 1), ("left", 2)]
     assert client.gateway.gate.hub.active_rooms == 0
 
 

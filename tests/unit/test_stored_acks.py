@@ -12,9 +12,13 @@ class Told:
     """A sender that remembers the sequence numbers it was told."""
 
     seqs: list[int] = attrs.field(factory=list)
+    times_given_up: int = 0
 
-    def tell(self, stored: StoredMessage) -> None:
+    def told(self, stored: StoredMessage) -> None:
         self.seqs.append(stored.seq)
+
+    def given_up(self) -> None:
+        self.times_given_up += 1
 
 
 @attrs.define(eq=False)
@@ -29,7 +33,7 @@ class Bench:
 
 async def test_a_sender_is_told_once_when_the_live_channel_brings_its_message() -> None:
     bench, sender = Bench(), Told()
-    bench.acks.expect(message_id(2), sender.tell)
+    bench.acks.expect(message_id(2), sender)
     rows = bench.store.put(*messages(1, 3))
     bench.acks.on_live(live(rows))
     bench.acks.on_live(live(rows))
@@ -39,33 +43,33 @@ async def test_a_sender_is_told_once_when_the_live_channel_brings_its_message() 
 
 async def test_everybody_who_sent_the_same_id_is_told() -> None:
     bench, one, other = Bench(), Told(), Told()
-    bench.acks.expect(message_id(1), one.tell)
-    bench.acks.expect(message_id(1), other.tell)
+    bench.acks.expect(message_id(1), one)
+    bench.acks.expect(message_id(1), other)
     bench.acks.on_live(live(bench.store.put(message(1))))
     assert (one.seqs, other.seqs) == ([1], [1])
 
 
 async def test_who_was_forgotten_is_not_told_and_the_others_are() -> None:
     bench, one, other = Bench(), Told(), Told()
-    bench.acks.expect(message_id(1), one.tell)
-    bench.acks.expect(message_id(1), other.tell)
-    bench.acks.forget(message_id(1), one.tell)
-    bench.acks.forget(message_id(1), one.tell)
+    bench.acks.expect(message_id(1), one)
+    bench.acks.expect(message_id(1), other)
+    bench.acks.forget(message_id(1), one)
+    bench.acks.forget(message_id(1), one)
     bench.acks.on_live(live(bench.store.put(message(1))))
     assert (one.seqs, other.seqs) == ([], [1])
 
 
 async def test_forgetting_the_last_one_leaves_nothing() -> None:
     bench, sender = Bench(), Told()
-    bench.acks.expect(message_id(1), sender.tell)
-    bench.acks.forget(message_id(1), sender.tell)
-    bench.acks.forget(message_id(2), sender.tell)
+    bench.acks.expect(message_id(1), sender)
+    bench.acks.forget(message_id(1), sender)
+    bench.acks.forget(message_id(2), sender)
     assert len(bench.acks) == 0
 
 
 async def test_what_the_live_channel_lost_is_found_in_the_store_once_it_is_overdue() -> None:
     bench, sender = Bench(), Told()
-    bench.acks.expect(message_id(1), sender.tell)
+    bench.acks.expect(message_id(1), sender)
     bench.store.put(message(1))
     await bench.acks.resync()
     assert bench.store.calls == []
@@ -77,7 +81,7 @@ async def test_what_the_live_channel_lost_is_found_in_the_store_once_it_is_overd
 
 async def test_what_is_not_stored_yet_goes_on_waiting() -> None:
     bench, sender = Bench(), Told()
-    bench.acks.expect(message_id(1), sender.tell)
+    bench.acks.expect(message_id(1), sender)
     bench.clock.advance(5.0)
     await bench.acks.resync()
     assert sender.seqs == []
@@ -87,7 +91,7 @@ async def test_what_is_not_stored_yet_goes_on_waiting() -> None:
 
 async def test_a_store_that_is_down_is_asked_again_next_time() -> None:
     bench, sender = Bench(), Told()
-    bench.acks.expect(message_id(1), sender.tell)
+    bench.acks.expect(message_id(1), sender)
     bench.store.put(message(1))
     bench.clock.advance(5.0)
     bench.store.down = StoreUnavailable("no store")
@@ -101,7 +105,7 @@ async def test_a_store_that_is_down_is_asked_again_next_time() -> None:
 async def test_many_overdue_messages_are_looked_up_in_chunks() -> None:
     bench, sender = Bench(), Told()
     for n in range(1, 2 * CHUNK + 2):
-        bench.acks.expect(message_id(n), sender.tell)
+        bench.acks.expect(message_id(n), sender)
     bench.store.put(*messages(1, 2 * CHUNK + 1))
     bench.clock.advance(5.0)
     await bench.acks.resync()
@@ -112,9 +116,35 @@ async def test_many_overdue_messages_are_looked_up_in_chunks() -> None:
 async def test_a_sender_may_expect_the_next_message_while_it_is_told() -> None:
     bench, second = Bench(), Told()
 
-    def first(stored: StoredMessage) -> None:
-        bench.acks.expect(message_id(2), second.tell)
+    class First(Told):
+        def told(self, stored: StoredMessage) -> None:
+            bench.acks.expect(message_id(2), second)
 
-    bench.acks.expect(message_id(1), first)
+    bench.acks.expect(message_id(1), First())
     bench.acks.on_live(live(bench.store.put(*messages(1, 2))))
     assert second.seqs == [2]
+
+
+async def test_who_waits_for_what_never_comes_is_given_up_once_and_the_younger_waits_on() -> None:
+    bench, old, young = Bench(), Told(), Told()
+    bench.acks.expect(message_id(1), old)
+    bench.clock.now += bench.acks.patience_s - 1.5
+    bench.acks.expect(message_id(1), young)
+    await bench.acks.resync()
+    assert (old.times_given_up, young.times_given_up) == (0, 0)
+    bench.clock.now += 1.5
+    await bench.acks.resync()
+    await bench.acks.resync()
+    assert (old.times_given_up, young.times_given_up) == (1, 0)
+    bench.acks.on_live(live(bench.store.put(message(1))))
+    assert (old.seqs, young.seqs) == ([], [1])
+
+
+async def test_nobody_is_given_up_while_the_store_cannot_be_asked() -> None:
+    bench, sender = Bench(), Told()
+    bench.acks.expect(message_id(1), sender)
+    bench.clock.now += 2 * bench.acks.patience_s
+    bench.store.down = StoreUnavailable("down")
+    with pytest.raises(StoreUnavailable):
+        await bench.acks.resync()
+    assert sender.times_given_up == 0

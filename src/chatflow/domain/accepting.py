@@ -117,18 +117,21 @@ class Acceptor:
         outbox, wake = self._outboxes[partition], self._wake[partition]
         while True:
             await wake.wait()
-            batch, size = outbox.take(self.envelope_messages, self.envelope_bytes)
-            try:
-                await self._publish(Envelope(partition, tuple([pending[0] for pending in batch]), size))
-            except (BrokerError, Refusal) as exc:
-                behind, size_behind = outbox.take_all()
-                self._refuse(batch + behind, exc)
-                size += size_behind
-            else:
-                self._accept(batch)
-            self._settled(size)
+            await self._flush(partition, outbox)
             if not outbox:
                 wake.clear()
+
+    async def _flush(self, partition: int, outbox: Outbox) -> None:
+        batch, size = outbox.take(self.envelope_messages, self.envelope_bytes)
+        try:
+            await self._publish(Envelope(partition, tuple([pending[0] for pending in batch]), size))
+        except (BrokerError, Refusal) as exc:
+            behind, size_behind = outbox.take_all()
+            self._refuse(batch + behind, exc)
+            size += size_behind
+        else:
+            self._accept(batch)
+        self._settled(size)
 
     async def _publish(self, envelope: Envelope) -> None:
         """Publish until confirmed, at the latest until the senders' patience ends."""

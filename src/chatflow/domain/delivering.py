@@ -14,7 +14,7 @@ import attrs
 from chatflow.domain.figures import GatewayFigures
 from chatflow.domain.sequencing import RoomSequencer
 from chatflow.ports.broker import LiveEnvelope
-from chatflow.ports.errors import StoreError
+from chatflow.ports.errors import StoreError, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import MessageReader
 
@@ -221,7 +221,9 @@ class RoomHub:
     async def _replay_stored(self, room: _Room, subscriber: Subscriber, cursor: int, goal: int) -> int:
         while cursor < goal and subscriber in room.catching:
             page = await self._range(room, cursor, goal - cursor)
-            if not page or subscriber not in room.catching:
+            if not page:
+                raise StoreUnavailable(f"room {room.room_id} has no message after {cursor}, but stands at {goal}")
+            if subscriber not in room.catching:
                 break
             subscriber.deliver(subscriber.encode(page))
             cursor = page[-1].seq

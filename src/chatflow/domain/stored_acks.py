@@ -1,6 +1,6 @@
 """Senders who want to hear of the commit, not only of the confirm: wait for the live channel, or ask the store."""
 
-from collections.abc import Callable
+from typing import Protocol
 
 import attrs
 
@@ -9,32 +9,46 @@ from chatflow.ports.clock import Clock
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import MessageReader
 
-Tell = Callable[[StoredMessage], None]
 CHUNK = 500
+
+
+class Waiter(Protocol):
+    """One send that waits; compared by identity."""
+
+    def told(self, stored: StoredMessage) -> None:
+        """It is committed, with this ``seq``."""
+
+    def given_up(self) -> None:
+        """Nobody has seen it committed in time: it may still be on its way, or have become a dead letter."""
 
 
 @attrs.define(eq=False)
 class StoredAcks:
-    """Each `expect` ends in one call of its ``tell``, or in `forget`.
+    """Each `expect` ends in one call of its waiter, or in `forget`.
 
     The live channel may lose a message, so `resync`, called every second or so, asks the store for what is overdue.
+
+    Args:
+        overdue_s: from when on the store is asked.
+        patience_s: from when on nobody waits any longer.
     """
 
     reader: MessageReader
     clock: Clock
     overdue_s: float = 1.0
-    _waiting: dict[str, list[tuple[float, Tell]]] = attrs.field(factory=dict, init=False)
+    patience_s: float = 10.0
+    _waiting: dict[str, list[tuple[float, Waiter]]] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def expect(self, message_id: str, tell: Tell) -> None:
+    def expect(self, message_id: str, waiter: Waiter) -> None:
         """Call before the message is offered: it may be committed before the confirm is known."""
-        self._waiting.setdefault(message_id, []).append((self.clock(), tell))
+        self._waiting.setdefault(message_id, []).append((self.clock(), waiter))
 
-    def forget(self, message_id: str, tell: Tell) -> None:
+    def forget(self, message_id: str, waiter: Waiter) -> None:
         """The sender was told something else, or has gone."""
-        left = [entry for entry in self._waiting.get(message_id, ()) if entry[1] != tell]
+        left = [entry for entry in self._waiting.get(message_id, ()) if entry[1] is not waiter]
         if left:
             self._waiting[message_id] = left
         else:
@@ -47,7 +61,7 @@ class StoredAcks:
                 self._tell(stored)
 
     async def resync(self) -> None:
-        """Look up what is overdue.
+        """Look up what is overdue, and give up what is hopeless.
 
         Raises:
             StoreError: not looked up; try again.
@@ -57,7 +71,16 @@ class StoredAcks:
         for start in range(0, len(overdue), CHUNK):
             for stored in (await self.reader.locate(overdue[start : start + CHUNK])).values():
                 self._tell(stored)
+        self._give_up(overdue)
 
     def _tell(self, stored: StoredMessage) -> None:
-        for _, tell in self._waiting.pop(stored.message.message_id, ()):
-            tell(stored)
+        for _, waiter in self._waiting.pop(stored.message.message_id, ()):
+            waiter.told(stored)
+
+    def _give_up(self, overdue: list[str]) -> None:
+        before = self.clock() - self.patience_s
+        for message_id in overdue:
+            for since, waiter in list(self._waiting.get(message_id, ())):
+                if since <= before:
+                    self.forget(message_id, waiter)
+                    waiter.given_up()

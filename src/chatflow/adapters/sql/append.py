@@ -101,7 +101,7 @@ def distinct_by_key(batch: Sequence[Message]) -> dict[bytes, Message]:
     """The first message of each id, in arrival order.
 
     Raises:
-        RowRejected: an id is not hexadecimal.
+        RowRejected: an id is not a UUID.
     """
     distinct: dict[bytes, Message] = {}
     try:

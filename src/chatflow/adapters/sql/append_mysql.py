@@ -9,6 +9,7 @@ from sqlalchemy.dialects.mysql.dml import Insert
 
 from chatflow.adapters.sql.schema import messages, room_heads
 from chatflow.adapters.sql.summaries import TABLES, grouped, upsert_on_mysql
+from chatflow.ports.errors import RowRejected
 
 COLUMNS = tuple(column.name for column in messages.columns)
 WIDTH = len(COLUMNS)
@@ -33,7 +34,11 @@ class MysqlAppend:
     def insert(self, conn: Connection, values: Sequence[object]) -> None:
         """Plain placeholders only, so that the driver sends one multi-row INSERT."""
         rows = (values[start : start + WIDTH] for start in range(0, len(values), WIDTH))
-        conn.execute(insert(messages), [dict(zip(COLUMNS, row, strict=True)) for row in rows])
+        named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
+        try:
+            conn.execute(insert(messages), named)
+        except TypeError as exc:  # the driver's, for a value that is no scalar
+            raise RowRejected(str(exc)) from exc
 
     def summarise(self, conn: Connection, before: Mapping[str, int], after: Mapping[str, int]) -> None:
         above = rows_between(before, after)

@@ -109,8 +109,14 @@ def _wrong(table: Table, recounted: Subquery, keys: list[str], values: list[str]
 
 
 def _extra(table: Table, keys: list[str], values: list[str], limit: int) -> Select[Any]:
-    """Rows whose key has no messages; a head at 0 says just that."""
-    counted = exists().where(*(messages.c[key] == table.c[key] for key in keys))
+    """Rows whose key has no messages; a head at 0 says just that.
+
+    Pairs compare the room as an expression: SQLite would otherwise scan the room for each, not the user's few rows.
+    """
+    same = [messages.c[key] == table.c[key] for key in keys]
+    if table is user_room_summary:
+        same[keys.index("room_id")] = messages.c.room_id.concat("") == table.c.room_id
+    counted = exists().where(*same)
     unfounded = ~counted if table is not room_heads else and_(~counted, room_heads.c.last_seq != 0)
     return select(*(table.c[name] for name in (*keys, *values))).where(unfounded).limit(limit)
 

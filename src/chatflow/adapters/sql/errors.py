@@ -23,7 +23,8 @@ MYSQL_TIMED_OUT = frozenset({1317, 1969, 3024})
 MYSQL_TRY_AGAIN = frozenset({1205, 1213})
 """Lock wait timeout and deadlock: the server rolled back, the same transaction may succeed."""
 
-SQLITE_BAD_BINDING = (OverflowError, UnicodeEncodeError)
+BAD_BINDING = (OverflowError, TypeError, ValueError)
+"""What a driver or a column type says of a value that it cannot encode."""
 
 
 class AlreadyStored(StoreError):
@@ -41,22 +42,22 @@ def translated() -> Iterator[None]:
         yield
     except exc.SQLAlchemyError as error:
         raise _meaning(error) from error
-    except SQLITE_BAD_BINDING as error:
+    except (OverflowError, UnicodeEncodeError) as error:
         raise RowRejected(str(error)) from error
     except OSError as error:
         raise StoreUnavailable(str(error)) from error
 
 
 def _meaning(error: exc.SQLAlchemyError) -> StoreError:
-    if not isinstance(error, exc.DBAPIError):
-        return StoreUnavailable(str(error))
-    driver = error.orig
+    driver = error.orig if isinstance(error, exc.StatementError) else error
     text = str(driver)
-    if isinstance(driver, SQLITE_BAD_BINDING):
+    if isinstance(driver, BAD_BINDING):
         return RowRejected(text)
+    if not isinstance(error, exc.DBAPIError):
+        return StoreUnavailable(text)
     if type(driver).__module__ == "sqlite3":
         return _meaning_on_sqlite(driver, text)
-    return _meaning_on_mysql(driver, text)
+    return _meaning_on_mysql(driver)
 
 
 def _meaning_on_sqlite(driver: BaseException | None, text: str) -> StoreError:
@@ -72,10 +73,10 @@ def _meaning_on_sqlite(driver: BaseException | None, text: str) -> StoreError:
     return QueryTimeout(text) if name == "SQLITE_INTERRUPT" else StoreUnavailable(text)
 
 
-def _meaning_on_mysql(driver: Any, text: str) -> StoreError:
-    code = driver.args[0] if driver is not None and driver.args else None
+def _meaning_on_mysql(driver: Any) -> StoreError:
+    code, text = driver.args if len(driver.args) == 2 else (None, str(driver))
     if code == MYSQL_DUPLICATE:
-        return AlreadyStored(text) if "message_id'" in text else SequenceCollision(text)
+        return AlreadyStored(text) if text.endswith("message_id'") else SequenceCollision(text)
     if code in MYSQL_TRY_AGAIN:
         return TryAgain(text)
     if code in MYSQL_TIMED_OUT:

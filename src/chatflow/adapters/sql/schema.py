@@ -5,6 +5,7 @@ at its end in InnoDB and in a SQLite ``WITHOUT ROWID`` table alike, which makes 
 order of a user's history. Text is compared byte by byte, so that the database and Python sort alike.
 
 MySQL in strict mode refuses what does not fit a column; SQLite takes anything, so it gets the same limits as checks.
+What fits a column and still is no message is refused by a check on both.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -58,7 +59,7 @@ class EpochMicros(TypeDecorator[int]):
 
 
 class MessageId(TypeDecorator[str]):
-    """A UUID: 16 bytes in the database, canonical text in Python."""
+    """A UUID: 16 bytes in the database, canonical text in Python; bound as either."""
 
     impl = LargeBinary(16)
     cache_ok = True
@@ -67,8 +68,8 @@ class MessageId(TypeDecorator[str]):
         native = mysql.BINARY(16) if dialect.name == "mysql" else LargeBinary(16)
         return dialect.type_descriptor(native)
 
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> bytes | None:
-        return None if value is None else key_of(value)
+    def process_bind_param(self, value: str | bytes | None, dialect: Dialect) -> bytes | None:
+        return key_of(value) if isinstance(value, str) else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return None if value is None else id_of(value.hex())
@@ -83,9 +84,12 @@ def key_of(message_id: str) -> bytes:
     """The 16 stored bytes of an id.
 
     Raises:
-        ValueError: it is not hexadecimal.
+        ValueError: it is not 32 hexadecimal digits.
     """
-    return bytes.fromhex(message_id.replace("-", ""))
+    key = bytes.fromhex(message_id.replace("-", ""))
+    if len(key) != 16:
+        raise ValueError(f"{message_id!r} is no UUID")
+    return key
 
 
 def id_of(key_hex: str) -> str:
@@ -101,8 +105,8 @@ def _unicode(length: int) -> String:
     return String(length).with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 
 
-def _check(name: str, condition: str) -> CheckConstraint:
-    return CheckConstraint(condition, name=name).ddl_if(dialect="sqlite")
+def _check(name: str, condition: str, dialect: str = "sqlite") -> CheckConstraint:
+    return CheckConstraint(condition, name=name).ddl_if(dialect=dialect)
 
 
 INNODB: dict[str, Any] = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
@@ -128,14 +132,16 @@ messages = Table(
     Index("ix_messages_user_accepted", "user_id", "accepted_at"),
     Index("ix_messages_accepted_user", "accepted_at", "user_id"),
     _check("ck_messages_room_id", "length(room_id) BETWEEN 1 AND 64 AND room_id NOT GLOB '*[^A-Za-z0-9._-]*'"),
-    _check("ck_messages_seq", "seq >= 1"),
+    CheckConstraint("seq >= 1", name="ck_messages_seq"),
     _check("ck_messages_message_id", "length(message_id) = 16"),
-    _check("ck_messages_user_id", f"user_id BETWEEN 1 AND {MAX_USER_ID}"),
+    CheckConstraint(f"user_id BETWEEN 1 AND {MAX_USER_ID}", name="ck_messages_user_id"),
     _check("ck_messages_username", "length(username) <= 64"),
     _check("ck_messages_message_type", "length(message_type) <= 16"),
     _check("ck_messages_content", "length(content) <= 4000"),
     _check("ck_messages_sent_at", f"sent_at BETWEEN {MIN_TIME_US} AND {MAX_TIME_US}"),
     _check("ck_messages_accepted_at", f"accepted_at BETWEEN 0 AND {MAX_TIME_US}"),
+    _check("ck_messages_room_id", "room_id <> ''", "mysql"),
+    _check("ck_messages_accepted_at", "accepted_at >= '1970-01-01'", "mysql"),
     _check("ck_messages_server_id", "length(server_id) <= 64"),
     _check("ck_messages_client_ip", "length(client_ip) <= 45"),
     **CLUSTERED,

@@ -6,7 +6,9 @@ rolled back and each runs alone, so that every caller gets exactly the outcome i
 """
 
 import asyncio
+import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,6 +32,7 @@ R = TypeVar("R")
 
 GROUP_LIMIT = 64
 """Transactions per commit; more wait for the next one."""
+WAL_PAUSE_S = 0.01
 STOP_INTERVAL_S = 0.05
 """An abandoned read is interrupted this often until it has ended: an interrupt between two statements has no effect."""
 
@@ -254,11 +257,11 @@ def write_engine(path: str, *, busy_timeout_s: float, cache_bytes: int, checkpoi
     """Every transaction takes the write lock at its start, so that it cannot fail to upgrade later."""
     engine = create_engine(_url(path), poolclass=NullPool, connect_args=_connect_args(busy_timeout_s))
     pragmas = (
-        "journal_mode=WAL",
         "synchronous=FULL",
         f"cache_size=-{cache_bytes // 1024}",
         f"wal_autocheckpoint={checkpoint_pages}",
     )
+    event.listen(engine, "connect", lambda driver, _record: _use_wal(driver, busy_timeout_s))
     event.listen(engine, "connect", _configure(pragmas))
     event.listen(engine, "begin", _begin_immediate)
     return engine
@@ -289,6 +292,20 @@ def _connect_args(busy_timeout_s: float) -> dict[str, object]:
         "check_same_thread": False,
         "cached_statements": 256,
     }
+
+
+def _use_wal(driver: Any, patience_s: float) -> None:
+    """Make the database a WAL one, once in its life; SQLite does not wait by itself for others that do the same."""
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            driver.execute("PRAGMA journal_mode=WAL").close()
+        except sqlite3.OperationalError as exc:
+            if exc.sqlite_errorname != "SQLITE_BUSY" or time.monotonic() >= deadline:
+                raise
+            time.sleep(WAL_PAUSE_S)
+        else:
+            return
 
 
 def _configure(pragmas: tuple[str, ...]) -> Callable[[Any, Any], None]:

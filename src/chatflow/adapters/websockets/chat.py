@@ -4,7 +4,6 @@ from collections import deque
 from collections.abc import Callable
 
 import attrs
-import msgspec
 
 from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.frames import decode, encode_json
@@ -31,10 +30,12 @@ class _Reply:
         frame: the answer, ``None`` until it is known.
     """
 
+    arrival: int
     size_bytes: int = REPLY_OVERHEAD_BYTES
     original: bytes = b"null"
     frame: bytes | None = None
-    retryable: bool = False
+    message_id: str | None = None
+    is_untold: bool = False
 
 
 @attrs.define(eq=False)
@@ -53,7 +54,8 @@ class ChatSession:
     inflight: Inflight = attrs.field(init=False)
     _fence: Fence = attrs.field(init=False)
     _replies: deque[_Reply] = attrs.field(factory=deque, init=False)
-    _refusals_in_line: int = attrs.field(default=0, init=False)
+    _untold: int = attrs.field(default=0, init=False)
+    _arrivals: int = attrs.field(default=0, init=False)
     _flush_due: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -63,7 +65,8 @@ class ChatSession:
     def receive(self, frame: str | bytes) -> None:
         """Handle one frame."""
         self.gate.figures.messages_received += 1
-        reply = _Reply()
+        self._arrivals += 1
+        reply = _Reply(self._arrivals)
         self._replies.append(reply)
         self.inflight.count += 1
         try:
@@ -85,6 +88,8 @@ class ChatSession:
             message.message_id.encode(),
         )
         ref.original = b""
+        if ref.message_id is not None:
+            self._fence.accepted(self.room_id, ref.message_id)
         self._schedule()
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
@@ -96,21 +101,22 @@ class ChatSession:
         fields = decode(frame)
         if type(fields) is not dict:
             raise Malformed("malformed JSON")
-        reply.original = _echo(fields, frame)
+        reply.original = encode_json(fields)
         reply.size_bytes += len(reply.original)
         gate = self.gate
         message = message_from_chat(
             fields, room_id=self.room_id, client_ip=self.client_ip, stamps=gate.stamps, limits=gate.limits
         )
-        if self._refusals_in_line or self.room_id in self._fence:
+        if fields.get("messageId") is not None:
+            reply.message_id = message.message_id
+        if self._untold or not self._fence.admits(self.room_id, reply.message_id):
             raise Fenced
         gate.acceptor.offer(message, self, reply)
 
     def _refuse(self, reply: _Reply, error: ChatflowError) -> None:
         self.gate.figures.errors += 1
         if error.retryable:
-            reply.retryable = True
-            self._refusals_in_line += 1
+            self._keep_order(reply, fenced=type(error) is Fenced)
         text = str(error) if isinstance(error, InvalidInput) else QUEUE_UNAVAILABLE
         reply.frame = b'{"originalMessage":%b,"serverTimestamp":"%b","status":"error","errorMessage":%b}' % (
             reply.original,
@@ -137,14 +143,13 @@ class ChatSession:
     def _settle(self, reply: _Reply) -> None:
         self.inflight.held_bytes -= reply.size_bytes
         self.inflight.settle()
-        if reply.retryable:
-            self._refusals_in_line -= 1
-            self._fence.refused(self.room_id)
+        if reply.is_untold:
+            self._untold -= 1
+            self._fence.refused(self.room_id, None, reply.arrival, fenced=False)
 
-
-def _echo(fields: dict[str, object], frame: str | bytes) -> bytes:
-    """The fields as they came, compact."""
-    try:
-        return encode_json(fields)
-    except (msgspec.MsgspecError, OverflowError, TypeError):  # a number that only the client can write
-        return frame.encode() if isinstance(frame, str) else frame
+    def _keep_order(self, reply: _Reply, *, fenced: bool) -> None:
+        if reply.message_id is None:
+            reply.is_untold = True
+            self._untold += 1
+        else:
+            self._fence.refused(self.room_id, reply.message_id, reply.arrival, fenced=fenced)

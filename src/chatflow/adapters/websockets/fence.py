@@ -1,16 +1,16 @@
-"""Keep one sender's order over a refusal.
+"""Keep one sender's order over a refusal, whether or not it can repeat by id.
 
-When message 1 of a room is refused for now and message 2 was already on its way, accepting 2 would store it before
-the repeated 1. So after a refusal everything for that room on that connection is refused too, until the peer has
-certainly received the refusals: a ping sent behind them has come back, and nothing was refused in between.
-
-A peer that never pauses would stay fenced for ever; after ``limit_s`` it has made its choice and is let through.
+Who sends ids of its own repeats what was refused: `SenderOrder` takes nothing else into the room before. Who does not
+can only be told: everything for the room is refused until the peer has certainly received the refusals, that is until
+a ping sent behind them has come back and nothing was refused in between. A peer that never pauses would stay fenced
+for ever; after ``limit_s`` it has made its choice and is let through.
 """
 
 import asyncio
 
 import attrs
 
+from chatflow.domain.sender_order import SenderOrder
 from chatflow.ports.clock import Clock
 from chatflow.ports.socket import Socket
 
@@ -19,25 +19,37 @@ LIMIT_S = 1.0
 
 @attrs.define(eq=False)
 class Fence:
-    """The rooms of one connection that are refused for now."""
+    """The rooms of one connection in which not everything is taken."""
 
     socket: Socket
     clock: Clock
     limit_s: float = LIMIT_S
+    _order: SenderOrder = attrs.field(init=False)
     _refusals: dict[str, int] = attrs.field(factory=dict, init=False)
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
 
-    def __contains__(self, room_id: str) -> bool:
-        return room_id in self._refusals
+    def __attrs_post_init__(self) -> None:
+        self._order = SenderOrder(self.clock)
 
-    def refused(self, room_id: str) -> None:
-        """A message to this room was refused as retryable; raise the fence, or keep it up."""
+    def admits(self, room_id: str, message_id: str | None) -> bool:
+        """Whether a message may be taken now; ``None`` for one without an id of its sender's."""
+        return room_id not in self._refusals and self._order.admits(room_id, message_id)
+
+    def refused(self, room_id: str, message_id: str | None, arrival: int, *, fenced: bool) -> None:
+        """A message was refused as retryable, ``fenced`` when only for what was refused before it."""
+        if message_id is not None:
+            self._order.refused(room_id, message_id, arrival, fenced=fenced)
+            return
         count = self._refusals.get(room_id)
         self._refusals[room_id] = (count or 0) + 1
         if count is None:
             task = asyncio.get_running_loop().create_task(self._lower(room_id))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def accepted(self, room_id: str, message_id: str) -> None:
+        """A message with an id of its sender's is safe."""
+        self._order.accepted(room_id, message_id)
 
     def close(self) -> None:
         """The connection has gone."""
@@ -47,11 +59,14 @@ class Fence:
     async def _lower(self, room_id: str) -> None:
         deadline = self.clock() + self.limit_s
         try:
-            seen = -1
-            while seen != self._refusals[room_id] and self.clock() < deadline:
-                seen = self._refusals[room_id]
-                await asyncio.sleep(0)  # the refusals of this tick go out first
-                if not await self.socket.echoed():
-                    return
+            async with asyncio.timeout(self.limit_s):
+                seen = -1
+                while seen != self._refusals[room_id] and self.clock() < deadline:
+                    seen = self._refusals[room_id]
+                    await asyncio.sleep(0)  # the refusals of this tick go out first
+                    if not await self.socket.echoed():
+                        return
+        except TimeoutError:
+            pass  # a peer that does not answer pings is as one that never pauses
         finally:
             del self._refusals[room_id]

@@ -20,6 +20,14 @@ class Fenced(Refusal):
     """Refused so that it cannot overtake an earlier message of its sender."""
 
 
+class NotSeenStored(Refusal):
+    """Accepted, but nobody has seen it committed in time; repeating it with its id is safe."""
+
+
+class Superseded(Refusal):
+    """A join that a later join or leave of the same room came before."""
+
+
 class Denied(ChatflowError):
     """Refused for who asks or what for, with the code that the client gets."""
 
@@ -109,6 +117,10 @@ def error_text(error: ChatflowError) -> str:
             return str(error)
         case BufferFull() | BrokerFull() | StoreOverloaded():
             return "Too busy, please retry"
+        case Superseded():
+            return "Superseded by a later join or leave of this room"
+        case NotSeenStored():
+            return "Not seen stored yet, please retry with the same id"
         case StoreError():
             return "History unavailable, please retry"
     return QUEUE_UNAVAILABLE

@@ -2,13 +2,22 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import attrs
 
 from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.frames import array_frames, decode, encode_json, session_frames
-from chatflow.adapters.websockets.gate import Denied, Fenced, Gate, Inflight, error_code, error_text
+from chatflow.adapters.websockets.gate import (
+    Denied,
+    Fenced,
+    Gate,
+    Inflight,
+    NotSeenStored,
+    Superseded,
+    error_code,
+    error_text,
+)
 from chatflow.domain.delivering import Encode
 from chatflow.domain.invalid import InvalidMessage, InvalidRoom, Malformed
 from chatflow.domain.outbox import Ref
@@ -31,9 +40,11 @@ class Subscription:
     ref: object
     room_id: str
     encode: Encode = session_frames
+    is_answered: bool = attrs.field(default=False, init=False)
 
     def joined(self, room_id: str, head: int, recovered: bool) -> None:
         """See `Subscriber.joined`."""
+        self.is_answered = True
         self.session.answer({"op": "joined", **_ref(self.ref), "room": room_id, "head": head, "recovered": recovered})
 
     def deliver(self, frames: Sequence[bytes]) -> None:
@@ -45,16 +56,30 @@ class Subscription:
         return await self.session.socket.drained()
 
 
-@attrs.frozen(eq=False)
-class StoredRef:
-    """A send whose ack comes after the commit."""
+@attrs.define(eq=False)
+class Sent:
+    """A send that has no answer yet.
+
+    Attributes:
+        arrival: its place among all sends of the connection.
+        message_id: the sender's own, ``None`` when it gave none and so cannot repeat it.
+        wants_stored: the ack comes after the commit.
+    """
 
     session: "Session"
+    room_id: str
     ref: object
+    arrival: int
+    message_id: str | None
+    wants_stored: bool
 
     def told(self, stored: StoredMessage) -> None:
-        """It is committed: answer with its ``seq``."""
+        """See `Waiter.told`."""
         self.session.stored(self, stored)
+
+    def given_up(self) -> None:
+        """See `Waiter.given_up`."""
+        self.session.not_seen_stored(self)
 
 
 @attrs.define(eq=False)
@@ -75,7 +100,8 @@ class Session:
     _fence: Fence = attrs.field(init=False)
     _out: list[bytes] = attrs.field(factory=list, init=False)
     _rooms: dict[str, tuple[Subscription, asyncio.Task[None]]] = attrs.field(factory=dict, init=False)
-    _expected: dict[StoredRef, str] = attrs.field(factory=dict, init=False)
+    _expected: dict[Sent, str] = attrs.field(factory=dict, init=False)
+    _arrivals: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._fence = Fence(self.socket, self.gate.clock)
@@ -116,25 +142,34 @@ class Session:
 
     def accepted(self, message: Message, ref: Ref) -> None:
         """See `Sink.accepted`."""
-        if type(ref) is not StoredRef:
+        sent = cast("Sent", ref)
+        if sent.message_id is not None:
+            self._fence.accepted(sent.room_id, sent.message_id)
+        if not sent.wants_stored:
             self.inflight.settle()
-            self._queue(_ack(ref, message))
-
-    def stored(self, expected: StoredRef, stored: StoredMessage) -> None:
-        """The commit that a send asked to hear of."""
-        del self._expected[expected]
-        self.inflight.settle()
-        self._queue(_ack(expected.ref, stored.message, stored.seq))
+            self._queue(_ack(sent.ref, message))
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
         """See `Sink.refused`."""
-        if type(ref) is StoredRef:
-            if ref not in self._expected:
+        sent = cast("Sent", ref)
+        if sent.wants_stored:
+            if sent not in self._expected:
                 return  # it was stored all the same, and the sender knows
-            self._forget(ref)
-            ref = ref.ref
+            self._forget(sent)
         self.inflight.settle()
-        self._refuse(message.room_id, ref, error)
+        self._refuse(sent, error)
+
+    def stored(self, sent: Sent, stored: StoredMessage) -> None:
+        """The commit that a send asked to hear of."""
+        del self._expected[sent]
+        self.inflight.settle()
+        self._queue(_ack(sent.ref, stored.message, stored.seq))
+
+    def not_seen_stored(self, sent: Sent) -> None:
+        """A send was accepted, but its commit was not seen in time."""
+        del self._expected[sent]
+        self.inflight.settle()
+        self._error(sent.ref, NotSeenStored())
 
     def _handle(self, item: Any) -> None:
         if type(item) is not dict:
@@ -209,34 +244,44 @@ class Session:
 
     def _leave_room(self, room_id: str) -> None:
         if entry := self._rooms.pop(room_id, None):
-            entry[1].cancel()
-            self.gate.hub.leave(room_id, entry[0])
+            subscription, task = entry
+            task.cancel()
+            self.gate.hub.leave(room_id, subscription)
+            if not subscription.is_answered:
+                self._error(subscription.ref, Superseded())
 
     def _send(self, item: dict[str, Any], ref: object, user_id: int, username: str) -> None:
         gate = self.gate
         gate.figures.messages_received += 1
         room_id = self._room_of(item)
         text = valid_text(item.get("text"), gate.limits, "text")
-        message_id = valid_message_id(item.get("id"), "id") or gate.stamps.new_id()
-        wants_stored = _wants_stored(item.get("ack"))
+        own_id = valid_message_id(item.get("id"), "id")
+        self._arrivals += 1
+        sent = Sent(self, room_id, ref, self._arrivals, own_id, _wants_stored(item.get("ack")))
         now_us = gate.stamps.now_us()
         message = Message(
-            message_id, room_id, user_id, username, text, "TEXT", now_us, now_us, gate.stamps.server_id, self.client_ip
+            own_id or gate.stamps.new_id(),
+            room_id,
+            user_id,
+            username,
+            text,
+            "TEXT",
+            now_us,
+            now_us,
+            gate.stamps.server_id,
+            self.client_ip,
         )
-        if room_id in self._fence:
-            self._refuse(room_id, ref, Fenced())
-        elif wants_stored:
-            self._offer(message, self._expect(message_id, ref), ref)
-        else:
-            self._offer(message, ref, ref)
-
-    def _offer(self, message: Message, sink_ref: Ref, ref: object) -> None:
+        if not self._fence.admits(room_id, own_id):
+            self._refuse(sent, Fenced())
+            return
+        if sent.wants_stored:
+            self._expect(sent, message.message_id)
         try:
-            self.gate.acceptor.offer(message, self, sink_ref)
+            gate.acceptor.offer(message, self, sent)
         except ChatflowError as exc:
-            if type(sink_ref) is StoredRef:
-                self._forget(sink_ref)
-            self._refuse(message.room_id, ref, exc)
+            if sent.wants_stored:
+                self._forget(sent)
+            self._refuse(sent, exc)
         else:
             self.inflight.count += 1
 
@@ -245,14 +290,12 @@ class Session:
             raise Denied("unauthorized", "say hello first")
         return self.user
 
-    def _expect(self, message_id: str, ref: object) -> StoredRef:
-        expected = StoredRef(self, ref)
-        self._expected[expected] = message_id
-        self.gate.stored_acks.expect(message_id, expected.told)
-        return expected
+    def _expect(self, sent: Sent, message_id: str) -> None:
+        self._expected[sent] = message_id
+        self.gate.stored_acks.expect(message_id, sent)
 
-    def _forget(self, expected: StoredRef) -> None:
-        self.gate.stored_acks.forget(self._expected.pop(expected), expected.told)
+    def _forget(self, sent: Sent) -> None:
+        self.gate.stored_acks.forget(self._expected.pop(sent), sent)
 
     def _room_of(self, item: dict[str, Any]) -> str:
         room = item.get("room")
@@ -260,10 +303,10 @@ class Session:
             raise InvalidRoom(self.gate.limits.room_max)
         return normalise_room(room, self.gate.limits.room_max)
 
-    def _refuse(self, room_id: str, ref: object, error: ChatflowError) -> None:
+    def _refuse(self, sent: Sent, error: ChatflowError) -> None:
         if error.retryable:
-            self._fence.refused(room_id)
-        self._error(ref, error)
+            self._fence.refused(sent.room_id, sent.message_id, sent.arrival, fenced=type(error) is Fenced)
+        self._error(sent.ref, error)
 
     def _error(self, ref: object, error: ChatflowError) -> None:
         self.gate.figures.errors += 1

@@ -1,0 +1,103 @@
+"""Keep one sender's order over a refusal: what was refused first must come again first.
+
+A sender with several messages under way cannot know that the first was refused when it sends the next. If that next
+one were taken, the repeated first would be stored behind it. So a room's refused messages are *owed*: until they have
+come again, oldest first, nothing else of this sender is taken into the room. This is go-back-N (Tanenbaum, *Computer
+Networks*) with the message id as the sequence number.
+
+A sender need not repeat. What it gave up must not hold up the rest, so an owed message that does not come again within
+``repeat_within_s`` of its last refusal is forgotten, and all of them are when none came again for as long.
+"""
+
+from bisect import insort
+
+import attrs
+
+from chatflow.ports.clock import Clock
+
+Owed = tuple[int, str]
+"""When a message first arrived, as a number that grows, and its id."""
+
+
+@attrs.define(eq=False)
+class _Room:
+    """Owed messages by arrival, and what is known of each id until it is accepted."""
+
+    quiet_from: float
+    owed: list[Owed] = attrs.field(factory=list)
+    arrivals: dict[str, int] = attrs.field(factory=dict)
+    refused_at: dict[str, float] = attrs.field(factory=dict)
+
+    def forget_oldest(self) -> None:
+        _, message_id = self.owed.pop(0)
+        del self.arrivals[message_id], self.refused_at[message_id]
+
+
+@attrs.define(eq=False)
+class SenderOrder:
+    """The rooms of one connection in which something is owed; empty, and free of cost, while nothing is.
+
+    Args:
+        repeat_within_s: how long an owed message holds up what follows it.
+        limit: messages remembered per room, and rooms; the oldest is forgotten first.
+    """
+
+    clock: Clock
+    repeat_within_s: float = 2.0
+    limit: int = 1_024
+    _rooms: dict[str, _Room] = attrs.field(factory=dict, init=False)
+
+    def __len__(self) -> int:
+        """Rooms in which something is owed or under way again."""
+        return len(self._rooms)
+
+    def admits(self, room_id: str, message_id: str | None) -> bool:
+        """Whether this message may be taken now; ``None`` for one that its sender cannot repeat by id."""
+        room = self._rooms.get(room_id)
+        if room is None:
+            return True
+        now = self.clock()
+        self._expire(room, now)
+        if not room.owed:
+            self._drop_if_settled(room_id, room)
+            return True
+        if message_id is None or message_id not in room.refused_at:
+            return False
+        room.quiet_from = now
+        if room.owed[0][1] != message_id:
+            return False
+        del room.owed[0], room.refused_at[message_id]
+        return True
+
+    def refused(self, room_id: str, message_id: str, arrival: int, *, fenced: bool) -> None:
+        """It was refused as retryable, ``fenced`` when only because something before it is owed."""
+        now = self.clock()
+        room = self._rooms.get(room_id)
+        if room is None:
+            room = self._rooms[room_id] = _Room(now)
+            if len(self._rooms) > self.limit:
+                del self._rooms[next(iter(self._rooms))]
+        if not fenced:
+            room.quiet_from = now
+        if message_id not in room.refused_at:
+            insort(room.owed, (room.arrivals.setdefault(message_id, arrival), message_id))
+        room.refused_at[message_id] = now
+        if len(room.owed) > self.limit:
+            room.forget_oldest()
+
+    def accepted(self, room_id: str, message_id: str) -> None:
+        """It is safe; nothing more has to be remembered of it."""
+        room = self._rooms.get(room_id)
+        if room is not None and message_id not in room.refused_at:
+            room.arrivals.pop(message_id, None)
+            self._drop_if_settled(room_id, room)
+
+    def _expire(self, room: _Room, now: float) -> None:
+        before = now - self.repeat_within_s
+        none_came_again = room.quiet_from < before
+        while room.owed and (none_came_again or room.refused_at[room.owed[0][1]] < before):
+            room.forget_oldest()
+
+    def _drop_if_settled(self, room_id: str, room: _Room) -> None:
+        if not room.arrivals:
+            del self._rooms[room_id]
