@@ -21,8 +21,8 @@ def unicode_text(length: int) -> sa.types.TypeEngine[str]:
     return sa.String(length).with_variant(mysql.VARCHAR(length, charset="utf8mb4", collation="utf8mb4_bin"), "mysql")
 
 
-def check(name: str, condition: str) -> sa.CheckConstraint:
-    return sa.CheckConstraint(condition, name=name).ddl_if(dialect="sqlite")
+def check(name: str, condition: str, dialect: str = "sqlite") -> sa.CheckConstraint:
+    return sa.CheckConstraint(condition, name=name).ddl_if(dialect=dialect)
 
 
 def upgrade() -> None:
@@ -42,14 +42,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("room_id", "seq"),
         sa.UniqueConstraint("message_id", name="uq_messages_message_id"),
         check("ck_messages_room_id", "length(room_id) BETWEEN 1 AND 64 AND room_id NOT GLOB '*[^A-Za-z0-9._-]*'"),
-        check("ck_messages_seq", "seq >= 1"),
+        sa.CheckConstraint("seq >= 1", name="ck_messages_seq"),
         check("ck_messages_message_id", "length(message_id) = 16"),
-        check("ck_messages_user_id", "user_id BETWEEN 1 AND 9007199254740991"),
+        sa.CheckConstraint("user_id BETWEEN 1 AND 9007199254740991", name="ck_messages_user_id"),
         check("ck_messages_username", "length(username) <= 64"),
         check("ck_messages_message_type", "length(message_type) <= 16"),
         check("ck_messages_content", "length(content) <= 4000"),
         check("ck_messages_sent_at", "sent_at BETWEEN -30610224000000000 AND 253402300799999999"),
         check("ck_messages_accepted_at", "accepted_at BETWEEN 0 AND 253402300799999999"),
+        check("ck_messages_room_id", "room_id <> ''", "mysql"),
+        check("ck_messages_accepted_at", "accepted_at >= '1970-01-01'", "mysql"),
         check("ck_messages_server_id", "length(server_id) <= 64"),
         check("ck_messages_client_ip", "length(client_ip) <= 45"),
         sqlite_with_rowid=False,

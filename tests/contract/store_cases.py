@@ -132,9 +132,7 @@ def newest_first(stored: Iterable[StoredMessage]) -> list[StoredMessage]:
 
 def history_order(stored: Iterable[StoredMessage]) -> list[StoredMessage]:
     """The order of a user's page."""
-    return sorted(
-        stored, key=lambda each: (each.message.accepted_at_us, each.message.room_id, each.seq), reverse=True
-    )
+    return sorted(stored, key=lambda each: (each.message.accepted_at_us, each.message.room_id, each.seq), reverse=True)
 
 
 def by_room(stored: Sequence[StoredMessage]) -> dict[str, list[StoredMessage]]:

@@ -20,6 +20,7 @@ from chatflow.adapters.sql.sqlite import SqliteDatabase
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.adapters.sql.summaries import TABLES
 from chatflow.ports.errors import QueryTimeout, RowRejected, StoreOverloaded, StoreUnavailable
+from chatflow.ports.store import TimeWindow
 from tests.contract.store_cases import NOW_US, message
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
@@ -234,7 +235,7 @@ async def test_a_read_past_its_deadline_is_stopped_and_frees_its_thread(path):
 async def test_a_read_of_many_statements_is_stopped_too(path):
     def statement_after_statement(conn: Connection) -> None:
         while True:
-            conn.exec_driver_sql("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 9) SELECT * FROM n")
+            conn.exec_driver_sql("SELECT count(*) FROM messages").all()
 
     database = SqliteDatabase(path, readers=1, read_deadline_s=0.05)
     with pytest.raises(QueryTimeout):
@@ -340,10 +341,4 @@ async def test_urls_that_name_no_file_are_refused():
 async def test_active_users_of_an_open_window_come_from_the_summary(database, store):
     await store.append_batch([message("a", user, at=NOW_US + user) for user in range(1, 9)])
     await database.write(lambda conn: conn.exec_driver_sql("DELETE FROM user_message_summary WHERE user_id = 8"))
-    assert await SummaryAnalytics(database).active_users(migrate_window(3)) == 5
-
-
-def migrate_window(start: int):
-    from chatflow.ports.store import TimeWindow
-
-    return TimeWindow(start_us=NOW_US + start)
+    assert await SummaryAnalytics(database).active_users(TimeWindow(start_us=NOW_US + 3)) == 5
