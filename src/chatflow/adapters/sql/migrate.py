@@ -79,7 +79,7 @@ def _check(found: str | None, *, older_is_fine: bool = False) -> None:
     if older and older_is_fine:
         return
     hint = "run `chatflow migrate`" if older else "this program is older than the database"
-    raise SchemaMismatch(found=found, expected=needed, hint=hint)
+    raise SchemaMismatch(found=found, expected=needed, hint=hint, is_newer=not older)
 
 
 def _upgrade(conn: Connection) -> list[str]:

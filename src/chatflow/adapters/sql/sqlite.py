@@ -277,7 +277,7 @@ def read_engine(path: str, *, readers: int, busy_timeout_s: float) -> Engine:
         pool_reset_on_return=None,
         connect_args=_connect_args(busy_timeout_s),
     )
-    event.listen(engine, "connect", _configure((f"mmap_size={2**30}", "cache_size=-16384", "query_only=ON")))
+    event.listen(engine, "connect", _configure(("cache_size=-16384", "query_only=ON")))
     return engine
 
 
