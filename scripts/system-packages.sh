@@ -12,8 +12,17 @@ has_browser() {
     [ -d "/Applications/Google Chrome.app" ] || [ -d /Applications/Chromium.app ]
 }
 
+has() {
+    command -v "$1" >/dev/null
+}
+
+# Servers are not in every user's path.
+PATH=$PATH:/usr/sbin:/usr/local/sbin
 missing=
 has_browser || missing="$missing chromium"
+has mariadbd || missing="$missing mariadb-server"
+has rabbitmq-server || missing="$missing rabbitmq-server"
+has redis-server || missing="$missing redis-server"
 
 [ -n "$missing" ] || exit 0
 if command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then

@@ -14,6 +14,8 @@ import hypothesis
 import pytest
 import uvloop
 
+pytest_plugins = ["tests.harness.fixtures"]
+
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 LEAK_PATIENCE_S = 2.0
 CHROMIUM_NAMES = (

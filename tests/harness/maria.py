@@ -1,0 +1,110 @@
+import getpass
+import itertools
+
+import attrs
+
+from tests.harness.ports import LOOPBACK, answers
+from tests.harness.server import Server, absent, run
+
+USER = "chatflow"
+PASSWORD = "chatflow"
+
+
+@attrs.define(eq=False)
+class MariaServer(Server):
+    """A MariaDB as durable as in production: each commit is flushed, so a SIGKILL loses nothing that was committed.
+
+    Clients are the user ``chatflow``, who owns every database made by `database` and obeys ``read_only``; `execute`
+    speaks as root.
+    """
+
+    buffer_pool_bytes: int = attrs.field(default=128 * 2**20, kw_only=True)
+    log_file_bytes: int = attrs.field(default=96 * 2**20, kw_only=True)
+    max_connections: int = attrs.field(default=500, kw_only=True)
+    options: list[str] = attrs.field(factory=list, kw_only=True)
+    _numbers: "itertools.count[int]" = attrs.field(factory=lambda: itertools.count(1), init=False)
+
+    @staticmethod
+    def missing() -> str | None:
+        lacking = absent("mariadbd", "mariadb-install-db", "mariadb")
+        return f"no {', '.join(lacking)} found: install the package mariadb-server" if lacking else None
+
+    def url(self, database: str = "") -> str:
+        return f"mysql+asyncmy://{USER}:{PASSWORD}@{LOOPBACK}:{self.port}/{database}"
+
+    def database(self) -> str:
+        """Make an empty database; its name."""
+        name = f"test_{next(self._numbers)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return name
+
+    def drop(self, database: str) -> None:
+        self.execute(f"DROP DATABASE IF EXISTS {database}")
+
+    def read_only(self, on: bool) -> None:
+        """Refuse (1290) or allow the clients' writes, as a replica does before it is promoted."""
+        self.execute(f"SET GLOBAL read_only = {int(on)}")
+
+    def make_ready(self) -> None:
+        super().make_ready()
+        self.read_only(on=False)
+
+    def execute(self, statements: str, database: str = "") -> list[list[str]]:
+        """Run SQL as root; the rows as text."""
+        client = [
+            "mariadb",
+            "--no-defaults",
+            f"--socket={self._socket}",
+            "--user=root",
+            "--batch",
+            "--skip-column-names",
+        ]
+        output = run([*client, f"--execute={statements}", database], self._environ())
+        return [line.split("\t") for line in output.splitlines()]
+
+    @property
+    def _socket(self) -> str:
+        return str(self.directory / "socket")
+
+    @property
+    def _data(self) -> str:
+        return str(self.directory / "data")
+
+    def _prepare(self) -> None:
+        # Durability of the installation itself is not needed, and skipping it saves time.
+        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=10M", "--skip-test-db"]
+        rights = ["--auth-root-authentication-method=normal", f"--user={getpass.getuser()}"]
+        run(["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *rights, *quick], self._environ())
+        (self.directory / "init.sql").write_text(
+            f"CREATE USER IF NOT EXISTS {USER}@'{LOOPBACK}' IDENTIFIED BY '{PASSWORD}';\n"
+            f"GRANT ALL ON `test\\_%`.* TO {USER}@'{LOOPBACK}';\n"
+        )
+
+    def _command(self) -> list[str]:
+        where = [
+            f"--datadir={self._data}",
+            f"--socket={self._socket}",
+            f"--port={self.port}",
+            f"--tmpdir={self.directory}",
+        ]
+        return [
+            "mariadbd",
+            "--no-defaults",
+            *where,
+            f"--user={getpass.getuser()}",
+            f"--bind-address={LOOPBACK}",
+            f"--pid-file={self.directory / 'pid'}",
+            f"--init-file={self.directory / 'init.sql'}",
+            f"--innodb-buffer-pool-size={self.buffer_pool_bytes}",
+            f"--innodb-log-file-size={self.log_file_bytes}",
+            f"--max-connections={self.max_connections}",
+            "--innodb-flush-log-at-trx-commit=1",
+            "--performance-schema=OFF",
+            "--character-set-server=utf8mb4",
+            "--skip-name-resolve",
+            *self.options,
+        ]
+
+    def _answers(self) -> bool:
+        # It speaks first: three bytes of length, packet 0, protocol 10 (an error packet would say 255).
+        return answers(self.port, b"", b"\x00\x0a", skip=3)

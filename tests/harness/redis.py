@@ -1,0 +1,31 @@
+import attrs
+
+from tests.harness.ports import LOOPBACK, answers
+from tests.harness.server import Server, ServerFailed, absent
+
+
+@attrs.define(eq=False)
+class RedisServer(Server):
+    """A Redis without persistence, as a cache is: what it held is gone after a restart."""
+
+    limit_bytes: int = attrs.field(default=64 * 2**20, kw_only=True)
+
+    @staticmethod
+    def missing() -> str | None:
+        return "no redis-server found: install the package redis-server" if absent("redis-server") else None
+
+    def url(self, database: int = 0) -> str:
+        return f"redis://{LOOPBACK}:{self.port}/{database}"
+
+    def flush(self) -> None:
+        """Forget everything."""
+        if not answers(self.port, b"FLUSHALL\r\n", b"+OK"):
+            raise ServerFailed("Redis did not flush")
+
+    def _command(self) -> list[str]:
+        numbers = ["--port", str(self.port), "--maxmemory", str(self.limit_bytes)]
+        policy = ["--bind", LOOPBACK, "--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]
+        return ["redis-server", *numbers, *policy, "--dir", str(self.directory), "--daemonize", "no"]
+
+    def _answers(self) -> bool:
+        return answers(self.port, b"PING\r\n", b"+PONG")
