@@ -1,6 +1,7 @@
 """What every `LiveChannel` promises. An adapter joins with a harness and a name in `HARNESSES`."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Protocol
 
@@ -8,6 +9,7 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.broker import MemoryLiveChannel
+from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.ports.broker import LiveChannel, LiveEnvelope, LiveSubscription
 from chatflow.ports.errors import BrokerUnavailable
 from tests.unit.fakes import live, stored
@@ -19,7 +21,9 @@ QUIET_S = 0.05
 class Harness(Protocol):
     """One technology."""
 
-    channel: LiveChannel
+    @property
+    def channel(self) -> LiveChannel:
+        """Under test."""
 
     async def aclose(self) -> None:
         """End everything."""
@@ -35,16 +39,36 @@ class MemoryHarness:
         assert self.channel._subscriptions == []
 
 
-async def memory() -> Harness:
+@attrs.define(eq=False)
+class RabbitHarness:
+    """A real server, in a virtual host of the test's own."""
+
+    broker: RabbitBroker
+
+    @property
+    def channel(self) -> LiveChannel:
+        return self.broker.live
+
+    async def aclose(self) -> None:
+        await self.broker.close()
+
+
+async def memory(_: pytest.FixtureRequest) -> Harness:
     return MemoryHarness()
 
 
-HARNESSES: dict[str, Callable[[], Awaitable[Harness]]] = {"memory": memory}
+async def rabbitmq(request: pytest.FixtureRequest) -> Harness:
+    broker = open_broker([request.getfixturevalue("vhost_url")], partitions=4, queue_limit_bytes=2**20)
+    await broker.start()
+    return RabbitHarness(broker)
+
+
+HARNESSES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[Harness]]] = {"memory": memory, "rabbitmq": rabbitmq}
 
 
 @pytest.fixture(params=list(HARNESSES))
 async def harness(request: pytest.FixtureRequest) -> AsyncIterator[Harness]:
-    harness = await HARNESSES[request.param]()
+    harness = await HARNESSES[request.param](request)
     yield harness
     await harness.aclose()
 
@@ -72,6 +96,16 @@ def one(n: int, partition: int = 0) -> LiveEnvelope:
 async def receive(subscription: LiveSubscription, count: int = 1) -> list[LiveEnvelope | None]:
     async with asyncio.timeout(WAIT_S):
         return [await subscription.receive() for _ in range(count)]
+
+
+async def drain(subscription: LiveSubscription) -> list[LiveEnvelope | None]:
+    """What is there, until nothing comes for a while."""
+    received: list[LiveEnvelope | None] = []
+    with contextlib.suppress(TimeoutError):
+        while True:
+            async with asyncio.timeout(QUIET_S):
+                received.append(await subscription.receive())
+    return received
 
 
 async def test_every_subscriber_gets_what_is_published_unchanged(harness: Harness, subscribe: Subscribe) -> None:
@@ -130,11 +164,13 @@ async def test_a_subscriber_that_does_not_read_holds_at_most_its_limit_and_is_to
 
 
 async def test_after_a_loss_the_subscription_goes_on(harness: Harness, subscribe: Subscribe) -> None:
-    subscription = await subscribe(limit=2)
-    for n in range(1, 8):
-        await harness.channel.publish_live(one(n))
-    while await subscription.receive() is not None:
-        pass
+    subscription, witness = await subscribe(limit=2), await subscribe(limit=100)
+    lost = False
+    while not lost:
+        for n in range(1, 21):
+            await harness.channel.publish_live(one(n))
+        await receive(witness, 20)
+        lost = None in await drain(subscription)
     await harness.channel.publish_live(one(100))
     received: list[LiveEnvelope | None] = []
     while one(100) not in received:

@@ -3,7 +3,8 @@
     ChatflowError
     ├── BrokerError
     │   ├── BrokerUnavailable   retryable: down, blocked, or no confirm in time (outcome unknown)
-    │   └── BrokerFull          retryable: the queue's byte limit refused the envelope
+    │   ├── BrokerFull          retryable: the queue's byte limit refused the envelope
+    │   └── BrokerMisconfigured final: what is there is not what this program would declare; do not start
     ├── StoreError
     │   ├── StoreUnavailable    retryable: connection, lock, timeout (outcome unknown)
     │   ├── StoreOverloaded     retryable: the reader pool's waiting line is full
@@ -22,6 +23,7 @@ Adapters translate driver errors with ``raise ... from exc``; a caller branches 
 never on text.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -45,6 +47,18 @@ class BrokerFull(BrokerError):
     """The broker refused an envelope because the queue's byte limit is reached."""
 
     retryable = True
+
+
+class BrokerMisconfigured(BrokerError):
+    """The broker holds something else than this program needs, or refuses it; nothing was declared.
+
+    Attributes:
+        differences: one sentence each, naming the queue, exchange or setting.
+    """
+
+    def __init__(self, differences: Sequence[str]) -> None:
+        self.differences = tuple(differences)
+        super().__init__("; ".join(self.differences))
 
 
 class StoreError(ChatflowError):
@@ -86,10 +100,12 @@ class SchemaMismatch(StoreError):
     Attributes:
         found: revision in the database, ``None`` when it has no schema.
         expected: revision this program needs.
+        is_newer: the program is the one that is out of date.
     """
 
-    def __init__(self, *, found: str | None, expected: str, hint: str) -> None:
+    def __init__(self, *, found: str | None, expected: str, hint: str, is_newer: bool = False) -> None:
         self.found = found
+        self.is_newer = is_newer
         self.expected = expected
         super().__init__(f"database schema is at {found or 'nothing'}, this program needs {expected}: {hint}")
 

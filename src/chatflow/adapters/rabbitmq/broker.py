@@ -1,0 +1,135 @@
+"""The broker on RabbitMQ: two connections, one for what goes out and one for what comes in.
+
+A server under pressure stops reading from connections that publish; a consumer on the same one could not ack any more.
+"""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+from aio_pika.exceptions import ChannelNotFoundEntity
+
+from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.consuming import RabbitConsumer, open_consumer
+from chatflow.adapters.rabbitmq.dead import DeadEnvelopes
+from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
+from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
+from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Publisher
+from chatflow.adapters.rabbitmq.topology import Restorer, Topology
+from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.ports.broker import Broker, Envelope
+
+
+@attrs.define(eq=False)
+class RabbitBroker:
+    """See `Broker`. Between `start` and `close` lost connections come back by themselves.
+
+    What is out for delivery does not count against a queue's byte limit, so a partition holds at most its limit plus
+    the prefetched envelopes. The limit is told to publishers by the way: a few envelopes may pass it.
+    """
+
+    topology: Topology
+    publishing: Link
+    consuming: Link
+    publisher: Publisher
+    live: RabbitLiveChannel
+
+    async def start(self) -> None:
+        """Connect, check what is there, and declare what is missing.
+
+        Raises:
+            BrokerUnavailable: the server does not answer (yet); start again.
+            BrokerMisconfigured: the server holds something else, or refuses us; nothing was declared.
+        """
+        await self.publishing.start()
+        try:
+            await self.consuming.start()
+        except BaseException:
+            await self.publishing.close()
+            raise
+
+    async def close(self) -> None:
+        """Close both connections; everything raises BrokerUnavailable from then on. Idempotent."""
+        await self.consuming.close()
+        await self.publishing.close()
+
+    async def publish(self, envelope: Envelope) -> None:
+        """See `Broker.publish`."""
+        await self.publisher.publish(envelope)
+
+    async def consume(self, partition: int, *, prefetch: int) -> RabbitConsumer:
+        """See `Broker.consume`."""
+        connection = self.consuming.connection()
+        with translated("consume"):
+            async with asyncio.timeout(self.publisher.patience.timeout_s):
+                try:
+                    return await open_consumer(connection, partition, prefetch=prefetch)
+                except ChannelNotFoundEntity:  # somebody deleted it
+                    await self.publisher.restore(connection)
+                    raise
+
+    def is_available(self) -> bool:
+        """See `Broker.is_available`."""
+        return self.publishing.is_up
+
+    @property
+    def open_channels(self) -> int:
+        """Channels that can publish right now."""
+        return self.publisher.pool.open_channels if self.publishing.is_up else 0
+
+    def dead(self) -> DeadEnvelopes:
+        """A reader of the dead letter queue; close it."""
+        return DeadEnvelopes(self.consuming)
+
+
+def open_broker(
+    urls: Sequence[str],
+    *,
+    partitions: int,
+    queue_limit_bytes: int,
+    confirm_timeout_s: float = 5.0,
+    channels: int = 4,
+    inflight: int = 64,
+    delivery_limit: int = 100,
+    heartbeat_s: int = 4,
+    connect_timeout_s: float = 5.0,
+) -> RabbitBroker:
+    """A broker that is not started yet.
+
+    Args:
+        urls: ``amqp://`` or ``amqps://``, one for each node of the cluster.
+        partitions: the same in every role of this virtual host.
+        queue_limit_bytes: what waits in one partition's queue before publishes are refused.
+        confirm_timeout_s: how long a publish may take; also opening a consumer or a subscription.
+        channels: over which the partitions publish.
+        inflight: envelopes that may wait for their confirms at one time.
+        delivery_limit: how often an envelope is given out before it is put aside as dead.
+        connect_timeout_s: for one node, the checks included.
+        heartbeat_s: publishes are refused after 0.75 of it without a sign of life, the connection ends after 1.5.
+    """
+    quiet_driver()
+    topology = Topology(partitions, queue_limit_bytes, delivery_limit)
+    patience = Patience(confirm_timeout_s)
+    confirmed, transient = ChannelPool(min(channels, partitions), confirms=True), ChannelPool(1, confirms=False)
+
+    async def prepare(connection: WatchedConnection) -> None:
+        await topology.establish(connection)
+        await confirmed.fill(connection)
+        await transient.fill(connection)
+
+    link = functools.partial(Link, urls=tuple(urls), heartbeat_s=heartbeat_s, connect_timeout_s=connect_timeout_s)
+    publishing, consuming = link("publisher", prepare=prepare, on_unfit=patience.end_all), link("consumer")
+    restore = Restorer(topology)
+    return RabbitBroker(
+        topology,
+        publishing,
+        consuming,
+        Publisher(publishing, confirmed, patience, restore, inflight=inflight),
+        RabbitLiveChannel(publishing, consuming, transient, patience, restore),
+    )
+
+
+if TYPE_CHECKING:
+    _broker: type[Broker] = RabbitBroker

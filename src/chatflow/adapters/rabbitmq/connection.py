@@ -1,0 +1,185 @@
+"""A connection that comes back by itself, to one of several nodes.
+
+It is up only when everything that is needed on it has been prepared. While it is down every caller is told at once.
+A process that was stopped closes no socket, so silence counts: the server sends something every half heartbeat, a
+publisher is told that the broker is away when one was missed, and the connection is given up when three were.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import attrs
+import structlog
+from aio_pika.connection import make_url
+
+from chatflow.adapters.rabbitmq.errors import starting
+from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.ports.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
+
+FIRST_RETRY_S = 0.1
+LAST_RETRY_S = 1.0
+CLOSE_GRACE_S = 2.0
+LOG_INTERVAL_S = 5.0
+ONE_MISSED = 0.75
+THREE_MISSED = 1.5
+"""Heartbeats of silence."""
+
+log = structlog.get_logger()
+
+
+async def _nothing(_: WatchedConnection) -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class Link:
+    """Keeps one connection open from `start` to `close`.
+
+    Args:
+        name: what the connection is for, shown by the server next to it.
+        urls: the nodes, tried in turn.
+        prepare: run on each new connection before it counts as up.
+        on_unfit: called when the server blocks the connection or falls silent; what was published may be stuck.
+        heartbeat_s: what both sides agree on; the server sends one every half of it.
+    """
+
+    name: str
+    urls: tuple[str, ...]
+    prepare: Callable[[WatchedConnection], Awaitable[None]] = attrs.field(kw_only=True, default=_nothing)
+    on_unfit: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
+    heartbeat_s: int = attrs.field(kw_only=True, default=4)
+    connect_timeout_s: float = attrs.field(kw_only=True, default=5.0)
+    _connection: WatchedConnection | None = attrs.field(default=None, init=False)
+    _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _turn: int = attrs.field(default=0, init=False)
+
+    @property
+    def is_up(self) -> bool:
+        """Connected, prepared, and fit for publishing."""
+        return self._ailment() is None
+
+    async def start(self) -> None:
+        """Connect for the first time, trying each node once.
+
+        Raises:
+            BrokerUnavailable: none of them answers; start again later.
+            BrokerMisconfigured: do not start at all.
+        """
+        self._connection = await self._connect()
+        self._keeper = asyncio.create_task(self._keep(self._connection), name=f"broker-{self.name}")
+
+    async def close(self) -> None:
+        """Disconnect for good; idempotent."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait([self._keeper])
+            self._keeper = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.shut(CLOSE_GRACE_S)
+
+    def connection(self) -> WatchedConnection:
+        """The connection.
+
+        Raises:
+            BrokerUnavailable: there is none now.
+        """
+        if self._connection is None or not self._connection.driver_is_open:
+            raise BrokerUnavailable("not connected to the broker")
+        return self._connection
+
+    def fit(self) -> WatchedConnection:
+        """The connection, fit for publishing.
+
+        Raises:
+            BrokerUnavailable: there is none now, or the server has blocked it or fallen silent.
+        """
+        if (ailment := self._ailment()) is not None:
+            raise BrokerUnavailable(ailment)
+        return self.connection()
+
+    def _ailment(self) -> str | None:
+        connection = self._connection
+        if connection is None or not connection.driver_is_open:
+            return "not connected to the broker"
+        if connection.is_blocked:
+            return "the broker is out of memory or disk and takes nothing"
+        return "the broker is silent" if self._is_silent(connection, ONE_MISSED) else None
+
+    def _is_silent(self, connection: WatchedConnection, heartbeats: float) -> bool:
+        return connection.silent_s() > heartbeats * self.heartbeat_s
+
+    async def _keep(self, connection: WatchedConnection) -> None:
+        while True:
+            reason = await self._until_lost(connection)
+            self._connection = None
+            log.warning("broker.disconnected", connection=self.name, reason=reason)
+            connection.abort()
+            await connection.shut(CLOSE_GRACE_S)
+            connection = self._connection = await self._reconnect()
+            log.info("broker.connected", connection=self.name)
+
+    async def _until_lost(self, connection: WatchedConnection) -> str:
+        """Wait for the end of the connection, and say why it ended."""
+        lost, tick_s = connection.lost(), self.heartbeat_s / 4
+        try:
+            while True:
+                asked = time.monotonic()
+                await asyncio.wait([lost], timeout=tick_s)
+                if lost.done():
+                    return "cancelled" if lost.cancelled() else repr(lost.exception())
+                if time.monotonic() - asked > 2 * tick_s:
+                    continue  # this process was stopped, and what the peer said is still unread
+                if self._is_silent(connection, THREE_MISSED):
+                    return f"silent for {connection.silent_s():.1f} s"
+                if self._is_silent(connection, ONE_MISSED):
+                    self.on_unfit()
+        finally:
+            lost.cancel()
+
+    async def _reconnect(self) -> WatchedConnection:
+        pause, told_at = FIRST_RETRY_S, 0.0
+        while True:
+            await asyncio.sleep(pause * (0.5 + random.random()))
+            pause = min(2 * pause, LAST_RETRY_S)
+            try:
+                return await self._connect()
+            except BrokerError as exc:
+                if time.monotonic() - told_at >= LOG_INTERVAL_S:
+                    told_at = time.monotonic()
+                    log.warning("broker.unreachable", connection=self.name, error=str(exc))
+
+    async def _connect(self) -> WatchedConnection:
+        failure = BrokerUnavailable("no broker was named")
+        for _ in self.urls:
+            try:
+                return await self._connect_to(self.urls[self._turn % len(self.urls)])
+            except BrokerUnavailable as exc:
+                failure = exc
+                self._turn += 1
+        raise failure
+
+    async def _connect_to(self, url: str) -> WatchedConnection:
+        connection = WatchedConnection(
+            make_url(url, heartbeat=self.heartbeat_s),
+            on_blocked=self._blocked,
+            client_properties={"connection_name": f"chatflow {self.name}"},
+        )
+        try:
+            with starting(f"connect to {connection.url.host}:{connection.url.port}"):
+                async with asyncio.timeout(self.connect_timeout_s):
+                    await connection.connect()
+                    await self.prepare(connection)
+        except BaseException as exc:
+            if not isinstance(exc, BrokerMisconfigured):
+                connection.abort()
+            await connection.shut(CLOSE_GRACE_S)
+            raise
+        return connection
+
+    def _blocked(self, is_blocked: bool) -> None:
+        log.warning("broker.blocked" if is_blocked else "broker.unblocked", connection=self.name)
+        if is_blocked:
+            self.on_unfit()

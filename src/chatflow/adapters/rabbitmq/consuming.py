@@ -1,0 +1,202 @@
+"""One partition's consumer: a channel of its own, so that what it holds goes back to the queue with it."""
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import aiormq
+import aiormq.abc
+import attrs
+import structlog
+
+from chatflow.adapters.rabbitmq.codec import Undecodable, decode_messages, partition_in
+from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.topology import ingest_queue
+from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.ports.broker import Consumer, Delivery, Envelope
+from chatflow.ports.errors import BrokerUnavailable
+
+CLOSE_GRACE_S = 2.0
+DEPTH_INTERVAL_S = 1.0
+CLOSED = "it was closed"
+
+log = structlog.get_logger()
+
+
+async def close_channel(channel: aiormq.Channel) -> None:
+    """Close with the server's consent, or leave the channel to the end of its connection; never fails."""
+    try:
+        with translated("close"):
+            async with asyncio.timeout(CLOSE_GRACE_S):
+                await channel.close()
+    except BrokerUnavailable as exc:
+        log.debug("broker.channel_not_closed", error=str(exc))
+
+
+@attrs.define(eq=False)
+class Stream:
+    """What a server-side consumer has sent and nobody has taken yet, until its channel or the consumer ends."""
+
+    channel: aiormq.Channel
+    arrived: deque[aiormq.abc.DeliveredMessage] = attrs.field(factory=deque, init=False)
+    total: int = attrs.field(default=0, init=False)
+    broken: str | None = attrs.field(default=None, init=False)
+    _changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.channel.closing.add_done_callback(lambda _: self.end("the channel was closed"))
+        self.channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the queue was deleted or has moved"))
+
+    async def put(self, message: aiormq.abc.DeliveredMessage) -> None:
+        """Called by the driver, in delivery order."""
+        self.total += 1
+        self.arrived.append(message)
+        self._changed.set()
+
+    def end(self, reason: str) -> None:
+        """Nothing more is given out; what is held belongs to the server again."""
+        if self.broken is None:
+            self.broken = reason
+            self.arrived.clear()
+            self._changed.set()
+
+    async def first(self) -> aiormq.abc.DeliveredMessage:
+        """Wait for the oldest message, and leave it in place.
+
+        Raises:
+            BrokerUnavailable: the stream has ended.
+        """
+        while True:
+            self.check()
+            if self.arrived:
+                return self.arrived[0]
+            await self.change()
+
+    async def change(self) -> None:
+        """Wait until something has come, or the stream has ended."""
+        self._changed.clear()
+        await self._changed.wait()
+
+    def check(self) -> None:
+        """Raise BrokerUnavailable when the stream has ended."""
+        if self.broken is not None:
+            raise BrokerUnavailable(f"the consumer has ended: {self.broken}")
+
+
+@attrs.define(eq=False)
+class Depth:
+    """How many envelopes wait in a queue: asked for at most once a second, in the background, and only if wanted."""
+
+    stream: Stream
+    queue: str
+    _ready: int = attrs.field(default=0, init=False)
+    _total: int = attrs.field(default=0, init=False)
+    _asked_at: float = attrs.field(default=float("-inf"), init=False)
+    _asking: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+
+    def envelopes(self) -> int:
+        """As last heard, less what has come since; and what has come and was not taken yet."""
+        loop = asyncio.get_running_loop()
+        if self._asking is None and loop.time() - self._asked_at >= DEPTH_INTERVAL_S:
+            self._asked_at = loop.time()
+            self._asking = loop.create_task(self._ask(), name=f"depth-{self.queue}")
+        return max(0, self._ready - (self.stream.total - self._total)) + len(self.stream.arrived)
+
+    async def aclose(self) -> None:
+        """Ask no more."""
+        if (asking := self._asking) is not None:
+            await asyncio.wait([asking], timeout=CLOSE_GRACE_S)
+            if asking.cancel():
+                await asyncio.wait([asking])
+
+    async def _ask(self) -> None:
+        try:
+            with translated("count"):
+                answer = await self.stream.channel.queue_declare(self.queue, passive=True)
+            self._ready, self._total = answer.message_count or 0, self.stream.total
+        except BrokerUnavailable:
+            self._ready = 0  # the stream ends with the channel and says so
+        finally:
+            self._asking = None
+
+
+@attrs.define(eq=False)
+class RabbitConsumer:
+    """Reads one partition while it is the queue's active consumer.
+
+    The object lives and dies with its channel: a delivery is acked on the channel that brought it, or not at all. What
+    is no envelope of ours is rejected to the dead and logged, and the stream goes on.
+    """
+
+    partition: int
+    stream: Stream
+    depth: Depth
+    _acked: int = attrs.field(default=0, init=False)
+    _messages: int = attrs.field(default=0, init=False)
+    _envelopes: int = attrs.field(default=0, init=False)
+
+    async def receive(self) -> Delivery:
+        """See `Consumer.receive`."""
+        while True:
+            message = await self.stream.first()
+            try:
+                delivery = self._delivery(message)
+            except Undecodable as exc:
+                await self._reject(message, str(exc))  # cancelled here it is not sent, and the message stays first
+                continue
+            self.stream.arrived.popleft()
+            return delivery
+
+    def waiting(self) -> int:
+        """See `Consumer.waiting`: envelopes in the queue, up to a second old, times the messages in an average one."""
+        envelopes = self.depth.envelopes()
+        return envelopes * self._messages // self._envelopes if self._envelopes else 0
+
+    async def ack(self, up_to: Delivery) -> None:
+        """See `Consumer.ack`."""
+        self.stream.check()
+        if up_to.tag <= self._acked:
+            return  # the server closes a channel that acks twice
+        with translated("ack"):
+            await self.stream.channel.basic_ack(up_to.tag, multiple=True, wait=False)
+        self._acked = up_to.tag
+
+    async def close(self) -> None:
+        """See `Consumer.close`."""
+        self.stream.end(CLOSED)
+        await self.depth.aclose()
+        await close_channel(self.stream.channel)
+
+    def _delivery(self, message: aiormq.abc.DeliveredMessage) -> Delivery:
+        frame: Any = message.delivery
+        if partition_in(frame.routing_key) != self.partition:
+            raise Undecodable(f"routed as {frame.routing_key!r}")
+        messages = decode_messages(message.body, message.header.properties.headers)
+        self._messages += len(messages)
+        self._envelopes += 1
+        envelope = Envelope(self.partition, messages, len(message.body))
+        return Delivery(envelope, frame.delivery_tag, bool(frame.redelivered))
+
+    async def _reject(self, message: aiormq.abc.DeliveredMessage, reason: str) -> None:
+        frame: Any = message.delivery
+        with translated("reject"):
+            await self.stream.channel.basic_reject(frame.delivery_tag, requeue=False, wait=False)
+        self.stream.arrived.popleft()
+        log.error("broker.envelope_rejected", partition=self.partition, reason=reason, bytes=len(message.body))
+
+
+async def open_consumer(connection: WatchedConnection, partition: int, *, prefetch: int) -> RabbitConsumer:
+    """Consume one partition; raises what the driver raises."""
+    channel = await connection.open_channel()
+    try:
+        stream = Stream(channel)
+        await channel.basic_qos(prefetch_count=prefetch)
+        await channel.basic_consume(ingest_queue(partition), stream.put)
+    except BaseException:
+        await close_channel(channel)
+        raise
+    return RabbitConsumer(partition, stream, Depth(stream, ingest_queue(partition)))
+
+
+if TYPE_CHECKING:
+    _consumer: type[Consumer] = RabbitConsumer

@@ -1,0 +1,166 @@
+"""The live channel: transient, unconfirmed, to every gateway. Losing is allowed, losing silently is not.
+
+A subscription that does not keep up loses what it holds here, and is told. What the server drops from a subscription's
+queue while its connection is stuck cannot be seen by anybody; readers compare their rooms with the store now and then.
+"""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import aiormq
+import aiormq.abc
+import attrs
+import structlog
+from aio_pika.exceptions import ChannelNotFoundEntity
+from aiormq import spec
+
+from chatflow.adapters.rabbitmq.codec import (
+    CONTENT_TYPE,
+    LIVE_SCHEMA,
+    SCHEMA_HEADER,
+    Undecodable,
+    decode_stored,
+    encode_stored,
+    partition_in,
+)
+from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.consuming import CLOSED, Stream, close_channel
+from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Restore
+from chatflow.adapters.rabbitmq.topology import LIVE
+from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.ports.broker import LiveChannel, LiveEnvelope, LiveSubscription
+
+TRANSIENT = 1
+
+log = structlog.get_logger()
+
+
+@attrs.define(eq=False)
+class LiveStream(Stream):
+    """Holds at most ``limit`` messages; one more empties it."""
+
+    limit: int
+    lost: bool = attrs.field(default=False, init=False)
+
+    async def put(self, message: aiormq.abc.DeliveredMessage) -> None:
+        """See `Stream.put`."""
+        if len(self.arrived) >= self.limit:
+            self.arrived.clear()
+            self.lost = True
+        else:
+            self.arrived.append(message)
+        self._changed.set()
+
+    async def next(self) -> aiormq.abc.DeliveredMessage | None:
+        """Take the oldest message; ``None`` once after a loss.
+
+        Raises:
+            BrokerUnavailable: the stream has ended.
+        """
+        while not self.lost:
+            self.check()
+            if self.arrived:
+                return self.arrived.popleft()
+            await self.change()
+        self.lost = False
+        return None
+
+
+@attrs.define(eq=False)
+class RabbitLiveSubscription:
+    """One exclusive queue, which the server deletes with the connection."""
+
+    stream: LiveStream
+
+    async def receive(self) -> LiveEnvelope | None:
+        """See `LiveSubscription.receive`."""
+        message = await self.stream.next()
+        if message is None:
+            return None
+        frame: Any = message.delivery
+        try:
+            messages = decode_stored(message.body, message.header.properties.headers)
+            return LiveEnvelope(partition_in(frame.routing_key), messages)
+        except Undecodable as exc:
+            log.warning("broker.live_envelope_unreadable", reason=str(exc), bytes=len(message.body))
+            return None
+
+    async def close(self) -> None:
+        """See `LiveSubscription.close`."""
+        self.stream.end(CLOSED)
+        await close_channel(self.stream.channel)
+
+
+@attrs.define(eq=False)
+class RabbitLiveChannel:
+    """Publishes over the publishing connection, subscribes over the consuming one.
+
+    A subscription that opens after another one has broken starts with ``None``: what was sent in between is lost.
+    """
+
+    publishing: Link
+    consuming: Link
+    pool: ChannelPool
+    patience: Patience
+    restore: Restore
+    _streams: list[LiveStream] = attrs.field(factory=list, init=False)
+
+    async def publish_live(self, envelope: LiveEnvelope) -> None:
+        """See `LiveChannel.publish_live`; returns when the socket has taken it."""
+        connection = self.publishing.fit()
+        body = encode_stored(envelope.messages)
+        with translated("publish live"):
+            await self.patience.within(self._publish(envelope.partition, body, connection))
+
+    async def subscribe(self, *, limit: int) -> RabbitLiveSubscription:
+        """See `LiveChannel.subscribe`."""
+        connection = self.consuming.connection()
+        with translated("subscribe"):
+            async with asyncio.timeout(self.patience.timeout_s):
+                try:
+                    stream = await self._open(connection, limit)
+                except ChannelNotFoundEntity:  # somebody deleted the exchange
+                    await self.restore(connection)
+                    raise
+                stream.lost = await self._forget_ended()
+        self._streams.append(stream)
+        return RabbitLiveSubscription(stream)
+
+    async def _publish(self, partition: int, body: bytes, connection: WatchedConnection) -> None:
+        channel = await self.pool.channel(partition, connection)
+        properties = spec.Basic.Properties(
+            content_type=CONTENT_TYPE, delivery_mode=TRANSIENT, headers={SCHEMA_HEADER: LIVE_SCHEMA}
+        )
+        await channel.basic_publish(body, exchange=LIVE, routing_key=str(partition), properties=properties)
+
+    async def _open(self, connection: WatchedConnection, limit: int) -> LiveStream:
+        channel = await connection.open_channel()
+        try:
+            return await self._consume(channel, limit)
+        except BaseException:
+            await close_channel(channel)
+            raise
+
+    async def _consume(self, channel: aiormq.Channel, limit: int) -> LiveStream:
+        declared = await channel.queue_declare(
+            exclusive=True, auto_delete=True, arguments={"x-max-length": limit, "x-overflow": "drop-head"}
+        )
+        queue = declared.queue or ""
+        await channel.queue_bind(queue, LIVE, "#")
+        stream = LiveStream(channel, limit)
+        await channel.basic_consume(queue, stream.put, no_ack=True)
+        return stream
+
+    async def _forget_ended(self) -> bool:
+        """Whether a subscription had broken since the last one was opened."""
+        ended = [stream for stream in self._streams if stream.broken is not None]
+        self._streams = [stream for stream in self._streams if stream.broken is None]
+        for stream in ended:
+            await close_channel(stream.channel)
+        return any(stream.broken != CLOSED for stream in ended)
+
+
+if TYPE_CHECKING:
+    _live: type[LiveChannel] = RabbitLiveChannel
+    _subscription: type[LiveSubscription] = RabbitLiveSubscription

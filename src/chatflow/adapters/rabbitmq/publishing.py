@@ -1,0 +1,137 @@
+"""Confirmed publishing: an envelope is safe, or the caller is told within the confirm timeout that it may not be."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+
+import aiormq
+import attrs
+from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
+from aiormq import spec
+
+from chatflow.adapters.rabbitmq.codec import CONTENT_TYPE, INGEST_SCHEMA, SCHEMA_HEADER, encode_messages
+from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.topology import INGEST
+from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.ports.broker import Envelope
+
+PERSISTENT = 2
+Restore = Callable[[WatchedConnection], Awaitable[None]]
+TOPOLOGY_GONE = (PublishError, ChannelNotFoundEntity)
+
+
+@attrs.define(eq=False)
+class ChannelPool:
+    """Several channels of one connection, since the driver writes one publish after the other within a channel.
+
+    A partition always uses the same channel, so what is published to it one after the other arrives in that order. A
+    channel that the server has closed is opened again by the next one who needs it.
+    """
+
+    size: int
+    confirms: bool
+    _channels: list[aiormq.Channel | None] = attrs.field(init=False)
+    _opening: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._channels = [None] * self.size
+
+    @property
+    def open_channels(self) -> int:
+        """How many can be used right now."""
+        return sum(channel is not None and not channel.is_closed for channel in self._channels)
+
+    async def fill(self, connection: WatchedConnection) -> None:
+        """Open all of them on a new connection."""
+        self._channels = [await connection.open_channel(confirms=self.confirms) for _ in range(self.size)]
+
+    async def channel(self, partition: int, connection: WatchedConnection) -> aiormq.Channel:
+        """The partition's channel, opened again if need be."""
+        slot = partition % self.size
+        channel = self._channels[slot]
+        if channel is not None and not channel.is_closed:
+            return channel
+        async with self._opening:
+            channel = self._channels[slot]
+            if channel is None or channel.is_closed:
+                channel = self._channels[slot] = await connection.open_channel(confirms=self.confirms)
+            return channel
+
+
+@attrs.define(eq=False)
+class Patience:
+    """A deadline for each call that waits, which can be brought forward for all of them at once."""
+
+    timeout_s: float
+    _running: set[asyncio.Timeout] = attrs.field(factory=set, init=False)
+
+    @contextmanager
+    def _known(self, deadline: asyncio.Timeout) -> Iterator[None]:
+        self._running.add(deadline)
+        try:
+            yield
+        finally:
+            self._running.discard(deadline)
+
+    async def within(self, work: Awaitable[None]) -> None:
+        """Await ``work``, at most for the timeout.
+
+        Raises:
+            TimeoutError: it took too long, or `end_all` was called.
+        """
+        async with asyncio.timeout(self.timeout_s) as deadline:
+            with self._known(deadline):
+                await work
+
+    def end_all(self) -> None:
+        """Every call that waits times out now."""
+        now = asyncio.get_running_loop().time()
+        for deadline in self._running:
+            if not deadline.expired():
+                deadline.reschedule(now)
+
+
+@attrs.define(eq=False)
+class Publisher:
+    """Publishes ingest envelopes: persistent, mandatory, confirmed.
+
+    Args:
+        restore: brings the topology back; called when an envelope finds no exchange or no queue.
+        inflight: envelopes that may wait for their confirms at one time; more wait their turn.
+    """
+
+    link: Link
+    pool: ChannelPool
+    patience: Patience
+    restore: Restore
+    inflight: int = attrs.field(kw_only=True)
+    _turns: asyncio.Semaphore = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._turns = asyncio.Semaphore(self.inflight)
+
+    async def publish(self, envelope: Envelope) -> None:
+        """See `Broker.publish`; the confirm timeout covers the wait for a turn."""
+        connection = self.link.fit()
+        body = encode_messages(envelope.messages)
+        with translated("publish"):
+            try:
+                await self.patience.within(self._publish(envelope.partition, body))
+            except TOPOLOGY_GONE:
+                await self.patience.within(self.restore(connection))
+                raise
+
+    async def _publish(self, partition: int, body: bytes) -> None:
+        async with self._turns:
+            channel = await self.pool.channel(partition, self.link.fit())
+            await channel.basic_publish(
+                body,
+                exchange=INGEST,
+                routing_key=str(partition),
+                properties=spec.Basic.Properties(
+                    content_type=CONTENT_TYPE, delivery_mode=PERSISTENT, headers={SCHEMA_HEADER: INGEST_SCHEMA}
+                ),
+                mandatory=True,
+                wait=False,
+            )

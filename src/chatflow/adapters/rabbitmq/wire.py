@@ -1,0 +1,156 @@
+"""What aio-pika's connection does not tell: that it is blocked, since when the peer is silent, how to end it now."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any, cast
+
+import aio_pika
+import aiormq
+import pamqp.frame
+from aio_pika.exceptions import AMQPConnectionError, ChannelInvalidStateError, InvalidFrameError
+from aiormq import spec
+from aiormq.connection import TransportFactory
+from aiormq.exceptions import ConnectionNotAllowed
+from pamqp.exceptions import PAMQPException
+from yarl import URL
+
+from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.ports.errors import BrokerUnavailable
+
+
+class _Reader(asyncio.StreamReader):
+    """Remembers what the peer said last, and when, by ``time.monotonic``."""
+
+    heard_at: float = 0.0
+    heard: bytes = b""
+
+    def feed_data(self, data: Any) -> None:
+        self.heard_at, self.heard = time.monotonic(), data
+        super().feed_data(data)
+
+
+class _Socket(TransportFactory):
+    """Opens the socket as the driver would, and keeps hold of it."""
+
+    reader: _Reader | None = None
+    transport: asyncio.Transport | None = None
+
+    async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        tls = kwargs.pop("ssl_context_provider")
+        context = await tls.get_context() if url.scheme == "amqps" else None
+        loop = asyncio.get_running_loop()
+        reader = _Reader(loop=loop)
+        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
+        try:
+            transport, _ = await loop.create_connection(
+                lambda: protocol, url.host or "", url.port or 0, ssl=context, **kwargs
+            )
+        except OSError as exc:
+            raise AMQPConnectionError(*exc.args) from exc
+        self.reader, self.transport = reader, transport
+        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+
+
+class _Flow(asyncio.Event):
+    """The driver's own flag, set while the server takes publishes, and a callback when it changes."""
+
+    def __init__(self, on_change: Callable[[bool], None]) -> None:
+        super().__init__()
+        self._on_change = on_change
+
+    def set(self) -> None:
+        was_blocked = not self.is_set()
+        super().set()
+        if was_blocked:
+            self._on_change(False)
+
+    def clear(self) -> None:
+        super().clear()
+        self._on_change(True)
+
+
+class WatchedConnection(aio_pika.Connection):
+    """An aio-pika connection that can be watched and ended.
+
+    Args:
+        on_blocked: called with True at ``connection.blocked`` and with False at ``connection.unblocked``.
+    """
+
+    def __init__(self, url: URL, *, on_blocked: Callable[[bool], None], **kwargs: Any) -> None:
+        super().__init__(url, **kwargs)
+        self._socket = _Socket()
+        self._on_blocked = on_blocked
+        self._flow = asyncio.Event()
+        self.kwargs["transport_factory"] = self._socket
+
+    async def connect(self, timeout: aio_pika.abc.TimeoutType = None) -> None:
+        """See `aio_pika.Connection.connect`."""
+        try:
+            await super().connect(timeout)
+        except InvalidFrameError as exc:
+            self._raise_refusal(exc)
+            raise
+        self._flow = _Flow(self._on_blocked)
+        # aiormq has no public event for connection.blocked; it keeps this flag, and waits on it before channels open.
+        flag = "_Connection__connection_unblocked"
+        if getattr(self.driver, flag).is_set():
+            asyncio.Event.set(self._flow)
+        setattr(self.driver, flag, self._flow)
+
+    def _raise_refusal(self, error: InvalidFrameError) -> None:
+        """The driver drops the reason when the server closes instead of opening a virtual host."""
+        try:
+            _, _, frame = pamqp.frame.unmarshal(self._socket.reader.heard if self._socket.reader else b"")
+        except PAMQPException:
+            return
+        if isinstance(frame, spec.Connection.Close):
+            raise ConnectionNotAllowed(frame.reply_text) from error
+
+    @property
+    def driver(self) -> aiormq.abc.AbstractConnection:
+        """The aiormq connection underneath."""
+        if self.transport is None:
+            raise ChannelInvalidStateError("the connection is not open")
+        return self.transport.connection
+
+    @property
+    def driver_is_open(self) -> bool:
+        """Whether the socket is still good, as far as is known."""
+        return self.transport is not None and not self.transport.connection.is_closed
+
+    def lost(self) -> "asyncio.Future[None]":
+        """A future of its own for each caller that ends with the connection."""
+        return self.driver.closing
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether the server has stopped reading what is published here."""
+        return not self._flow.is_set()
+
+    def silent_s(self) -> float:
+        """Seconds since the peer last sent a byte."""
+        reader = self._socket.reader
+        return time.monotonic() - reader.heard_at if reader else 0.0
+
+    async def open_channel(self, *, confirms: bool = False) -> aiormq.Channel:
+        """A channel as the driver has it, for the paths where each envelope counts; unroutable envelopes raise."""
+        channel = await self.driver.channel(publisher_confirms=confirms, on_return_raises=True)
+        return cast("aiormq.Channel", channel)
+
+    def abort(self) -> None:
+        """End the socket at once, as the death of the peer would."""
+        if self._socket.transport is not None:
+            self._socket.transport.abort()
+
+    async def shut(self, grace_s: float) -> None:
+        """Close with the server's consent, or without it after ``grace_s``; never fails."""
+        try:
+            with contextlib.suppress(BrokerUnavailable), translated("close"):
+                async with asyncio.timeout(grace_s):
+                    await self.close()
+        finally:
+            self.abort()
+            with contextlib.suppress(BrokerUnavailable), translated("close"):
+                await self.close()  # settles what a close that was given up has left open
