@@ -208,9 +208,7 @@ def test_a_missing_dotenv_file_is_no_error(tmp_path):
         ("gateway", "CHATFLOW_DATABASE_URL"),
         ("processor", "CHATFLOW_BROKER_URL"),
         ("processor", "CHATFLOW_DATABASE_URL"),
-        ("processor", "CHATFLOW_CACHE_URL"),
         ("api", "CHATFLOW_DATABASE_URL"),
-        ("api", "CHATFLOW_CACHE_URL"),
     ],
 )
 def test_a_separate_role_refuses_what_it_could_not_share(role, missing):
@@ -226,11 +224,9 @@ def test_naming_the_in_process_broker_does_not_make_it_shareable():
     assert "cannot be shared" in str(error)
 
 
-@pytest.mark.parametrize("profile", ["B0", "O2"])
-def test_a_profile_without_caches_needs_no_cache(profile):
-    environ = {**SHARED, "CHATFLOW_PROFILE": profile, "CHATFLOW_CACHE_URL": ""}
-    assert load_settings("processor", environ, None).common.cache_url == "memory://"
-    assert load_settings("api", environ, None).common.cache_url == "memory://"
+@pytest.mark.parametrize("role", ["processor", "api"])
+def test_a_role_apart_needs_no_cache(role):
+    assert load_settings(role, {**SHARED, "CHATFLOW_CACHE_URL": ""}, None).common.cache_url == "memory://"
 
 
 def test_a_named_sqlite_file_serves_several_roles():

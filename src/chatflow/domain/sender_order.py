@@ -6,9 +6,11 @@ come again, oldest first, nothing else of this sender is taken into the room. Th
 Networks*) with the message id as the sequence number.
 
 A sender need not repeat. What it gave up must not hold up the rest, so an owed message that does not come again within
-``repeat_within_s`` of its last refusal is forgotten, and all of them are when none came again for as long.
+``repeat_within_s`` of its last refusal is forgotten, and all of them are when none came again for as long. That time
+begins with `told` for what is on `hold`: before, the sender cannot know that it has something to repeat.
 """
 
+import math
 from bisect import insort
 
 import attrs
@@ -21,16 +23,23 @@ Owed = tuple[int, str]
 
 @attrs.define(eq=False)
 class _Room:
-    """Owed messages by arrival, and what is known of each id until it is accepted."""
+    """Owed messages by arrival, and what is known of each id until it is accepted.
+
+    Attributes:
+        refused_at: of those that are owed; infinite while their sender has not been told.
+        untold: refusals that their sender has not been told of.
+    """
 
     quiet_from: float
     owed: list[Owed] = attrs.field(factory=list)
     arrivals: dict[str, int] = attrs.field(factory=dict)
     refused_at: dict[str, float] = attrs.field(factory=dict)
+    untold: dict[str, int] = attrs.field(factory=dict)
 
     def forget_oldest(self) -> None:
         _, message_id = self.owed.pop(0)
         del self.arrivals[message_id], self.refused_at[message_id]
+        self.untold.pop(message_id, None)
 
 
 @attrs.define(eq=False)
@@ -85,18 +94,39 @@ class SenderOrder:
         if len(room.owed) > self.limit:
             room.forget_oldest()
 
+    def hold(self, room_id: str, message_id: str) -> None:
+        """Its refusal is on the way to the sender: do not forget it until as many calls of `told`."""
+        room = self._rooms.get(room_id)
+        if room is not None and message_id in room.refused_at:
+            room.untold[message_id] = room.untold.get(message_id, 0) + 1
+            room.refused_at[message_id] = math.inf
+
+    def told(self, room_id: str, message_id: str) -> None:
+        """The sender knows of one refusal; if it was the last, the time to repeat begins."""
+        room = self._rooms.get(room_id)
+        if room is None or message_id not in room.untold:
+            return
+        room.untold[message_id] -= 1
+        if not room.untold[message_id]:
+            del room.untold[message_id]
+            if message_id in room.refused_at:
+                room.refused_at[message_id] = self.clock()
+
     def accepted(self, room_id: str, message_id: str) -> None:
         """It is safe; nothing more has to be remembered of it."""
         room = self._rooms.get(room_id)
         if room is not None and message_id not in room.refused_at:
             room.arrivals.pop(message_id, None)
+            room.untold.pop(message_id, None)
             self._drop_if_settled(room_id, room)
 
     def _expire(self, room: _Room, now: float) -> None:
         before = now - self.repeat_within_s
         none_came_again = room.quiet_from < before
-        while room.owed and (none_came_again or room.refused_at[room.owed[0][1]] < before):
+        while room.owed and room.refused_at[room.owed[0][1]] < before:
             room.forget_oldest()
+            while none_came_again and room.owed:
+                room.forget_oldest()
 
     def _drop_if_settled(self, room_id: str, room: _Room) -> None:
         if not room.arrivals:

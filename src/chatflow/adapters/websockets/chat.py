@@ -35,7 +35,7 @@ class _Reply:
     original: bytes = b"null"
     frame: bytes | None = None
     message_id: str | None = None
-    is_untold: bool = False
+    is_refused: bool = False
 
 
 @attrs.define(eq=False)
@@ -60,7 +60,7 @@ class ChatSession:
 
     def __attrs_post_init__(self) -> None:
         self.inflight = Inflight(self.gate)
-        self._fence = Fence(self.socket, self.gate.clock)
+        self._fence = Fence(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
 
     def receive(self, frame: str | bytes) -> None:
         """Handle one frame."""
@@ -143,13 +143,17 @@ class ChatSession:
     def _settle(self, reply: _Reply) -> None:
         self.inflight.held_bytes -= reply.size_bytes
         self.inflight.settle()
-        if reply.is_untold:
+        if not reply.is_refused:
+            return
+        if reply.message_id is None:
             self._untold -= 1
             self._fence.refused(self.room_id, None, reply.arrival, fenced=False)
+        else:
+            self._fence.sent(self.room_id, reply.message_id)
 
     def _keep_order(self, reply: _Reply, *, fenced: bool) -> None:
+        reply.is_refused = True
         if reply.message_id is None:
-            reply.is_untold = True
             self._untold += 1
         else:
             self._fence.refused(self.room_id, reply.message_id, reply.arrival, fenced=fenced)

@@ -67,6 +67,7 @@ class Inflight:
     gate: Gate
     count: int = attrs.field(default=0, init=False)
     held_bytes: int = attrs.field(default=0, init=False)
+    _stalled_s: float = attrs.field(default=0.0, init=False)
     _settled: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     @property
@@ -80,13 +81,28 @@ class Inflight:
         return self.count >= gate.inflight_per_connection or self.held_bytes * 2 >= gate.outbound_limit_bytes
 
     async def resumed(self) -> None:
-        """Wait until reading may go on."""
+        """Wait until reading may go on; so long `reading_time` stands still."""
+        since = self.gate.clock()
         while self.is_stalled:
-            if self._is_full:
-                self._settled.clear()
-                await self._settled.wait()
-            else:
-                await self.gate.acceptor.uncongested()
+            await self._moved()
+        self._stalled_s += self.gate.clock() - since
+
+    async def caught_up(self) -> None:
+        """Wait until what arrived before this call has been handled."""
+        while self.is_stalled:
+            await self._moved()
+            await asyncio.sleep(0)  # the reader, woken in the same moment, goes on first
+
+    async def _moved(self) -> None:
+        if self._is_full:
+            self._settled.clear()
+            await self._settled.wait()
+        else:
+            await self.gate.acceptor.uncongested()
+
+    def reading_time(self) -> float:
+        """Monotonic seconds without those in which the connection was not read from."""
+        return self.gate.clock() - self._stalled_s
 
     def settle(self) -> None:
         """One message has got its answer."""

@@ -104,8 +104,8 @@ class Session:
     _arrivals: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._fence = Fence(self.socket, self.gate.clock)
         self.inflight = Inflight(self.gate)
+        self._fence = Fence(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
 
     def receive(self, frame: str | bytes) -> None:
         """Handle one frame: an object or an array of objects, in order."""
@@ -306,6 +306,8 @@ class Session:
     def _refuse(self, sent: Sent, error: ChatflowError) -> None:
         if error.retryable:
             self._fence.refused(sent.room_id, sent.message_id, sent.arrival, fenced=type(error) is Fenced)
+            if sent.message_id is not None:
+                self._fence.sent(sent.room_id, sent.message_id)
         self._error(sent.ref, error)
 
     def _error(self, ref: object, error: ChatflowError) -> None:

@@ -1,0 +1,198 @@
+"""A gateway and a processor as simulated processes: the real services, wired as the roles wire them."""
+
+import asyncio
+from types import SimpleNamespace
+
+import attrs
+
+from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.gate import Gate
+from chatflow.adapters.websockets.server import _read
+from chatflow.adapters.websockets.session import Session
+from chatflow.domain.accepting import Acceptor
+from chatflow.domain.batching import BatchPolicy
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.buffer import WriteBehindBuffer
+from chatflow.domain.delivering import RoomHub
+from chatflow.domain.figures import GatewayFigures, ProcessorFigures
+from chatflow.domain.outbox import Ref, Sink
+from chatflow.domain.persisting import Persister
+from chatflow.domain.processing import PartitionProcessor, run_processors
+from chatflow.domain.stored_acks import StoredAcks
+from chatflow.domain.validation import Limits, Stamps
+from chatflow.entrypoints.gateway import GatewayRole
+from chatflow.ports.broker import Delivery, size_of
+from chatflow.ports.messages import Message
+from tests.simulation.broker import BrokerServer, SimulatedBroker, SimulatedLive
+from tests.simulation.faults import Dice, Scenario
+from tests.simulation.loop import Process, SimulationLoop
+from tests.simulation.store import SimulatedStore, StoreServer
+from tests.simulation.verdict import Verdict
+from tests.simulation.wire import Connection
+
+BREAKER = (4, 1.5)
+"""Failures that open a breaker, and seconds until its probe."""
+EPOCH_US = 1_780_000_000_000_000
+
+
+@attrs.define(eq=False)
+class Site:
+    """What every process of a simulation can reach."""
+
+    loop: SimulationLoop
+    scenario: Scenario
+    verdict: Verdict
+    broker: BrokerServer
+    store: StoreServer
+
+    def now_us(self) -> int:
+        return EPOCH_US + int(self.loop.time() * 1e6)
+
+
+@attrs.define(eq=False)
+class CheckedAcceptor(Acceptor):
+    """Says when more waits than may."""
+
+    verdict: Verdict = attrs.field(kw_only=True)
+
+    def offer(self, message: Message, sink: Sink, ref: Ref) -> None:
+        super().offer(message, sink, ref)
+        bound = self.limit_bytes + size_of(message)
+        self.verdict.check(self.pending_bytes < bound, f"{self.pending_bytes} bytes wait for the broker")
+
+
+@attrs.define
+class CheckedBuffer(WriteBehindBuffer):
+    """Says when it is made to take more than it may."""
+
+    verdict: Verdict = attrs.field(kw_only=True)
+
+    def add(self, delivery: Delivery) -> None:
+        self.verdict.check(not self.is_full, f"a full buffer of {len(self)} messages was given more")
+        super().add(delivery)
+
+
+@attrs.define(eq=False)
+class Gateway:
+    """One incarnation of a gateway."""
+
+    site: Site
+    process: Process
+    dice: Dice
+    connections: list[Connection] = attrs.field(factory=list)
+    broker: SimulatedBroker = attrs.field(init=False)
+    gate: Gate = attrs.field(init=False)
+    given_ids: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        site, process, dice = self.site, self.process, self.dice
+        sizes, clock = site.scenario.sizes, site.loop.time
+        figures, store = GatewayFigures(), SimulatedStore(site.store, process, dice)
+        self.broker = SimulatedBroker(site.broker, process, dice)
+        acceptor = CheckedAcceptor(
+            self.broker,
+            CircuitBreaker(clock, *BREAKER),
+            figures,
+            clock,
+            partitions=site.scenario.partitions,
+            limit_bytes=sizes.accept_bytes,
+            envelope_messages=sizes.envelope_messages,
+            verdict=site.verdict,
+        )
+        self.gate = Gate(
+            acceptor,
+            RoomHub(store, figures, replay_limit=sizes.replay, concurrent_reads=2),
+            StoredAcks(store, clock),
+            figures,
+            Limits(),
+            Stamps(process.name, site.now_us, self._new_id),
+            clock,
+            inflight_per_connection=sizes.inflight,
+            outbound_limit_bytes=sizes.outbound_bytes,
+        )
+        settings = SimpleNamespace(live_queue=sizes.live_queue, resync_s=1.0)
+        live = SimulatedLive(site.broker, process, dice)
+        role = GatewayRole(settings, None, self.gate, None, self.broker, live, None)
+        for work in (acceptor.run(), role._deliver(), role._resync()):
+            site.loop.spawn(process, work)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing was taken that is not settled."""
+        return self.gate.acceptor.pending_bytes == 0 and len(self.gate.stored_acks) == 0
+
+    def serve(self, connection: Connection, protocol: str, room: str) -> None:
+        """A client has connected."""
+        self.connections.append(connection)
+        self.site.loop.spawn(self.process, self._serve(connection, protocol, room))
+
+    async def drain(self) -> None:
+        """What `GatewayRole.drain` does."""
+        await self.gate.acceptor.drain()
+        await asyncio.sleep(0)
+        for connection in self.connections:
+            connection.close(1012, "restarting")
+        await asyncio.sleep(1.0)
+
+    async def _serve(self, connection: Connection, protocol: str, room: str) -> None:
+        call_soon = self.site.loop.call_soon
+        if protocol == "chat":
+            session = ChatSession(connection, self.gate, room, "", call_soon)
+        else:
+            session = Session(connection, self.gate, "s", "", call_soon)
+        try:
+            await _read(connection, session)
+        finally:
+            session.closed()
+            self.connections.remove(connection)
+
+    def _new_id(self) -> str:
+        self.given_ids += 1
+        return f"01980000-0000-7000-8000-{self.process.number:06x}{self.given_ids:06x}"
+
+
+@attrs.define(eq=False)
+class Processor:
+    """One incarnation of a processor, with a loop for each partition."""
+
+    site: Site
+    process: Process
+    dice: Dice
+    loops: list[PartitionProcessor] = attrs.field(init=False)
+    figures: ProcessorFigures = attrs.field(factory=ProcessorFigures)
+    running: "asyncio.Task[None]" = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        site, process, dice = self.site, self.process, self.dice
+        sizes, clock = site.scenario.sizes, site.loop.time
+        broker = SimulatedBroker(site.broker, process, dice)
+        store, live = SimulatedStore(site.store, process, dice), SimulatedLive(site.broker, process, dice)
+        persister = Persister(store, live, self.figures, clock, site.now_us)
+        breaker = CircuitBreaker(clock, *BREAKER)
+        policy = BatchPolicy(sizes.batch, sizes.batch * 2, sizes.batch * 3, 4, 8)
+        self.loops = [
+            PartitionProcessor(
+                partition,
+                broker,
+                persister,
+                breaker,
+                policy,
+                self.figures,
+                new_buffer=lambda: CheckedBuffer(sizes.buffer_messages, 4_000, verdict=site.verdict),
+                prefetch=sizes.prefetch,
+                jitter=dice.rng.random,
+            )
+            for partition in range(site.scenario.partitions)
+        ]
+        self.running = site.loop.spawn(process, run_processors(self.loops))
+
+    @property
+    def is_quiet(self) -> bool:
+        """It holds nothing."""
+        return self.figures.buffered == 0
+
+    async def drain(self) -> None:
+        """What `ProcessorRole.drain` does."""
+        for each in self.loops:
+            each.stop()
+        await asyncio.wait((self.running,))
