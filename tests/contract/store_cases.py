@@ -20,6 +20,7 @@ from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Analytics, MessageStore
+from tests.contract.store_maria import RawMaria
 
 NOW_US = 1_795_000_000_000_000
 MINUTE_US = 60_000_000
@@ -65,6 +66,15 @@ class Backend:
     open: Callable[[], AbstractAsyncContextManager[Stack]]
 
 
+@asynccontextmanager
+async def opened(url: str, raw: Callable[[str], list[Row]], *, summaries: bool) -> AsyncIterator[Stack]:
+    database = open_database(url)
+    try:
+        yield Stack(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries), summaries, raw)
+    finally:
+        await database.dispose()
+
+
 def sqlite_backend(directory: Path, *, summaries: bool) -> Backend:
     path = directory / "chatflow.db"
     url = f"sqlite+aiosqlite:///{path}"
@@ -76,21 +86,15 @@ def sqlite_backend(directory: Path, *, summaries: bool) -> Backend:
             connection.commit()
             return rows
 
-    @asynccontextmanager
-    async def opened() -> AsyncIterator[Stack]:
-        database = open_database(url)
-        try:
-            yield Stack(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries), summaries, raw)
-        finally:
-            await database.dispose()
-
-    return Backend(opened)
+    return Backend(lambda: opened(url, raw, summaries=summaries))
 
 
-BACKENDS: dict[str, Callable[[Path], Backend]] = {
-    "sqlite": lambda directory: sqlite_backend(directory, summaries=False),
-    "sqlite-summaries": lambda directory: sqlite_backend(directory, summaries=True),
-}
+def maria_backend(raw: RawMaria, *, summaries: bool) -> Backend:
+    return Backend(lambda: opened(raw.url, raw, summaries=summaries))
+
+
+SQLITE = {"sqlite": False, "sqlite-summaries": True}
+MARIADB = {"mariadb": False, "mariadb-summaries": True}
 
 _clock = itertools.count(NOW_US, 1_000)
 

@@ -24,23 +24,39 @@ from chatflow.ports.store import (
     UserRoom,
 )
 from tests.contract.store_cases import (
-    BACKENDS,
+    MARIADB,
     MINUTE_US,
     NOW_US,
+    SQLITE,
     Stack,
     by_room,
     crowd,
     history_order,
+    maria_backend,
     message,
     newest_first,
+    sqlite_backend,
 )
+from tests.contract.store_maria import maria_schemas
+
+__all__ = ["maria_schemas"]
 
 ABSENT = "00000000-0000-7000-8000-000000000000"
 
 
-@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
+def each_of(names):
+    marks = {name: pytest.mark.xdist_group("servers") for name in MARIADB}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
+
+
+@pytest.fixture(params=each_of([*SQLITE, *MARIADB]))
 def make_backend(request):
-    return request.param
+    """Makes an empty, migrated backend in a directory; on MariaDB there is one at a time."""
+    if request.param in SQLITE:
+        return lambda directory: sqlite_backend(directory, summaries=SQLITE[request.param])
+    request.getfixturevalue("maria_server").make_ready()
+    schemas = request.getfixturevalue("maria_schemas")
+    return lambda _: maria_backend(schemas.emptied(), summaries=MARIADB[request.param])
 
 
 @pytest.fixture
@@ -466,13 +482,13 @@ async def test_an_audit_names_what_was_tampered_with(stack):
     ]
 
 
-@pytest.mark.parametrize("make_backend", [BACKENDS["sqlite-summaries"]], ids=["sqlite-summaries"])
+@pytest.mark.parametrize("make_backend", each_of(["sqlite-summaries", "mariadb-summaries"]), indirect=True)
 async def test_an_audit_names_every_summary_that_is_not_a_recount(stack):
     await append(stack, message("a"), message("b"), message("a", 8))
     stack.raw("UPDATE room_message_summary SET unique_users = 1 WHERE room_id = 'a'")
     stack.raw("UPDATE user_message_summary SET username = 'nobody' WHERE user_id = 8")
     stack.raw("DELETE FROM user_room_summary WHERE user_id = 7 AND room_id = 'b'")
-    stack.raw(f"INSERT INTO user_room_summary VALUES (99, 'z', 1, {NOW_US})")
+    stack.raw("INSERT INTO user_room_summary SELECT 99, 'z', 1, last_activity FROM user_room_summary WHERE user_id = 8")
     _, findings = await stack.auditor.recount(summaries=True)
     assert [(each.check, each.subject) for each in findings] == [
         ("room_summary", "a"),

@@ -25,6 +25,7 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.packed import Query, Row
 from chatflow.adapters.sql.reader import bounds, clamped
 from chatflow.adapters.sql.schema import (
+    MAX_TIME_US,
     MAX_USER_ID,
     EpochMicros,
     messages,
@@ -60,7 +61,9 @@ class ComputedAnalytics:
     async def throughput(self, limit: int) -> list[MinuteCount]:
         if limit <= 0:
             return []
-        return [MinuteCount(*row) for row in await self._rows(minutes(self.database.dialect), limit=limit)]
+        if self.database.dialect == "mysql":
+            return await self.database.read(minutes_on_mysql, limit)
+        return [MinuteCount(*row) for row in await self._rows(MINUTES, limit=limit)]
 
     async def top_users(self, n: int) -> list[UserCount]:
         return [UserCount(*row) for row in await self._rows(TOP_USERS, limit=max(n, 0))]
@@ -174,25 +177,47 @@ TOTAL = Query(select(func.count().label("total")).select_from(messages))
 TOTAL_SUMMED = Query(select(func.coalesce(func.sum(room_message_summary.c.total_messages), 0).label("total")))
 
 
-@cache
-def minutes(dialect: str) -> Query:
+def _minutes() -> Select[Any]:
     """Walk from minute to minute that has messages, newest first: old history is never touched."""
     newest = select(func.max(_m.accepted_at)).scalar_subquery()
-    walk = select(_minute_of(dialect, newest).label("minute"), literal_column("1").label("n")).cte(
-        "walk", recursive=True
-    )
+    walk = select(_minute_of(newest).label("minute"), literal_column("1").label("n")).cte("walk", recursive=True)
     older = select(func.max(_m.accepted_at)).where(_m.accepted_at < walk.c.minute).scalar_subquery()
-    step = select(_minute_of(dialect, older), walk.c.n + literal_column("1"))
+    step = select(_minute_of(older), walk.c.n + literal_column("1"))
     walk = walk.union_all(step.where(walk.c.minute.is_not(None), walk.c.n < _limit))
-    counted = (
-        select(func.count())
-        .select_from(messages)
-        .where(_m.accepted_at >= walk.c.minute, _m.accepted_at < _next_minute(dialect, walk.c.minute))
-        .scalar_subquery()
-    )
-    start: ColumnElement[int] = _epoch_us(dialect, walk.c.minute)
-    known: Select[Any] = select(start.label("minute_us"), counted.label("total")).where(walk.c.minute.is_not(None))
-    return Query(known.order_by(walk.c.minute.desc()))
+    within = _m.accepted_at >= walk.c.minute, _m.accepted_at < walk.c.minute + literal_column(str(MINUTE_US))
+    counted = select(func.count()).select_from(messages).where(*within).scalar_subquery()
+    known = select(walk.c.minute.label("minute_us"), counted.label("total")).where(walk.c.minute.is_not(None))
+    return known.order_by(walk.c.minute.desc())
+
+
+def _minute_of(moment: Any) -> ColumnElement[Any]:
+    minute: ColumnElement[Any] = moment.op("/")(literal_column(str(MINUTE_US))).op("*")(literal_column(str(MINUTE_US)))
+    return minute
+
+
+MINUTES = Query(_minutes())
+"""For SQLite. MariaDB would read the whole index for every step."""
+
+_minute = func.timestampdiff(literal_column("MINUTE"), literal_column("'1970-01-01'"), _m.accepted_at).label("minute")
+BEFORE = select(func.max(_m.accepted_at)).where(_m.accepted_at < _end)
+PER_MINUTE = (
+    select(_minute, func.count())
+    .where(_m.accepted_at >= _start, _m.accepted_at < _end)
+    .group_by(_minute)
+    .order_by(_minute.desc())
+)
+
+
+def minutes_on_mysql(conn: Connection, limit: int) -> list[MinuteCount]:
+    """The same walk in leaps: as many minutes as are still wanted, then over the silence before them."""
+    found: list[MinuteCount] = []
+    end = MAX_TIME_US
+    while len(found) < limit and (newest := conn.execute(BEFORE, {"end": end}).scalar_one()) is not None:
+        start = (newest // MINUTE_US - (limit - len(found) - 1)) * MINUTE_US
+        window = {"start": max(start, 0), "end": newest + 1}
+        found += [MinuteCount(minute * MINUTE_US, count) for minute, count in conn.execute(PER_MINUTE, window)]
+        end = window["start"]
+    return found
 
 
 @cache
@@ -208,25 +233,6 @@ def _hour_of(dialect: str, moment: ColumnElement[int]) -> ColumnElement[int]:
     if dialect == "mysql":
         return extract("hour", moment)
     return moment.op("/")(literal_column(str(HOUR_US))).op("%")(literal_column("24"))
-
-
-def _minute_of(dialect: str, moment: Any) -> ColumnElement[Any]:
-    if dialect == "mysql":
-        return func.timestamp(func.date_format(moment, literal_column("'%Y-%m-%d %H:%i:00'")))
-    minute: ColumnElement[Any] = moment.op("/")(literal_column(str(MINUTE_US))).op("*")(literal_column(str(MINUTE_US)))
-    return minute
-
-
-def _next_minute(dialect: str, minute: ColumnElement[Any]) -> ColumnElement[Any]:
-    if dialect == "mysql":
-        return func.timestampadd(literal_column("MINUTE"), literal_column("1"), minute)
-    return minute + literal_column(str(MINUTE_US))
-
-
-def _epoch_us(dialect: str, minute: ColumnElement[Any]) -> ColumnElement[int]:
-    if dialect == "mysql":
-        return func.timestampdiff(literal_column("MICROSECOND"), literal_column("'1970-01-01'"), minute)
-    return minute
 
 
 if TYPE_CHECKING:

@@ -1,75 +1,146 @@
-"""The commit transaction's statements on MySQL 8 and MariaDB, at READ COMMITTED."""
+"""The commit transaction's statements on MySQL 8 and MariaDB, at READ COMMITTED. See docs/adr/0009.
+
+Every text is constant, so that each is compiled once per engine and prepared once per connection; what varies in length
+is a row of ``MultiRow``, a JSON parameter, or padded to a power of two.
+"""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import attrs
-from sqlalchemy import ColumnElement, Connection, Select, and_, insert, or_, select
+import msgspec
+from sqlalchemy import BigInteger, Column, Connection, Table, bindparam, func, literal_column
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql.dml import Insert
 
-from chatflow.adapters.sql.schema import messages, room_heads
-from chatflow.adapters.sql.summaries import TABLES, grouped, upsert_on_mysql
-from chatflow.ports.errors import RowRejected
+from chatflow.adapters.sql.multirow import PACKET_BYTES, PACKET_KEY, MultiRow
+from chatflow.adapters.sql.schema import (
+    EpochMicros,
+    messages,
+    room_heads,
+    room_message_summary,
+    user_message_summary,
+    user_room_summary,
+)
+from chatflow.adapters.sql.summaries import merged_on_mysql
+from chatflow.adapters.sql.tally import tally
 
-COLUMNS = tuple(column.name for column in messages.columns)
-WIDTH = len(COLUMNS)
+WIDTH = len(messages.columns)
+ROOM, USER, USERNAME, ACCEPTED = (
+    messages.columns.keys().index(name) for name in ("room_id", "user_id", "username", "accepted_at")
+)
+NEW_PAIRS = """SELECT batch.room_id, COUNT(*) FROM JSON_TABLE(%s, '$[*]' COLUMNS (
+user_id BIGINT PATH '$[0]', room_id VARCHAR(64) CHARACTER SET ascii PATH '$[1]')) AS batch
+LEFT JOIN user_room_summary AS known
+ON known.user_id = batch.user_id AND known.room_id = batch.room_id COLLATE ascii_bin
+WHERE known.user_id IS NULL GROUP BY batch.room_id"""
+PAIR_BYTES = 160
+"""At most, for one pair in that parameter."""
+
+_as_json = msgspec.json.Encoder().encode
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class MysqlAppend:
     """``AppendStatements`` with row locks on the heads, taken in room order."""
+
+    _inserted: WeakKeyDictionary[Connection, Sequence[Any]] = attrs.field(init=False, factory=WeakKeyDictionary)
+    """What each transaction has inserted, until it is counted: a connection object lives as long as its transaction."""
 
     def lock_heads(self, conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
         heads = self._locked(conn, rooms)
         missing = [room for room in rooms if room not in heads]
         if missing:
-            conn.execute(created_heads(missing))
+            creation, rows = created_heads(conn.dialect), [(room, 0) for room in missing]
+            creation.check(rows)
+            creation.run(conn, rows)
             heads |= self._locked(conn, missing)
         return heads
 
     @staticmethod
     def _locked(conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
-        return {row.room_id: row.last_seq for row in conn.execute(locked_heads(rooms))}
+        width = 1 << (len(rooms) - 1).bit_length()
+        padded = (*rooms, *[rooms[-1]] * (width - len(rooms)))
+        return {row[0]: row[1] for row in conn.exec_driver_sql(locked_heads(width), padded)}
 
     def insert(self, conn: Connection, values: Sequence[object]) -> None:
-        """Plain placeholders only, so that the driver sends one multi-row INSERT."""
-        rows = (values[start : start + WIDTH] for start in range(0, len(values), WIDTH))
-        named = [dict(zip(COLUMNS, row, strict=True)) for row in rows]
-        try:
-            conn.execute(insert(messages), named)
-        except TypeError as exc:  # the driver's, for a value that is no scalar
-            raise RowRejected(str(exc)) from exc
+        self._inserted[conn] = values
+        insertion, rows = inserted_messages(conn.dialect), list(zip(*[iter(values)] * WIDTH, strict=True))
+        insertion.check(rows)
+        insertion.run(conn, rows)
 
     def summarise(self, conn: Connection, before: Mapping[str, int], after: Mapping[str, int]) -> None:
-        above = rows_between(before, after)
-        for table in TABLES:
-            conn.execute(upsert_on_mysql(table, grouped(table, "mysql", messages, above)))
+        values = self._inserted.pop(conn)
+        columns = (values[place::WIDTH] for place in (ROOM, USER, USERNAME, ACCEPTED))
+        batch = tally(zip(*columns, strict=True))
+        fresh = new_pairs(conn, [pair[:2] for pair in batch.pairs])
+        rooms = [(room, count, fresh.get(room, 0), latest) for room, count, latest in batch.rooms]
+        for table, rows in (
+            (room_message_summary, rooms),
+            (user_room_summary, batch.pairs),
+            (user_message_summary, batch.users),
+        ):
+            merged(table, conn.dialect).run(conn, rows)
 
     def raise_heads(self, conn: Connection, heads: Mapping[str, int]) -> None:
-        conn.execute(raised_heads(heads))
+        raised_heads(conn.dialect).run(conn, sorted(heads.items()))
 
 
-def locked_heads(rooms: Sequence[str]) -> Select[tuple[str, int]]:
+def new_pairs(conn: Connection, pairs: Sequence[tuple[int, str]]) -> dict[str, int]:
+    """How many of the users of each room ``user_room_summary`` does not hold in it yet."""
+    fresh: dict[str, int] = {}
+    size = max(1, conn.info.get(PACKET_KEY, PACKET_BYTES) // PAIR_BYTES)
+    for start in range(0, len(pairs), size):
+        part = _as_json(pairs[start : start + size]).decode()
+        for room, count in conn.exec_driver_sql(NEW_PAIRS, (part,)):
+            fresh[room] = fresh.get(room, 0) + count
+    return fresh
+
+
+@lru_cache
+def locked_heads(width: int) -> str:
     """The index is forced: a scan would wait for the locks of rooms that are not asked for."""
-    statement = select(room_heads.c.room_id, room_heads.c.last_seq).where(room_heads.c.room_id.in_(rooms))
-    hinted = statement.with_hint(room_heads, "FORCE INDEX (PRIMARY)", "mysql")
-    return hinted.order_by(room_heads.c.room_id).with_for_update()
+    rooms = ", ".join(["%s"] * width)
+    return (
+        "SELECT room_id, last_seq FROM room_heads FORCE INDEX (PRIMARY) "  # noqa: S608 - placeholders only
+        f"WHERE room_id IN ({rooms}) ORDER BY room_id FOR UPDATE"
+    )
 
 
-def created_heads(rooms: Sequence[str]) -> Insert:
+@lru_cache
+def inserted_messages(dialect: Any) -> MultiRow:
+    """Plain: what does not fit, or exists, fails."""
+    return MultiRow.of(_values(messages), dialect)
+
+
+@lru_cache
+def created_heads(dialect: Any) -> MultiRow:
     """Heads at 0; one that another writer has just created stays as it is."""
-    statement = mysql.insert(room_heads).values([{"room_id": room, "last_seq": 0} for room in rooms])
-    return statement.on_duplicate_key_update(last_seq=room_heads.c.last_seq)
+    return MultiRow.of(_values(room_heads).on_duplicate_key_update(last_seq=room_heads.c.last_seq), dialect)
 
 
-def raised_heads(heads: Mapping[str, int]) -> Insert:
+@lru_cache
+def raised_heads(dialect: Any) -> MultiRow:
     """Every head at its new place."""
-    rows = [{"room_id": room, "last_seq": heads[room]} for room in sorted(heads)]
-    statement = mysql.insert(room_heads).values(rows)
-    return statement.on_duplicate_key_update(last_seq=statement.inserted.last_seq)
+    statement = _values(room_heads)
+    return MultiRow.of(statement.on_duplicate_key_update(last_seq=statement.inserted.last_seq), dialect)
 
 
-def rows_between(before: Mapping[str, int], after: Mapping[str, int]) -> ColumnElement[bool]:
-    """The rows that this transaction inserted, as ranges of the clustered key."""
-    room_id, seq = messages.c.room_id, messages.c.seq
-    return or_(*(and_(room_id == room, seq > before[room], seq <= after[room]) for room in sorted(before)))
+@lru_cache
+def merged(table: Table, dialect: Any) -> MultiRow:
+    """Rows of a summary table, added to those that exist."""
+    return MultiRow.of(merged_on_mysql(_values(table), table), dialect)
+
+
+def _values(table: Table) -> Insert:
+    return mysql.insert(table).values({column.name: _bound(column) for column in table.columns})
+
+
+def _bound(column: Column[Any]) -> Any:
+    """A moment travels as microseconds: an integer is cheaper than a date on the way and in Python."""
+    if isinstance(column.type, EpochMicros):
+        microseconds = bindparam(column.name, type_=BigInteger)
+        return func.timestampadd(literal_column("MICROSECOND"), microseconds, literal_column("'1970-01-01'"))
+    return bindparam(column.name)

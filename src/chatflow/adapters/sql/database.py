@@ -51,6 +51,22 @@ class Database(Protocol):
         """Finish what runs, close every connection, stop every thread; idempotent."""
 
 
+def evict(database: Database) -> None:
+    """Trust no connection to a server that is open now; call it when the breaker trips.
+
+    SQLite has no server, and its writer opens a fresh connection after every failure anyway.
+    """
+    if isinstance(database, MysqlDatabase):
+        database.evict()
+
+
+async def write_at_leisure(database: Database, fn: Callable[..., R], *args: object) -> R:
+    """``database.write`` without a deadline, for work on whole tables."""
+    if isinstance(database, MysqlDatabase):
+        return await database.write_at_leisure(fn, *args)
+    return await database.write(fn, *args)
+
+
 def open_database(
     url: str,
     *,
@@ -58,11 +74,12 @@ def open_database(
     reader_pool: int = 20,
     read_queue_limit: int = 200,
     read_deadline_s: float = 5.0,
+    write_deadline_s: float = 10.0,
 ) -> Database:
     """A database for this URL; nothing is connected yet.
 
     SQLite has one writer whatever ``writer_pool`` says, and at most four reader threads: more would only fight
-    over the interpreter.
+    over the interpreter. ``write_deadline_s`` is for servers: a local file answers.
 
     Raises:
         ValueError: the URL is malformed, in memory, or of an unknown kind.
@@ -87,6 +104,7 @@ def open_database(
         reader_pool=reader_pool,
         read_queue_limit=read_queue_limit,
         read_deadline_s=read_deadline_s,
+        write_deadline_s=write_deadline_s,
     )
 
 

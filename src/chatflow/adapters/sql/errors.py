@@ -17,8 +17,8 @@ from sqlalchemy import exc
 from chatflow.ports.errors import QueryTimeout, RowRejected, SequenceCollision, StoreError, StoreUnavailable
 
 MYSQL_DUPLICATE = 1062
-MYSQL_BAD_DATA = frozenset({1048, 1264, 1265, 1292, 1366, 1367, 1406, 1690, 3819, 3854, 4025})
-"""NULL, out of range, truncated, wrong date, wrong string, overlong, CHECK violated."""
+MYSQL_BAD_DATA = frozenset({1048, 1264, 1265, 1292, 1366, 1367, 1406, 1441, 1690, 3819, 3854, 4025})
+"""NULL, out of range, truncated, wrong date, wrong string, overlong, date overflow, CHECK violated."""
 MYSQL_TIMED_OUT = frozenset({1317, 1969, 3024})
 MYSQL_TRY_AGAIN = frozenset({1205, 1213})
 """Lock wait timeout and deadlock: the server rolled back, the same transaction may succeed."""
@@ -41,7 +41,10 @@ def translated() -> Iterator[None]:
     try:
         yield
     except exc.SQLAlchemyError as error:
-        raise _meaning(error) from error
+        meaning = _meaning(error)
+        if isinstance(error, exc.StatementError):
+            error.statement = None  # may hold what somebody wrote, and errors are logged
+        raise meaning from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise RowRejected(str(error)) from error
     except OSError as error:

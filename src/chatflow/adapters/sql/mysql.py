@@ -1,14 +1,23 @@
-"""MySQL 8 and MariaDB through asyncmy: a pool that writes and a pool that only reads, kept apart."""
+"""MySQL 8 and MariaDB through asyncmy: a pool that writes and a pool that only reads, kept apart.
+
+What can go wrong with a write, and what follows:
+
+* deadlock or lock wait timeout: the whole transaction runs again after a random pause, within the same deadline;
+* connection lost, server read-only or shutting down: ``StoreUnavailable``, and every connection is replaced;
+* no answer within the deadline, or the caller is cancelled: the outcome is unknown, so the connection is discarded and
+  never used again; only a new transaction may follow. The server ends what was left open by itself.
+"""
 
 import asyncio
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatflow.adapters.sql.errors import TryAgain, translated
+from chatflow.adapters.sql.mysql_url import driver_arguments
+from chatflow.adapters.sql.pools import Pool
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -16,9 +25,9 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
-DEADLOCK_ATTEMPTS = 8
-DEADLOCK_PAUSE_S = 0.01
-"""Longest first pause before a deadlocked transaction runs again; it doubles with each attempt."""
+FIRST_PAUSE_S = 0.005
+"""Longest pause before a deadlocked transaction runs again; it doubles with each attempt."""
+LONGEST_PAUSE_S = 0.5
 STRICT = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
 
@@ -27,11 +36,12 @@ class MysqlDatabase:
     """Writers at READ COMMITTED, readers read-only in autocommit.
 
     Args:
-        url: ``mysql+asyncmy://...``.
+        url: ``mysql+asyncmy://...``; ``driver_arguments`` says what it may ask for.
         writer_pool: connections for write transactions.
         reader_pool: connections for reads.
         read_queue_limit: reads that may wait for a connection.
         read_deadline_s: from the call to the answer; the server stops the statement itself.
+        write_deadline_s: from the call to the commit, waiting and repeating included.
     """
 
     url: str
@@ -39,15 +49,18 @@ class MysqlDatabase:
     reader_pool: int = attrs.field(default=20, kw_only=True)
     read_queue_limit: int = attrs.field(default=200, kw_only=True)
     read_deadline_s: float = attrs.field(default=5.0, kw_only=True)
+    write_deadline_s: float = attrs.field(default=10.0, kw_only=True)
     _reading: int = attrs.field(init=False, default=0)
-    _writers: AsyncEngine = attrs.field(init=False)
-    _readers: AsyncEngine = attrs.field(init=False)
-    _snapshots: AsyncEngine = attrs.field(init=False)
+    _writers: Pool = attrs.field(init=False)
+    _readers: Pool = attrs.field(init=False)
+    _snapshots: Pool = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._writers = _engine(self.url, self.writer_pool, "READ COMMITTED", session_of(None))
-        self._readers = _engine(self.url, self.reader_pool, "AUTOCOMMIT", session_of(self.read_deadline_s))
-        self._snapshots = _engine(self.url, 1, "REPEATABLE READ", session_of(None))
+        url, arguments = driver_arguments(self.url)
+        writing, reading = writer_session(self.write_deadline_s), reader_session(self.read_deadline_s)
+        self._writers = Pool(url, self.writer_pool, "READ COMMITTED", arguments, writing, resets=False)
+        self._readers = Pool(url, self.reader_pool, "AUTOCOMMIT", arguments, reading, resets=False)
+        self._snapshots = Pool(url, 1, "REPEATABLE READ", arguments, reader_session(None), resets=True)
 
     @property
     def dialect(self) -> str:
@@ -55,12 +68,16 @@ class MysqlDatabase:
 
     async def write(self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None) -> R:
         """Alone: here writers do not wait for each other."""
-        for attempt in range(DEADLOCK_ATTEMPTS):
-            try:
-                return await self._transaction(fn, args)
-            except TryAgain:
-                await asyncio.sleep(random.uniform(0, DEADLOCK_PAUSE_S * 2**attempt))
-        raise StoreUnavailable(f"deadlocked {DEADLOCK_ATTEMPTS} times in a row")
+        try:
+            async with asyncio.timeout(self.write_deadline_s):
+                return await self._until_not_deadlocked(fn, args)
+        except TimeoutError as exc:
+            self._writers.evict()
+            raise StoreUnavailable(f"no commit within {self.write_deadline_s} s") from exc
+
+    async def write_at_leisure(self, fn: Callable[..., R], *args: object) -> R:
+        """``write`` without a deadline, for work on whole tables."""
+        return await self._until_not_deadlocked(fn, args)
 
     async def read(self, fn: Callable[..., R], *args: object) -> R:
         if self._reading >= self.reader_pool + self.read_queue_limit:
@@ -69,7 +86,7 @@ class MysqlDatabase:
         try:
             async with asyncio.timeout(self.read_deadline_s):
                 with translated():
-                    async with self._readers.connect() as conn:
+                    async with self._readers.engine.connect() as conn:
                         return await conn.run_sync(fn, *args)
         except TimeoutError as exc:
             raise QueryTimeout(f"no answer within {self.read_deadline_s} s") from exc
@@ -78,16 +95,30 @@ class MysqlDatabase:
 
     async def snapshot(self, fn: Callable[..., R], *args: object) -> R:
         with translated():
-            async with self._snapshots.connect() as conn:
+            async with self._snapshots.engine.connect() as conn:
                 return await conn.run_sync(fn, *args)
 
+    def evict(self) -> None:
+        """Trust no connection that is open now: idle ones are closed, those in use when they come back."""
+        for pool in (self._writers, self._readers, self._snapshots):
+            pool.evict()
+
     async def dispose(self) -> None:
-        for engine in (self._readers, self._snapshots, self._writers):
-            await engine.dispose()
+        for pool in (self._readers, self._snapshots, self._writers):
+            await pool.dispose()
+
+    async def _until_not_deadlocked(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
+        pause_s = FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._transaction(fn, args)
+            except TryAgain:
+                await asyncio.sleep(random.uniform(0, pause_s))
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _transaction(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         with translated():
-            async with self._writers.begin() as conn:
+            async with self._writers.engine.begin() as conn:
                 return await conn.run_sync(fn, *args)
 
 
@@ -96,19 +127,25 @@ def session_of(deadline_s: float | None) -> str:
     session = f"SET SESSION time_zone = '+00:00', sql_mode = '{STRICT}'"
     if deadline_s is None:
         return session
-    limits = f" /*!80000 , max_execution_time = {int(deadline_s * 1000)} */ /*M! , max_statement_time = {deadline_s} */"
-    return session + limits
+    milliseconds = max(1, int(deadline_s * 1000))
+    return f"{session} /*!80000 , max_execution_time = {milliseconds} */ /*M! , max_statement_time = {deadline_s} */"
 
 
-def _engine(url: str, size: int, isolation: Any, session: str) -> AsyncEngine:
-    return create_async_engine(
-        url,
-        isolation_level=isolation,
-        pool_size=size,
-        max_overflow=0,
-        pool_recycle=3600,
-        connect_args={"init_command": session, "connect_timeout": 5},
-    )
+def reader_session(deadline_s: float | None) -> str:
+    """A session that cannot write."""
+    return f"{session_of(deadline_s)} /*!80000 , transaction_read_only = 1 */ /*M! , tx_read_only = 1 */"
+
+
+def writer_session(deadline_s: float) -> str:
+    """A session whose locks do not outlive a client that has vanished without a word.
+
+    MariaDB ends a transaction that has been idle for the deadline; MySQL has no such setting, so there the whole
+    connection ends when it has been idle for twice as long. A lock is waited for only as long as leaves time to try
+    again.
+    """
+    wait_s, idle_s = max(1, int(deadline_s / 3)), max(1, int(deadline_s))
+    limits = f"/*!80000 , wait_timeout = {2 * idle_s} */ /*M! , idle_transaction_timeout = {idle_s} */"
+    return f"{session_of(None)}, innodb_lock_wait_timeout = {wait_s} {limits}"
 
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""How rows become summaries: grouped by the database itself, merged into what is there.
+"""How rows become summaries: grouped by key, merged into what is there.
 
 Merging is commutative, so the tables equal a recount in whatever order partitions commit: counts add up, times take the
 later one, and a user's name is the one with the greatest ``(accepted_at, username)``. Tables come in one fixed order
@@ -25,7 +25,7 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.dialects import mysql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.mysql.dml import Insert as MysqlInsert
 from sqlalchemy.dialects.sqlite.dml import Insert as SqliteInsert
 
@@ -78,17 +78,12 @@ def upsert_on_sqlite(table: Table, rows: Select[Any]) -> SqliteInsert:
     return statement.on_conflict_do_update(index_elements=list(table.primary_key), set_=dict(merged))
 
 
-def upsert_on_mysql(table: Table, rows: Select[Any]) -> MysqlInsert:
-    """The same for MySQL, which assigns from left to right: the name is settled before ``last_seen`` moves.
+def merged_on_mysql(statement: MysqlInsert, table: Table) -> MysqlInsert:
+    """Add a statement's rows to those that exist.
 
-    A derived table is what both MySQL 8 and MariaDB let the assignments refer to.
+    MySQL assigns from left to right: the name is settled before the ``last_seen`` that decides on it moves.
     """
-    columns = [column.name for column in table.columns]
-    labelled = zip(columns, rows.selected_columns, strict=True)
-    new = rows.with_only_columns(*(value.label(name) for name, value in labelled)).subquery("new")
-    ordered = select(new).order_by(*(new.c[column.name] for column in table.primary_key))
-    statement = mysql.insert(table).from_select(columns, ordered)
-    return statement.on_duplicate_key_update(_merged(table, new.c, func.greatest))
+    return statement.on_duplicate_key_update(_merged(table, statement.inserted, func.greatest))
 
 
 def _merged(table: Table, new: Any, later: Any) -> list[tuple[str, ColumnElement[Any]]]:

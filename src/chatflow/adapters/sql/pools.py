@@ -1,0 +1,119 @@
+"""Connections to MySQL and MariaDB: opened within a deadline, checked for free, evicted at once when told to.
+
+A connection whose server has hung up is found out when it is taken from the pool, by looking at its transport: no
+round trip is paid for it. One that is silent (a stopped server, a half-open link) looks like any other; whoever waits
+on it has a deadline, and evicts its neighbours, which are most likely no better.
+"""
+
+import asyncio
+import time
+from typing import Any
+
+import asyncmy
+import attrs
+from sqlalchemy import event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from chatflow.adapters.sql.multirow import PACKET_KEY
+
+CONNECT_DEADLINE_S = 5.0
+"""For all of it: TCP, greeting, TLS, authentication, the session's settings."""
+RECYCLE_S = 3600
+STATEMENTS = 64
+"""Prepared statements that a connection keeps."""
+MOVED_ON = frozenset({1053, 1290, 1792, 1836, 3032})
+"""Shutting down, or read-only: a new connection may reach the server that has taken over."""
+OPENED_KEY = "opened_at"
+
+
+@attrs.define(eq=False)
+class Pool:
+    """An engine over a fixed number of connections, which can be told that they are not to be trusted.
+
+    Args:
+        connect_args: of the driver.
+        session: what each connection says first.
+        resets: roll back when a connection comes back; needless where every user ends its transaction.
+    """
+
+    url: Any
+    size: int
+    isolation: Any
+    connect_args: dict[str, Any]
+    session: str
+    resets: bool = attrs.field(kw_only=True)
+    engine: AsyncEngine = attrs.field(init=False)
+    _idle: set[ConnectionPoolEntry] = attrs.field(init=False, factory=set)
+    _evicted_at: float = attrs.field(init=False, default=0.0)
+
+    def __attrs_post_init__(self) -> None:
+        self.engine = create_async_engine(
+            self.url,
+            isolation_level=self.isolation,
+            pool_size=self.size,
+            max_overflow=0,
+            pool_recycle=RECYCLE_S,
+            pool_reset_on_return="rollback" if self.resets else None,
+            hide_parameters=True,
+            connect_args={
+                **self.connect_args,
+                "init_command": self.session,
+                "stmt_cache_size": STATEMENTS,
+                "async_creator_fn": open_connection,
+            },
+        )
+        pool, engine = self.engine.sync_engine.pool, self.engine.sync_engine
+        event.listen(pool, "connect", self._opened)
+        event.listen(pool, "checkout", self._taken)
+        event.listen(pool, "checkin", self._returned)
+        event.listen(engine, "handle_error", _failed)
+
+    def evict(self) -> None:
+        """Close what is idle now, and the rest when it comes back; whoever comes next gets a new connection."""
+        self._evicted_at = time.monotonic()
+        while self._idle:
+            self._idle.pop().invalidate()
+
+    async def dispose(self) -> None:
+        """Close what is idle; nothing may be in use."""
+        self._idle.clear()
+        await self.engine.dispose()
+
+    def _opened(self, driver: Any, entry: ConnectionPoolEntry) -> None:
+        entry.info[OPENED_KEY] = time.monotonic()
+        cursor = driver.cursor()
+        cursor.execute("SELECT @@max_allowed_packet")
+        entry.info[PACKET_KEY] = int(cursor.fetchone()[0])
+        cursor.close()
+
+    def _taken(self, driver: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
+        self._idle.discard(entry)
+        if driver.driver_connection._stream_broken:  # noqa: SLF001 - what its own pool asks before reuse
+            raise DisconnectionError("the server has hung up")
+
+    def _returned(self, driver: Any, entry: ConnectionPoolEntry) -> None:
+        if driver is None:
+            return
+        if entry.info[OPENED_KEY] <= self._evicted_at:
+            entry.invalidate()
+        else:
+            self._idle.add(entry)
+
+
+async def open_connection(**arguments: Any) -> Any:
+    """The driver's own limit ends with the TCP handshake; a stopped server still accepts.
+
+    Raises:
+        TimeoutError: no usable connection within ``CONNECT_DEADLINE_S``.
+    """
+    async with asyncio.timeout(CONNECT_DEADLINE_S):
+        return await asyncmy.connect(**arguments)
+
+
+def _failed(context: Any) -> None:
+    """Do not go on with a server that has stopped taking writes: all connections to it are replaced."""
+    arguments = getattr(context.original_exception, "args", ())
+    if arguments and arguments[0] in MOVED_ON:
+        context.is_disconnect = True

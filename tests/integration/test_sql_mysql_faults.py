@@ -1,0 +1,302 @@
+"""MariaDB is killed, stopped, cut off, made read-only: no row is lost, doubled or out of place, and nothing hangs."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import pytest
+
+from chatflow.adapters.sql import pools
+from chatflow.adapters.sql.reader import SqlMessageReader
+from chatflow.ports.errors import QueryTimeout, StoreUnavailable
+from tests.contract.store_cases import message
+from tests.contract.store_maria import fresh_url, maria_schemas, raw_maria
+from tests.integration.mysql_cases import (
+    SLACK_S,
+    assert_sound,
+    batches,
+    connection_id,
+    eventually,
+    process,
+)
+
+__all__ = ["fresh_url", "maria_schemas", "raw_maria"]
+pytestmark = pytest.mark.xdist_group("servers")
+
+
+def row_ids(conn):
+    return conn.exec_driver_sql("SELECT last_seq FROM room_heads WHERE room_id = 'a'").all()
+
+
+# --- the server goes away and comes back
+
+
+async def test_batches_delivered_to_two_processors_while_the_server_is_killed_are_stored_once(maria_server, fresh_url):
+    todo = batches(60, 50)
+
+    async def kill_twice(progress):
+        for part in (10, 30):
+            await eventually(lambda part=part: progress["done"] >= part, "no progress")
+            maria_server.kill()
+            await asyncio.to_thread(maria_server.restart)
+
+    progress = {"done": 0}
+    async with process(fresh_url) as one, process(fresh_url) as two:
+
+        async def work(mine, own):
+            answers = []
+            for batch in own:
+                answers.append(await mine.until_stored(batch))
+                progress["done"] += 1
+            return answers
+
+        backwards = todo[::-1]
+        first, second, _ = await asyncio.gather(work(one, todo), work(two, backwards), kill_twice(progress))
+    seqs = {each.message.message_id: each.seq for answer in first for each in answer.stored}
+    assert {each.message.message_id: each.seq for answer in second for each in answer.stored} == seqs
+    assert len(seqs) == 3000
+    await assert_sound(fresh_url, 3000)
+
+
+async def test_a_server_that_is_down_is_unavailable_at_once_and_used_again_when_it_is_back(maria_server, fresh_url):
+    async with process(fresh_url) as mine:
+        await mine.store.append_batch([message("a")])
+        maria_server.kill()
+        begin = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(StoreUnavailable):
+                await mine.store.append_batch([message("a")])
+            with pytest.raises(StoreUnavailable):
+                await SqlMessageReader(mine.database).heads(["a"])
+        assert time.monotonic() - begin < SLACK_S
+        await asyncio.to_thread(maria_server.restart)
+        await mine.store.append_batch([message("a")])
+        assert await SqlMessageReader(mine.database).heads(["a"]) == {"a": 2}
+    await assert_sound(fresh_url, 2)
+
+
+async def test_connections_that_the_server_closed_while_they_were_idle_cost_no_failure(maria_server, fresh_url):
+    async with process(fresh_url) as mine:
+        await asyncio.gather(*(mine.store.append_batch([message(f"r{number}")]) for number in range(8)))
+        ids = maria_server.execute(
+            f"SELECT id FROM information_schema.processlist WHERE db = '{fresh_url.split('/')[-1]}'"
+        )
+        assert len(ids) >= 2
+        for (number,) in ids:
+            maria_server.execute(f"KILL {number}")
+        await asyncio.gather(*(mine.store.append_batch([message(f"r{number}")]) for number in range(8)))
+    await assert_sound(fresh_url, 16)
+
+
+# --- the server or the link says nothing
+
+
+async def test_a_stopped_server_ends_a_write_at_its_deadline_and_is_used_again_when_it_goes_on(maria_server, fresh_url):
+    async with process(fresh_url, write_deadline_s=1.0, read_deadline_s=1.0) as mine:
+        await mine.store.append_batch([message("a")])
+        lost = message("a")
+        maria_server.pause()
+        begin = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await mine.store.append_batch([lost])
+        with pytest.raises((QueryTimeout, StoreUnavailable)):
+            await SqlMessageReader(mine.database).heads(["a"])
+        assert time.monotonic() - begin < 2.0 + SLACK_S
+        maria_server.resume()
+        appended = await mine.until_stored([lost, message("a")])
+        assert [each.seq for each in appended.stored] == [2, 3]
+    await assert_sound(fresh_url, 3)
+
+
+@pytest.mark.parametrize("direction", ["up", "down", "both"])
+async def test_a_half_open_link_ends_a_write_at_its_deadline(fresh_url, fault_proxy, direction):
+    proxy = fault_proxy(fresh_url)
+    async with process(proxy.url(fresh_url), write_deadline_s=1.0) as mine:
+        await mine.store.append_batch([message("a")])
+        lost = message("a")
+        proxy.half_open(direction)
+        begin = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await mine.store.append_batch([lost])
+        assert time.monotonic() - begin < 1.0 + SLACK_S
+        proxy.heal()
+        assert (await mine.until_stored([lost])).stored[0].seq == 2
+    await assert_sound(fresh_url, 2)
+
+
+async def test_one_dead_link_does_not_cost_every_connection_a_deadline(fresh_url, fault_proxy):
+    proxy = fault_proxy(fresh_url)
+    async with process(proxy.url(fresh_url), write_deadline_s=1.0) as mine:
+        await asyncio.gather(*(mine.store.append_batch([message(f"r{number}")]) for number in range(8)))
+        proxy.stall()
+        with pytest.raises(StoreUnavailable):
+            await mine.store.append_batch([message("a")])
+        proxy.heal()
+        begin = time.monotonic()
+        for _ in range(8):
+            await mine.store.append_batch([message("b")])
+        assert time.monotonic() - begin < SLACK_S
+    await assert_sound(fresh_url, 16)
+
+
+async def test_locks_of_a_client_that_vanished_in_its_transaction_are_freed(fresh_url, fault_proxy):
+    proxy = fault_proxy(fresh_url)
+    async with process(proxy.url(fresh_url), write_deadline_s=1.0) as gone, process(fresh_url) as other:
+        await gone.store.append_batch([message("a")])
+
+        def lock_and_fall_silent(conn):
+            conn.exec_driver_sql("SELECT * FROM room_heads WHERE room_id = 'a' FOR UPDATE").all()
+            proxy.half_open()
+            conn.exec_driver_sql("SELECT 1")
+
+        with pytest.raises(StoreUnavailable):
+            await gone.database.write(lock_and_fall_silent)
+        assert (await other.until_stored([message("a")])).stored[0].seq == 2
+    await assert_sound(fresh_url, 2)
+
+
+async def test_a_server_that_accepts_and_says_nothing_is_given_up(fresh_url, fault_proxy, monkeypatch):
+    monkeypatch.setattr(pools, "CONNECT_DEADLINE_S", 0.3)
+    proxy = fault_proxy(fresh_url)
+    proxy.half_open()
+    async with process(proxy.url(fresh_url)) as mine:
+        begin = time.monotonic()
+        with pytest.raises(StoreUnavailable):
+            await mine.store.ping()
+        with pytest.raises(StoreUnavailable):
+            await SqlMessageReader(mine.database).heads(["a"])
+        assert time.monotonic() - begin < 0.6 + SLACK_S
+        proxy.heal()
+        await mine.store.ping()
+
+
+async def test_links_cut_again_and_again_lose_and_double_nothing(fresh_url, fault_proxy):
+    proxy = fault_proxy(fresh_url)
+    todo = batches(48, 30)
+    async with process(proxy.url(fresh_url)) as mine:
+        answers = []
+        for start in range(0, 48, 4):
+            under_way = [asyncio.create_task(mine.until_stored(batch)) for batch in todo[start : start + 4]]
+            sent = proxy.bytes_up
+            await eventually(lambda sent=sent, start=start: proxy.bytes_up > sent + 500 * start, "nothing is sent")
+            await asyncio.to_thread(proxy.cut)
+            answers += await asyncio.gather(*under_way)
+    assert [[each.message for each in answer.stored] for answer in answers] == todo
+    await assert_sound(fresh_url, 1440)
+
+
+# --- the server refuses
+
+
+async def test_a_read_only_server_is_unavailable_for_writes_and_left_for_a_new_connection(maria_server, fresh_url):
+    async with process(fresh_url) as mine:
+        await mine.store.append_batch([message("a")])
+        before = await mine.database.write(connection_id)
+        maria_server.read_only(on=True)
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await mine.store.append_batch([message("a")])
+        assert await SqlMessageReader(mine.database).heads(["a"]) == {"a": 1}
+        maria_server.read_only(on=False)
+        assert await mine.database.write(connection_id) != before
+        await mine.store.append_batch([message("a")])
+    await assert_sound(fresh_url, 2)
+
+
+async def test_a_reader_cannot_write(fresh_url):
+    def write(conn):
+        conn.exec_driver_sql("INSERT INTO room_heads VALUES ('a', 1)")
+
+    async with process(fresh_url) as mine:
+        for run in (mine.database.read, mine.database.snapshot):
+            with pytest.raises(StoreUnavailable, match="READ ONLY"):
+                await run(write)
+        assert await mine.database.read(row_ids) == []
+
+
+# --- locks
+
+
+async def test_a_deadlocked_transaction_runs_again_from_its_start(fresh_url):
+    runs = []
+
+    def lock(conn, first, second):
+        runs.append(first)
+        for room in (first, second):
+            conn.exec_driver_sql("UPDATE room_heads SET last_seq = last_seq + 1 WHERE room_id = %s", (room,))
+            if room == first and len(runs) <= 2:
+                conn.exec_driver_sql("SELECT SLEEP(0.3)")
+        return first
+
+    async with process(fresh_url) as mine:
+        await mine.store.append_batch([message("a"), message("b")])
+        answers = await asyncio.gather(mine.database.write(lock, "a", "b"), mine.database.write(lock, "b", "a"))
+        heads = await SqlMessageReader(mine.database).heads(["a", "b"])
+    assert answers == ["a", "b"]
+    assert len(runs) == 3
+    assert heads == {"a": 3, "b": 3}
+
+
+async def test_a_lock_is_waited_for_until_the_deadline_and_no_longer(fresh_url):
+    async with process(fresh_url) as holder, process(fresh_url, write_deadline_s=3.0) as mine:
+        await mine.store.append_batch([message("a")])
+        async with holder.database._writers.engine.begin() as conn:
+            await conn.exec_driver_sql("SELECT * FROM room_heads FOR UPDATE")
+            begin = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await mine.store.append_batch([message("a")])
+            assert 2.5 < time.monotonic() - begin < 3.0 + SLACK_S
+            waiting = asyncio.create_task(mine.store.append_batch([message("a")]))
+            await asyncio.sleep(1.2)  # longer than a lock is waited for: the transaction has begun again
+            assert not waiting.done()
+        assert (await waiting).stored[0].seq == 2
+    await assert_sound(fresh_url, 2)
+
+
+# --- the caller gives up
+
+
+async def test_an_append_cancelled_anywhere_is_whole_or_nothing(fresh_url):
+    todo = batches(60, 5)
+    async with process(fresh_url, writer_pool=2) as mine:
+        for steps, batch in enumerate(todo):
+            task = asyncio.create_task(mine.store.append_batch(batch))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        answers = [await mine.until_stored(batch) for batch in todo]
+    assert all(answer.duplicates in {0, 5} for answer in answers)
+    await assert_sound(fresh_url, 300)
+
+
+async def test_a_cancelled_statement_takes_its_connection_with_it(fresh_url):
+    def sleep(conn):
+        conn.exec_driver_sql("SELECT SLEEP(30)")
+
+    async with process(fresh_url, writer_pool=1, reader_pool=1) as mine:
+        before = await mine.database.write(connection_id)
+        task = asyncio.create_task(mine.database.write(sleep))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await mine.database.write(connection_id) != before
+
+
+async def test_evicting_closes_what_is_idle_and_discards_what_is_in_use_on_return(fresh_url, raw_maria):
+    query = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+
+    def slow(conn):
+        conn.exec_driver_sql("SELECT SLEEP(0.3)")
+        return connection_id(conn)
+
+    async with process(fresh_url) as mine:
+        await asyncio.gather(*(mine.store.append_batch([message(f"r{number}")]) for number in range(6)))
+        busy = asyncio.create_task(mine.database.write(slow))
+        await asyncio.sleep(0.1)
+        mine.database.evict()
+        await eventually(lambda: raw_maria(query) == [(1,)], "idle connections stay open")
+        used = await busy
+        await eventually(lambda: raw_maria(query) == [(0,)], "a connection in use survived its return")
+        assert await mine.database.write(connection_id) != used
