@@ -12,8 +12,9 @@ from chatflow.domain.answers import Source
 from chatflow.entrypoints.clocks import new_id
 from chatflow.entrypoints.containers import Container, build_container
 from chatflow.entrypoints.maintenance import catch_up_summaries, run_audit
+from chatflow.entrypoints.process import Lifetime
+from chatflow.entrypoints.serving import opened
 from chatflow.entrypoints.settings import Profile, UpSettings, load_settings
-from chatflow.entrypoints.up import opened
 from chatflow.ports.messages import Message
 
 
@@ -30,7 +31,7 @@ def message(room: str, user: int, at_us: int) -> Message:
 async def built(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[tuple[Profile, Container]]:
     settings = settings_of(request.param, tmp_path)
     migrate.upgrade(settings.common.database_url)
-    async with opened(build_container(settings)) as container:
+    async with opened(build_container(settings), Lifetime()) as container:
         yield request.param, container
 
 
@@ -64,7 +65,7 @@ async def test_each_profile_counts_the_same_and_caches_only_where_it_says_so(bui
 async def test_a_commit_invalidates_what_the_read_side_has_cached(tmp_path: Path) -> None:
     settings = settings_of(Profile.O12, tmp_path)
     migrate.upgrade(settings.common.database_url)
-    async with opened(build_container(settings)) as container:
+    async with opened(build_container(settings), Lifetime()) as container:
         processor, queries = await container.processor.async_(), await container.queries.async_()
         persister = processor.processors[0].persister
         await persister.persist(0, [message("a", 1, 1)])
@@ -81,7 +82,7 @@ async def test_summaries_that_a_profile_left_behind_are_recounted(tmp_path: Path
     without, with_them = settings_of(Profile.O1, tmp_path), settings_of(Profile.O2, tmp_path)
     migrate.upgrade(without.common.database_url)
     for settings, rebuilt in ((with_them, []), (without, None), (with_them, ["a recount of the summary tables"])):
-        async with opened(build_container(settings)) as container:
+        async with opened(build_container(settings), Lifetime()) as container:
             tables = await container.summary_tables.async_()
             if rebuilt is not None:
                 assert await catch_up_summaries(tables) == rebuilt

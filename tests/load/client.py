@@ -9,6 +9,7 @@ import base64
 import os
 import re
 import struct
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -116,7 +117,6 @@ class WindowedSender:
         if acked and not self.stopping:
             self._send(acked)
 
-
     def _count(self, marker: bytes, data: bytes) -> int:
         """Occurrences that end in ``data``; one may begin in the read before."""
         return (self._tail[-(len(marker) - 1) :] + data).count(marker)
@@ -142,7 +142,7 @@ class PacedSender:
         self.connection.send(self.payload(ref))
 
     def _on_data(self, data: bytes) -> None:
-        now = asyncio.get_running_loop().time()
+        now = time.perf_counter()
         data = self._tail + data
         end = 0
         for match in _REFS.finditer(data):

@@ -65,10 +65,14 @@ class ApiRole:
             allow_origin=settings.cors_origin,
         )
 
-    async def close(self) -> None:
-        """Answer what was asked, then stop."""
+    async def drain(self) -> None:
+        """Answer what was asked, and take no more questions."""
         if self._server is not None:
             await self._server.close()
+
+    async def close(self) -> None:
+        """Stop listening, and the refreshes under way."""
+        await self.drain()
         await self.queries.close()
 
     async def health(self) -> HealthReport:

@@ -15,9 +15,8 @@ from chatflow import __version__
 from chatflow.domain.times import format_timestamp
 from chatflow.entrypoints.environment import SettingsError
 from chatflow.entrypoints.logs import LogFormat, configure_logs
-from chatflow.entrypoints.process import StartError, refuse, run_process
-from chatflow.entrypoints.settings import Common, UpSettings, describe, load_settings
-from chatflow.entrypoints.support import check_supported
+from chatflow.entrypoints.process import refuse, run_process
+from chatflow.entrypoints.settings import Common, Role, UpSettings, describe, load_process_settings
 
 WIDE = 160
 """Columns of a table that no terminal shows."""
@@ -180,9 +179,9 @@ def main() -> None:
     app()
 
 
-def _settings() -> UpSettings:
+def _settings(role: Role = "up") -> UpSettings:
     try:
-        settings = load_settings("up")
+        settings = load_process_settings(role)
     except SettingsError as exc:
         refuse(str(exc))
     configure_logs(level=settings.common.log_level, fmt=cast("LogFormat", settings.common.log_format))
@@ -194,12 +193,10 @@ def _common() -> Common:
 
 
 def _role(role: Literal["gateway", "processor", "api"]) -> None:
-    """The roles that need servers refuse without them, and name the variable."""
-    try:
-        check_supported(load_settings(role).common)
-    except (SettingsError, StartError) as exc:
-        refuse(str(exc))
-    refuse(f"{role} cannot run in a process of its own in this version: use chatflow up")
+    settings = _settings(role)
+    from chatflow.entrypoints.serving import serve_roles
+
+    run_process(serve_roles(settings, (role,)))
 
 
 def _print(table: Table) -> None:

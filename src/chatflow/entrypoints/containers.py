@@ -14,6 +14,9 @@ from chatflow.adapters.aiohttp.encoding import encode_answer
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
+from chatflow.adapters.rabbitmq import broker as rabbitmq
+from chatflow.adapters.rabbitmq.broker import RabbitBroker
+from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.database import Database, open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
@@ -39,6 +42,8 @@ from chatflow.entrypoints.gateway import GatewayRole
 from chatflow.entrypoints.processor import RATES, ProcessorRole
 from chatflow.entrypoints.reporting import Identity, Rates
 from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, UpSettings
+from chatflow.entrypoints.waiting import until_there
+from chatflow.ports.broker import Broker
 
 
 async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database]:
@@ -54,18 +59,30 @@ async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database
     await database.dispose()
 
 
-async def open_broker(common: Common, confirm_timeout_s: float) -> AsyncIterator[MemoryBroker]:
-    """The broker that the URL names, closed with the container."""
-    broker = MemoryBroker(
-        partitions=common.partitions, limit_bytes=common.broker_limit_bytes, confirm_timeout_s=confirm_timeout_s
-    )
+async def open_broker(common: Common, confirm_timeout_s: float) -> AsyncIterator[MemoryBroker | RabbitBroker]:
+    """The broker that the URL names, waited for if need be, and closed with the container."""
+    broker: MemoryBroker | RabbitBroker
+    if common.broker_url.startswith("memory:"):
+        broker = MemoryBroker(
+            partitions=common.partitions, limit_bytes=common.broker_limit_bytes, confirm_timeout_s=confirm_timeout_s
+        )
+    else:
+        broker = rabbitmq.open_broker(
+            common.broker_urls,
+            partitions=common.partitions,
+            queue_limit_bytes=common.broker_limit_bytes,
+            confirm_timeout_s=confirm_timeout_s,
+        )
+        await until_there("broker", broker.start)
     yield broker
     await broker.close()
 
 
-async def open_live_channel() -> AsyncIterator[MemoryLiveChannel]:
+async def open_live_channel(
+    broker: MemoryBroker | RabbitBroker,
+) -> AsyncIterator[MemoryLiveChannel | RabbitLiveChannel]:
     """The live channel that belongs to the broker."""
-    yield MemoryLiveChannel()
+    yield MemoryLiveChannel() if isinstance(broker, MemoryBroker) else broker.live
 
 
 async def open_cache(entries: int, limit_bytes: int) -> AsyncIterator[MemoryCache]:
@@ -113,7 +130,7 @@ def policy_of(processor: ProcessorSettings) -> BatchPolicy:
 
 def processors_of(
     settings: ProcessorSettings,
-    broker: MemoryBroker,
+    broker: Broker,
     persister: Persister,
     breaker: CircuitBreaker,
     figures: ProcessorFigures,
@@ -150,7 +167,7 @@ class Container(containers.DeclarativeContainer):
 
     database = providers.Resource(open_store, common, processor_settings.writer_pool)
     broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s)
-    live_channel = providers.Resource(open_live_channel)
+    live_channel = providers.Resource(open_live_channel, broker)
     shared_cache = providers.Resource(open_cache, api_settings.cache_entries, api_settings.cache_bytes)
     fleet = providers.Resource(open_fleet)
 
@@ -270,9 +287,14 @@ PROFILES: dict[Profile, tuple[Callable[[Container], None], ...]] = {
 }
 
 
-def build_container(settings: UpSettings) -> Container:
-    """The graph for these settings; nothing is opened yet."""
+def build_container(settings: UpSettings, *, is_alone: bool = True) -> Container:
+    """The graph for these settings; nothing is opened yet.
+
+    Unless this process ``is_alone`` there is no in-process cache: it would not hear of the commits of others.
+    """
     container = Container(settings=settings)
     for override in PROFILES[settings.common.profile]:
         override(container)
+    if not is_alone:
+        without_cache(container)
     return container

@@ -113,6 +113,11 @@ class Common:
     sources: Mapping[str, Source] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property
+    def is_embedded(self) -> bool:
+        """Nobody else can be writing: the broker lives in this process."""
+        return self.broker_url.startswith("memory:")
+
+    @property
     def broker_urls(self) -> tuple[str, ...]:
         """The nodes of the broker's cluster."""
         return split_urls(self.broker_url)
@@ -231,6 +236,25 @@ def load_settings(role: Role, environ: Mapping[str, str] = os.environ, dotenv: P
         SettingsError: an unknown variable, an invalid value, values that contradict each other, or a broker, cache
             or database that this role could not share with its peers.
     """
+    up = load_process_settings(role, environ, dotenv)
+    by_role: dict[Role, Settings] = {
+        "up": up,
+        "gateway": up.gateway,
+        "processor": up.processor,
+        "api": up.api,
+        "tool": up.common,
+    }
+    return by_role[role]
+
+
+def load_process_settings(
+    role: Role, environ: Mapping[str, str] = os.environ, dotenv: Path | None = Path(".env")
+) -> UpSettings:
+    """Like ``load_settings``, with the settings of the roles that do not run here beside those that do.
+
+    Raises:
+        SettingsError: as ``load_settings``.
+    """
     given = given_by(environ, dotenv, [name for name, _, _ in all_variables()])
     common = read_group(Common, given, sources=given.sources)
     limits = read_group(Limits, given)
@@ -243,14 +267,7 @@ def load_settings(role: Role, environ: Mapping[str, str] = os.environ, dotenv: P
     _check_order(limits, up.processor)
     _check_ports(role, up)
     _check_shared(role, common)
-    by_role: dict[Role, Settings] = {
-        "up": up,
-        "gateway": up.gateway,
-        "processor": up.processor,
-        "api": up.api,
-        "tool": common,
-    }
-    return by_role[role]
+    return up
 
 
 def _check_order(limits: Limits, processor: ProcessorSettings) -> None:
@@ -285,15 +302,14 @@ def _check_ports(role: Role, up: UpSettings) -> None:
 
 _APART: Mapping[Role, tuple[str, ...]] = {
     "gateway": ("broker_url", "database_url"),
-    "processor": ("broker_url", "database_url", "cache_url"),
-    "api": ("database_url", "cache_url"),
+    "processor": ("broker_url", "database_url"),
+    "api": ("database_url",),
 }
 """What a role that runs in a process of its own must find outside of it."""
 
 _WHY: Mapping[str, str] = {
     "broker_url": "must name a broker, such as amqp://user:password@host/vhost: an in-process broker cannot be shared",
     "database_url": "must name the database: the role shares it with others and starts none of its own",
-    "cache_url": "must name a cache, such as redis://host: commits could not invalidate an in-process one",
 }
 
 
@@ -301,7 +317,6 @@ def _check_shared(role: Role, common: Common) -> None:
     private = {
         "broker_url": common.broker_url.startswith("memory:"),
         "database_url": "CHATFLOW_DATABASE_URL" not in common.sources,
-        "cache_url": common.profile.caches and common.cache_url.startswith("memory:"),
     }
     for name in _APART.get(role, ()):
         if private[name]:

@@ -1,0 +1,110 @@
+"""Roles in processes of their own: they wait for their servers, work together, and drain."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import connect
+
+from chatflow.entrypoints.clocks import new_id
+from tests.harness.proxy import FaultProxy
+from tests.load.fleet import Fleet, RoleProcess
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+
+@pytest.fixture
+def fleet(tmp_path: Path, vhost_url: str, maria_url: str) -> Iterator[Fleet]:
+    fleet = Fleet(tmp_path, vhost_url, maria_url, gateways=2, processors=1, apis=1)
+    yield fleet
+    fleet.kill()
+
+
+async def logged(role: RoleProcess, event: str, *words: str) -> None:
+    """Wait for an event in a role's log."""
+    async with asyncio.timeout(30):
+        while not any(event in line and all(word in line for word in words) for line in role.log_text.splitlines()):
+            assert role.is_running, role.log_text
+            await asyncio.sleep(0.05)
+
+
+async def ask(port: int, *frames: dict[str, object]) -> list[dict[str, object]]:
+    """Say hello and these frames over ``/ws``; the answers, one for each frame."""
+    async with connect(f"ws://127.0.0.1:{port}/ws") as ws:
+        await ws.send(json.dumps([{"op": "hello", "userId": 7, "username": "ada"}, *frames]))
+        answers: list[dict[str, object]] = []
+        async with asyncio.timeout(15):
+            while len(answers) <= len(frames):
+                value = json.loads(await ws.recv())
+                answers += value if isinstance(value, list) else [value]
+    return answers[1:]
+
+
+async def test_roles_started_before_the_schema_wait_for_it_and_then_work_together(fleet: Fleet) -> None:
+    for role in fleet.roles.values():
+        role.start()
+    for role in fleet.roles.values():
+        await logged(role, "process.waiting", "database", "chatflow migrate")
+    migrated = await asyncio.to_thread(fleet.run, "migrate")
+    assert migrated.returncode == 0, migrated.stderr
+    for role in fleet.roles.values():
+        await role.ready()
+    one, other = fleet.of("gateway")
+    message_id = new_id()
+    send = {"op": "send", "ref": 1, "room": "lobby", "text": "hi", "id": message_id, "ack": "stored"}
+    (ack,) = await ask(one.port, send)
+    assert (ack["op"], ack["seq"], ack["id"]) == ("ack", 1, message_id)
+    joined, message = await ask(other.port, {"op": "join", "ref": 2, "room": "lobby", "since": 0}, {"op": "nonsense"})
+    assert (joined["op"], message["op"]) in {("joined", "error"), ("error", "joined")}
+    codes = await fleet.stop()
+    assert set(codes.values()) == {0}
+    audited = fleet.run("audit")
+    assert audited.stdout.startswith("audited 1 messages"), audited.stderr
+
+
+async def test_a_message_reaches_members_on_every_gateway(fleet: Fleet) -> None:
+    await fleet.start()
+    one, other = fleet.of("gateway")
+    async with connect(f"ws://127.0.0.1:{other.port}/ws") as listener, asyncio.timeout(20):
+        await listener.send(
+            json.dumps([{"op": "hello", "userId": 8, "username": "bob"}, {"op": "join", "room": "lobby"}])
+        )
+        heard = ""
+        while '"joined"' not in heard:
+            heard += str(await listener.recv())
+        await ask(one.port, {"op": "send", "ref": 1, "room": "lobby", "text": "over there"})
+        while '"over there"' not in heard:
+            heard += str(await listener.recv())
+    assert '"seq":1' in heard
+
+
+async def test_a_role_waits_for_a_broker_that_is_not_there_yet_and_stops_when_asked(
+    fleet: Fleet, fault_proxy: type[FaultProxy], vhost_url: str
+) -> None:
+    await asyncio.to_thread(fleet.run, "migrate")
+    proxy = fault_proxy(vhost_url)
+    proxy.refuse()
+    waiting, stopped = fleet.of("gateway")
+    for role in (waiting, stopped):
+        role.settings = role.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
+        role.start()
+        await logged(role, "process.waiting", "broker")
+    assert stopped.stop() == 0
+    proxy.heal()
+    await waiting.ready()
+
+
+async def test_another_number_of_partitions_is_refused_in_one_line(fleet: Fleet) -> None:
+    await fleet.start()
+    other = RoleProcess("gateway", fleet.directory, fleet.common | {"CHATFLOW_PARTITIONS": "16"}, "other")
+    other.start()
+    try:
+        assert other.process is not None
+        assert await asyncio.to_thread(other.process.wait, 30) == 2
+    finally:
+        other.kill()
+    (line,) = [line for line in other.log_text.splitlines() if not line.startswith("{")]
+    assert "8" in line
+    assert "16" in line

@@ -1,0 +1,83 @@
+"""The bench of the roles in processes of their own, over a private RabbitMQ and MariaDB."""
+
+import tempfile
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from tests.harness.maria import MariaServer
+from tests.harness.rabbit import RabbitServer
+from tests.harness.server import Guard
+from tests.load.fleet import Fleet
+from tests.load.measure import FullSpeed, full_speed, milliseconds, paced, process_seconds
+
+PACED_RATE = 1_000
+BUFFER_POOL_BYTES = 2**30
+
+
+async def bench_separate(console: Console, profiles: list[str], seconds: float) -> int:
+    """Print the figures of each profile; the exit code is the worst of the audits and drains."""
+    runs: dict[str, FullSpeed] = {}
+    worst = 0
+    with Guard() as guard:
+        rabbit, maria = RabbitServer(guard), MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES)
+        for server in (rabbit, maria):
+            server.start()
+        for server in (rabbit, maria):
+            server.ready()
+        for profile in profiles:
+            with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+                bench = _Bench(Path(directory), rabbit, maria, profile)
+                runs[profile] = await bench.run(seconds)
+                worst = max(worst, bench.code)
+                console.print(f"{profile}: {bench.said}")
+    console.print("\n[bold]gateway, processor, RabbitMQ, MariaDB[/] in processes of their own")
+    console.print(_table(runs))
+    return worst
+
+
+class _Bench:
+    """One profile on a fresh virtual host and a fresh database."""
+
+    def __init__(self, directory: Path, rabbit: RabbitServer, maria: MariaServer, profile: str) -> None:
+        self.rabbit, self.maria = rabbit, maria
+        self.database = maria.database()
+        urls = rabbit.url(rabbit.vhost()), maria.url(self.database)
+        self.fleet = Fleet(directory, *urls, gateways=1, processors=1, settings={"CHATFLOW_PROFILE": profile})
+        self.said = ""
+        self.code = 0
+
+    async def run(self, seconds: float) -> FullSpeed:
+        await self.fleet.start()
+        try:
+            port = self.fleet.of("gateway")[0].port
+            latency = await paced(port, PACED_RATE, seconds)
+            full = await full_speed(port, "/ws", seconds, stored=self.stored, cpu=self.cpu)
+            audit = self.fleet.run("audit")
+            self.said = f"ack at {PACED_RATE} msg/s: {milliseconds(latency)}; {audit.stdout.strip() or audit.stderr}"
+            self.code = max(audit.returncode, *(await self.fleet.stop()).values())
+        finally:
+            self.fleet.kill()
+        self.maria.drop(self.database)
+        return full
+
+    def stored(self) -> int:
+        rows = self.maria.execute("SELECT COALESCE(SUM(last_seq), 0) FROM room_heads", self.database)
+        return int(str(rows[0][0]))
+
+    def cpu(self) -> dict[str, float]:
+        pids = {"RabbitMQ": self.rabbit.pid, "MariaDB": self.maria.pid}
+        pids |= {role.role: role.pid for role in self.fleet.roles.values()}
+        return {name: process_seconds(pid) for name, pid in pids.items()}
+
+
+def _table(runs: dict[str, FullSpeed]) -> Table:
+    parts = list(next(iter(runs.values())).cpu_us)
+    table = Table("profile", title="CPU us per stored message, by process", title_justify="left")
+    for column in ("stored msg/s", "acked msg/s", "errors", *parts):
+        table.add_column(column, justify="right")
+    for profile, run in runs.items():
+        shown = (f"{run.cpu_us[part]:.1f}" for part in parts)
+        table.add_row(profile, f"{run.stored_per_s:,.0f}", f"{run.acked_per_s:,.0f}", str(run.errors), *shown)
+    return table
