@@ -9,6 +9,7 @@ from typing import Any, Self
 import asyncmy
 import attrs
 import pytest
+from asyncmy.errors import OperationalError
 from sqlalchemy import make_url
 
 from chatflow.adapters.sql import migrate
@@ -17,6 +18,9 @@ from tests.harness import MariaServer
 
 TABLES = [table.name for table in metadata.sorted_tables]
 Row = tuple[Any, ...]
+
+# Each module that imports the fixture has schemas of its own, on the same server.
+_numbers = itertools.count(1)
 
 
 @attrs.define(eq=False)
@@ -50,6 +54,7 @@ class RawMaria:
                 database=address.database,
                 autocommit=True,
             )
+        await self._connection.ping()  # connects again when an earlier test has killed the server
         async with self._connection.cursor() as cursor:
             await cursor.execute(sql)
             return list(await cursor.fetchall()) if cursor.description else []
@@ -67,11 +72,10 @@ class MariaSchemas:
     server: MariaServer
     template: str
     _reused: RawMaria | None = attrs.field(default=None, init=False)
-    _names: "itertools.count[int]" = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     def fresh(self) -> str:
         """Url of a new database; the name matches what the server lets clients own."""
-        name = f"test_copy_{next(self._names)}"
+        name = f"test_copy_{next(_numbers)}"
         copies = [f"CREATE TABLE {name}.{table} LIKE {self.template}.{table}" for table in (*TABLES, "alembic_version")]
         version = f"INSERT INTO {name}.alembic_version SELECT * FROM {self.template}.alembic_version"
         self.server.execute("; ".join([f"CREATE DATABASE {name}", *copies, version]))
@@ -81,9 +85,18 @@ class MariaSchemas:
         """A database that the worker's tests use one after the other, without rows."""
         if self._reused is None:
             self._reused = RawMaria(self.fresh())
-        for table in TABLES:
-            self._reused(f"DELETE FROM {table}")
+        try:
+            self._empty(self._reused)
+        except OperationalError:  # another test has killed the server since
+            lost, self._reused = self._reused, RawMaria(self._reused.url)
+            lost.__exit__()
+            self._empty(self._reused)
         return self._reused
+
+    @staticmethod
+    def _empty(raw: RawMaria) -> None:
+        for table in TABLES:
+            raw(f"DELETE FROM {table}")
 
     def close(self) -> None:
         if self._reused is not None:

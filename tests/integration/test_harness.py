@@ -169,6 +169,7 @@ async def test_a_paused_rabbit_confirms_after_resume(rabbit_server: RabbitServer
         channel = await connection.channel(publisher_confirms=True)
         await channel.declare_queue("q")
         rabbit_server.pause()
+        await asyncio.sleep(0.2)  # the signal has reached the process, but not yet each of its threads
         try:
             published = asyncio.create_task(channel.default_exchange.publish(aio_pika.Message(b"late"), "q"))
             done, _ = await asyncio.wait([published], timeout=0.3)

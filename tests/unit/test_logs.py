@@ -19,7 +19,13 @@ class Terminal(io.BytesIO):
 def _logging_as_before() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
+    drivers = [logging.getLogger(name) for name in ("aiormq", "aio_pika")]
+    quiet = [driver.level for driver in drivers]
+    for driver in drivers:
+        driver.setLevel(logging.NOTSET)  # a broker that was opened before has silenced them
     yield
+    for driver, before in zip(drivers, quiet, strict=True):
+        driver.setLevel(before)
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)

@@ -18,7 +18,7 @@ from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
-from chatflow.adapters.sql.database import Database, open_database
+from chatflow.adapters.sql.database import Database, evict, open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -134,10 +134,14 @@ def processors_of(
     persister: Persister,
     breaker: CircuitBreaker,
     figures: ProcessorFigures,
+    database: Database,
 ) -> list[PartitionProcessor]:
     """One loop for each partition; together they hold no more than the buffer's limits."""
     partitions = settings.common.partitions
     messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
+
+    def on_trip() -> None:
+        evict(database)
 
     return [
         PartitionProcessor(
@@ -149,6 +153,7 @@ def processors_of(
             figures,
             new_buffer=lambda: WriteBehindBuffer(max(1, messages), max(1, size_bytes)),
             prefetch=settings.prefetch,
+            on_trip=on_trip,
         )
         for partition in range(partitions)
     ]
@@ -237,7 +242,9 @@ class Container(containers.DeclarativeContainer):
         ProcessorRole,
         processor_settings,
         providers.Factory(identity_of, "processor"),
-        providers.Singleton(processors_of, processor_settings, broker, persister, store_breaker, processor_figures),
+        providers.Singleton(
+            processors_of, processor_settings, broker, persister, store_breaker, processor_figures, database
+        ),
         store_breaker,
         processor_figures,
         broker,

@@ -1,7 +1,7 @@
 """What a batch adds to the summary tables, counted in one pass over its rows.
 
-Counting here and not in the database halves what a commit costs MariaDB: it would read the rows back, sort and group
-them once per table. See docs/adr/0009.
+Counting here spares the database from reading the rows back, sorting and grouping them once per table, which is what
+small batches suffer from most. See docs/adr/0009.
 """
 
 from collections.abc import Iterable
