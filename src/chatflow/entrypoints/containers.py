@@ -134,6 +134,7 @@ def processors_of(
     persister: Persister,
     breaker: CircuitBreaker,
     figures: ProcessorFigures,
+    *,
     database: Database,
 ) -> list[PartitionProcessor]:
     """One loop for each partition; together they hold no more than the buffer's limits."""
@@ -243,7 +244,7 @@ class Container(containers.DeclarativeContainer):
         processor_settings,
         providers.Factory(identity_of, "processor"),
         providers.Singleton(
-            processors_of, processor_settings, broker, persister, store_breaker, processor_figures, database
+            processors_of, processor_settings, broker, persister, store_breaker, processor_figures, database=database
         ),
         store_breaker,
         processor_figures,
