@@ -2,12 +2,8 @@
 
 import asyncio
 import contextlib
-import os
 import shutil
-import socket
-import sys
 import tempfile
-import time
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,21 +14,14 @@ import attrs
 import orjson
 from websockets.asyncio.client import ClientConnection, connect
 
-START_PATIENCE_S = 45.0
-STOP_PATIENCE_S = 30.0
-PORTS = (
-    "CHATFLOW_GATEWAY_PORT",
-    "CHATFLOW_GATEWAY_HEALTH_PORT",
-    "CHATFLOW_API_PORT",
-    "CHATFLOW_PROCESSOR_HEALTH_PORT",
-)
+from tests.harness.process import UpProcess
 
 
 @contextlib.asynccontextmanager
 async def running_server() -> AsyncIterator["UpServer"]:
     """A started server on free ports with a directory of its own, both gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="chatflow-pages-"))
-    server = UpServer(folder / "data", dict(zip(PORTS, _free_ports(len(PORTS)), strict=True)))
+    server = UpServer(UpProcess(folder))
     try:
         await server.start()
         yield server
@@ -41,61 +30,32 @@ async def running_server() -> AsyncIterator["UpServer"]:
         shutil.rmtree(folder)
 
 
-def _free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on; fixed, since the server must come back on the same ones."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
 @attrs.define
 class UpServer:
     """One deployment on fixed ports; it can be killed and started again and remembers its rooms."""
 
-    data_dir: Path
-    ports: dict[str, int]
-    _process: asyncio.subprocess.Process | None = None
+    process: UpProcess
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.ports['CHATFLOW_API_PORT']}"
+        return f"http://127.0.0.1:{self.process.api_port}"
 
     @property
     def gateway_url(self) -> str:
-        return f"ws://127.0.0.1:{self.ports['CHATFLOW_GATEWAY_PORT']}/ws"
+        return f"ws://127.0.0.1:{self.process.gateway_port}/ws"
 
     async def start(self) -> None:
         """Start, and wait until the gateway and the pages answer."""
-        env = {name: value for name, value in os.environ.items() if not name.startswith("CHATFLOW_")}
-        env |= {"CHATFLOW_DATA_DIR": str(self.data_dir)} | {name: str(port) for name, port in self.ports.items()}
-        code = "from chatflow.entrypoints.cli import main; main()"
-        with (self.data_dir.parent / "up.log").open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-c", code, "up", env=env, stdout=log, stderr=log, cwd=self.data_dir.parent
-            )
-        deadline = time.monotonic() + START_PATIENCE_S
-        while not await self._is_healthy():
-            assert self._process.returncode is None, (self.data_dir.parent / "up.log").read_text()
-            assert time.monotonic() < deadline, "chatflow up did not become healthy"
-            await asyncio.sleep(0.05)
+        self.process.start()
+        await self.process.ready()
 
     async def kill(self) -> None:
         """SIGKILL: nothing gets to clean up."""
-        assert self._process is not None
-        self._process.kill()
-        await self._process.wait()
+        await asyncio.to_thread(self.process.kill)
 
     async def stop(self) -> None:
-        """SIGTERM, and wait for the drain; does nothing when it has gone."""
-        if self._process is None or self._process.returncode is not None:
-            return
-        self._process.terminate()
-        try:
-            await asyncio.wait_for(self._process.wait(), STOP_PATIENCE_S)
-        except TimeoutError:
-            await self.kill()
+        """SIGTERM, and wait for the drain."""
+        await asyncio.to_thread(self.process.stop)
 
     async def say(self, room: str, texts: list[str], *, user_id: int = 77, username: str = "seeder") -> None:
         """Send as another client and return once all is stored."""
@@ -119,18 +79,6 @@ class UpServer:
                 if "nextCursor" not in page:
                     return rows[::-1]
                 params["cursor"] = page["nextCursor"]
-
-    async def _is_healthy(self) -> bool:
-        health = f"http://127.0.0.1:{self.ports['CHATFLOW_GATEWAY_HEALTH_PORT']}/health"
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session,
-                session.get(health) as gateway,
-                session.get(f"{self.url}/config.json") as pages,
-            ):
-                return gateway.status == 200 and pages.status == 200
-        except (aiohttp.ClientError, TimeoutError):
-            return False
 
 
 def _send(room: str, text: str) -> dict[str, str]:

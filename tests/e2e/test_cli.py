@@ -6,7 +6,6 @@ import shutil
 import socket
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,7 +17,8 @@ from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.ports.messages import Message
-from tests.load.server import UpProcess, free_ports
+from tests.harness.ports import free_port
+from tests.harness.process import UpProcess, run_command
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -26,12 +26,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def chatflow(tmp_path: Path) -> Run:
     def run(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-        environ = {name: value for name, value in os.environ.items() if not name.startswith("CHATFLOW_")}
-        environ |= {"CHATFLOW_DATA_DIR": str(tmp_path / "data")} | settings
-        command = [sys.executable, "-m", "chatflow.entrypoints.cli", *arguments]
-        return subprocess.run(
-            command, env=environ, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
-        )
+        return run_command(tmp_path, {"CHATFLOW_DATA_DIR": str(tmp_path / "data")} | settings, *arguments)
 
     return run
 
@@ -93,7 +88,7 @@ def test_config_shows_values_and_sources_with_passwords_masked(chatflow: Run) ->
 
 
 def test_a_port_in_use_is_one_line_with_the_port(chatflow: Run) -> None:
-    ports = free_ports(4)
+    ports = [free_port() for _ in range(4)]
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", ports[0]))
         taken.listen()

@@ -12,7 +12,7 @@ import pytest
 from chatflow.entrypoints.maintenance import run_audit
 from chatflow.entrypoints.settings import load_settings
 from tests.fault.clients import LedgerSender, Listener
-from tests.load.server import UpProcess
+from tests.harness.process import UpProcess
 
 ROOMS = [f"fault-{number}" for number in range(6)]
 CLEAN = re.compile(
