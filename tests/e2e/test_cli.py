@@ -197,6 +197,9 @@ def test_dlq_mistakes_are_one_line(chatflow: Run) -> None:
     refused(chatflow("dlq", "show", "99"), "99")
     refused(chatflow("dlq", "replay", "99"), "99")
     refused(chatflow("dlq", "replay"), "--all")
+    for asked in ("show", "replay"):
+        refused(chatflow("dlq", asked, "b-0123456789ab"), "b-0123456789ab", "CHATFLOW_BROKER_URL")
+    assert json.loads(chatflow("dlq", "list", "--json").stdout) == []
 
 
 async def test_up_prints_where_to_open_the_page_and_stops_cleanly_on_sigterm(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ from structlog.testing import capture_logs
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER
-from chatflow.adapters.rabbitmq.dead import DeadEnvelope
 from chatflow.adapters.rabbitmq.topology import DEAD, INGEST, ingest_queue
+from chatflow.domain.republishing import oldest
+from chatflow.ports.broker import DeadEnvelope, DeadEnvelopes
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
 from tests.integration.rabbitmq_cases import (
@@ -35,11 +36,18 @@ GARBAGE: list[tuple[bytes, dict[str, int]]] = [
 ]
 
 
+async def peek(dead: DeadEnvelopes, *, limit: int = 100) -> list[DeadEnvelope]:
+    """The oldest ones; all stay where they are."""
+    try:
+        return [letter async for letter in oldest(dead, limit=limit)]
+    finally:
+        await dead.close()
+
+
 async def dead_of(broker: RabbitBroker, count: int) -> list[DeadEnvelope]:
     """Wait until so many are dead."""
-    letters = broker.dead()
     async with asyncio.timeout(WAIT_S):
-        while len(found := await letters.peek(limit=100)) < count:
+        while len(found := await peek(broker.dead())) < count:
             await asyncio.sleep(0.05)
     return found
 
@@ -61,8 +69,10 @@ async def test_garbage_goes_to_the_dead_and_the_stream_goes_on(vhost_url: str) -
         found = await dead_of(broker, len(GARBAGE))
         assert sorted(letter.body for letter in found) == sorted(body for body, _ in GARBAGE)
         assert {letter.reason for letter in found} == {"rejected"}
-        assert {letter.partition for letter in found} == {0}
-        assert all(letter.messages == () for letter in found)
+        assert {letter.queue for letter in found} == {ingest_queue(0)}
+        assert {letter.count for letter in found} == {1}
+        assert all(letter.messages == () and letter.unreadable for letter in found)
+        assert len({letter.id for letter in found}) == len(GARBAGE)
 
 
 async def test_a_rejection_that_is_cancelled_happens_once(vhost_url: str) -> None:
@@ -100,7 +110,7 @@ async def test_an_envelope_that_was_given_out_too_often_goes_to_the_dead(vhost_u
         assert numbers(await receive(consumer, 1)) == [4]
         (letter,) = await dead_of(broker, 1)
         assert letter.reason == "delivery_limit"
-        assert letter.messages == envelope(1, 3).messages
+        assert (letter.messages, letter.unreadable) == (envelope(1, 3).messages, "")
         assert letter.died_at_s is not None
 
 
@@ -111,19 +121,20 @@ async def test_the_dead_are_taken_one_by_one_and_kept_until_settled(vhost_url: s
             for n in range(3):
                 await exchange.publish(aio_pika.Message(str(n).encode()), f"{n}")
         letters = broker.dead()
-        assert [letter.body for letter in await letters.peek(limit=2)] == [b"0", b"1"]
+        assert [letter.body for letter in await peek(letters, limit=2)] == [b"0", b"1"]
+        assert await letters.waiting() == 3
         first, second = await letters.take(), await letters.take()
         assert first is not None
         assert second is not None
-        assert (first.body, first.partition, second.body) == (b"0", 0, b"1")
+        assert (first.body, second.body, await letters.waiting()) == (b"0", b"1", 1)
         await letters.settle(first)
         await letters.close()
-        assert [letter.body for letter in await letters.peek(limit=10)] == [b"1", b"2"]
+        assert [letter.body for letter in await peek(letters)] == [b"1", b"2"]
         while (letter := await letters.take()) is not None:
             await letters.settle(letter)
         await letters.close()
         await letters.close()
-        assert await letters.peek(limit=10) == []
+        assert await peek(letters) == []
 
 
 async def test_a_letter_of_a_lost_connection_is_not_settled_on_the_next(vhost_url: str, fault_proxy) -> None:
@@ -151,7 +162,7 @@ async def test_looking_at_the_dead_many_times_loses_none(vhost_url: str) -> None
             exchange = await channel.get_exchange(DEAD)
             await exchange.publish(aio_pika.Message(b"body"), "0")
         for _ in range(30):
-            assert len(await broker.dead().peek(limit=10)) == 1
+            assert len(await peek(broker.dead())) == 1
 
 
 async def test_a_deleted_queue_ends_the_consumer_and_the_next_one_brings_it_back(vhost_url: str) -> None:

@@ -279,3 +279,27 @@ async def test_a_broker_that_is_closed_while_it_reconnects_leaves_nothing_behind
     await broker.close()
     assert broker.open_channels == 0
     await refused(broker, envelope(1, 1))
+
+
+async def test_it_is_told_when_a_lost_connection_is_back(vhost_url: str, rabbit_server: RabbitServer) -> None:
+    told: list[float] = []
+    async with running(vhost_url, on_up=lambda: told.append(time.monotonic())) as broker:
+        assert not told
+        rabbit_server.kill()
+        await refused(broker, envelope(1, 1))
+        await asyncio.to_thread(rabbit_server.restart)
+        await eventually(lambda: told)
+        await broker.publish(envelope(1, 1))
+
+
+async def test_it_is_told_when_a_silent_server_speaks_again(vhost_url: str, fault_proxy) -> None:
+    proxy, told = fault_proxy(vhost_url), []
+    async with running(proxy.url(vhost_url), heartbeat_s=4, on_up=lambda: told.append(True)) as broker:
+        connection = broker.publishing.connection()
+        proxy.stall("down")
+        await eventually(lambda: not broker.is_available())
+        assert not told
+        proxy.heal()
+        await eventually(lambda: told)
+        await broker.publish(envelope(1, 1))
+        assert broker.publishing.connection() is connection

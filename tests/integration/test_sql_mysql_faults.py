@@ -4,6 +4,7 @@ import asyncio
 import time
 from contextlib import suppress
 
+import attrs
 import pytest
 
 from chatflow.adapters.sql import pools
@@ -77,7 +78,7 @@ async def test_a_server_that_is_down_is_unavailable_at_once_and_used_again_when_
 
 async def test_connections_that_the_server_closed_while_they_were_idle_cost_no_failure(maria_server, fresh_url):
     async with process(fresh_url) as mine:
-        await asyncio.gather(*(mine.store.append_batch([message(f"r{number}")]) for number in range(8)))
+        await asyncio.gather(*(mine.store.append_batch([message(f"r{number}")] * 64) for number in range(8)))
         ids = maria_server.execute(
             f"SELECT id FROM information_schema.processlist WHERE db = '{fresh_url.split('/')[-1]}'"
         )
@@ -200,6 +201,54 @@ async def test_a_read_only_server_is_unavailable_for_writes_and_left_for_a_new_c
         assert await mine.database.write(connection_id) != before
         await mine.store.append_batch([message("a")])
     await assert_sound(fresh_url, 2)
+
+
+async def test_a_ping_fails_on_a_read_only_server_for_all_but_those_who_may_write_all_the_same(maria_server, fresh_url):
+    maria_server.execute("CREATE OR REPLACE USER admin@'127.0.0.1' IDENTIFIED BY 'admin'")
+    maria_server.execute(
+        "GRANT ALL ON `test\\_%`.* TO admin@'127.0.0.1'; GRANT READ_ONLY ADMIN ON *.* TO admin@'127.0.0.1'"
+    )
+    as_admin = fresh_url.replace("chatflow:chatflow@", "admin:admin@")
+    async with process(fresh_url) as mine, process(as_admin) as admin:
+        await mine.store.ping()
+        maria_server.read_only(on=True)
+        with pytest.raises(StoreUnavailable, match="read-only"):
+            await mine.store.ping()
+        await admin.store.ping()
+        maria_server.read_only(on=False)
+        await mine.store.ping()
+    await assert_sound(fresh_url, 0)
+
+
+async def test_a_ping_waits_for_no_lock_and_writes_nothing(maria_server, fresh_url):
+    async with process(fresh_url) as holder, process(fresh_url) as mine:
+        await mine.store.append_batch([message("a"), message("b")])
+        async with holder.database._writers.engine.begin() as conn:
+            await conn.exec_driver_sql("SELECT * FROM room_heads FOR UPDATE")
+            before = maria_server.execute("SHOW GLOBAL STATUS LIKE 'Innodb_rows_updated'")
+            async with asyncio.timeout(SLACK_S):
+                await mine.store.ping()
+            assert maria_server.execute("SHOW GLOBAL STATUS LIKE 'Innodb_rows_updated'") == before
+
+
+async def test_the_pools_say_what_is_in_use_and_who_waits(fresh_url):
+    def slow(conn):
+        conn.exec_driver_sql("SELECT SLEEP(0.5)")
+
+    def figures(pool):
+        return attrs.astuple(mine.database.pools()[pool])
+
+    async with process(fresh_url, writer_pool=2, reader_pool=3) as mine:
+        assert figures("writer") == (2, 0, 0, 0, 0)
+        tasks = [asyncio.create_task(mine.database.write(slow)) for _ in range(5)]
+        tasks += [asyncio.create_task(mine.database.read(slow)) for _ in range(2)]
+        await eventually(lambda: figures("writer") == (2, 2, 0, 2, 3), "writers")
+        await eventually(lambda: figures("reader") == (3, 2, 0, 2, 0), "readers")
+        await asyncio.gather(*tasks)
+        assert figures("writer") == (2, 0, 2, 2, 0)
+        assert figures("reader") == (3, 0, 2, 2, 0)
+        mine.database.evict()
+        assert figures("writer") == (2, 0, 0, 0, 0)
 
 
 async def test_a_reader_cannot_write(fresh_url):

@@ -1,5 +1,6 @@
 """Rows on MariaDB: what they may hold, how many fit a statement, what is rejected, and what nobody gets to read."""
 
+import asyncio
 import subprocess
 import traceback
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 
-from chatflow.adapters.sql import multirow
+from chatflow.adapters.sql import migrate, multirow
 from chatflow.adapters.sql.append import append_batch
 from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
@@ -185,6 +186,10 @@ async def test_a_server_is_trusted_only_with_a_certificate_that_verifies(maria_s
             async with process(url + said) as mine:
                 with pytest.raises(StoreUnavailable, match="certificate"):
                     await mine.store.ping()
+            with pytest.raises(StoreUnavailable, match="certificate"):
+                await asyncio.to_thread(migrate.upgrade, url + said)
+        applied = await asyncio.to_thread(migrate.upgrade, f"{url}?ssl_ca={cert}")
+        assert applied[0] == "0001"
     finally:
         server.kill()
 

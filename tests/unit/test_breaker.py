@@ -125,6 +125,17 @@ def test_a_success_from_before_the_trip_does_not_close_an_open_circuit() -> None
         circuit.allow()
 
 
+def test_a_sign_of_life_lets_one_probe_through_at_once() -> None:
+    circuit = opened(FakeClock())
+    circuit.probe_now()
+    assert circuit.retry_in_s() == 0.0
+    circuit.allow()
+    assert circuit.state is BreakerState.HALF_OPEN
+    circuit.probe_now()
+    with pytest.raises(CircuitOpen):
+        circuit.allow()
+
+
 class Breaker(RuleBasedStateMachine):
     """Callers come one after the other; each reports, or is lost. The model knows only what was reported when."""
 
@@ -169,6 +180,14 @@ class Breaker(RuleBasedStateMachine):
             assert self.circuit.failure() is trips
             if trips:
                 self.opened_at, self.probe_at = self.clock.now, None
+
+    @rule()
+    def the_dependency_shows_a_sign_of_life(self) -> None:
+        is_probing = self.probe_at is not None
+        self.circuit.probe_now()
+        if self.opened_at is not None and not is_probing:
+            assert self.circuit.retry_in_s() == 0.0
+            self.opened_at = self.clock.now - RESET_S
 
     @rule(seconds=st.sampled_from([0.5, 5.0, 14.5, 15.0, 40.0]))
     def time_passes(self, seconds: float) -> None:

@@ -66,6 +66,11 @@ class CircuitBreaker:
         self._state = BreakerState.HALF_OPEN
         self._since = self.clock()
 
+    def probe_now(self) -> None:
+        """The dependency has shown a sign of life by another way: wait no longer, the next caller is the probe."""
+        if self._state is BreakerState.OPEN:
+            self._since = min(self._since, self.clock() - self.reset_s)
+
     def success(self) -> None:
         """The call that was let through worked."""
         self._consecutive = 0

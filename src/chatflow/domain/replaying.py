@@ -1,27 +1,57 @@
-"""Use case: give a dead letter another try, with its original content and id, so that trying twice changes nothing."""
+"""Use case: give a dead letter another try, with its original content and id, so that trying twice changes nothing.
 
+Here the store is written directly: for a process whose broker nobody else can reach. See `republishing` for the others.
+"""
+
+import enum
 import json
 from typing import Any
 
 import attrs
 
 from chatflow.domain.invalid import InvalidInput
+from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter, DeadLetterBox, MessageStore
+
+BROKER_PREFIX = "b-"
+"""Marks the names of what lies in the broker; names of what lies in the database are numbers."""
 
 
 class Unreadable(InvalidInput):
     """The original of a dead letter is not a message."""
 
 
+class Outcome(enum.StrEnum):
+    """What became of one try; ``PUBLISHED`` may still be refused, and then it is a dead letter again."""
+
+    STORED = "stored"
+    PUBLISHED = "published"
+    REFUSED = "refused"
+
+
 @attrs.frozen
 class Replayed:
-    """What became of one try. ``seq`` is ``None`` when it was refused again, for ``reason``."""
+    """One try.
 
-    letter: DeadLetter
-    seq: int | None
+    Attributes:
+        name: of the dead letter, see `name_of`.
+        message_ids: of the messages in it, as far as they can be read.
+        seq: of the message, when it was stored.
+        reason: why it was refused.
+    """
+
+    name: str
+    message_ids: tuple[str, ...]
+    outcome: Outcome
+    seq: int | None = None
     reason: str = ""
+
+
+def name_of(letter: DeadLetter | DeadEnvelope) -> str:
+    """How an operator names it."""
+    return str(letter.id) if isinstance(letter, DeadLetter) else BROKER_PREFIX + letter.id
 
 
 async def replay(letter: DeadLetter, store: MessageStore, box: DeadLetterBox) -> Replayed:
@@ -34,9 +64,14 @@ async def replay(letter: DeadLetter, store: MessageStore, box: DeadLetterBox) ->
         appended = await store.append_batch([message_from_json(letter.message_json)])
     except (RowRejected, Unreadable) as exc:
         await box.mark_retried(letter.id, resolved=False)
-        return Replayed(letter, None, str(exc))
+        return refused(letter, str(exc))
     await box.mark_retried(letter.id, resolved=True)
-    return Replayed(letter, appended.stored[0].seq)
+    return Replayed(name_of(letter), (letter.message_id,), Outcome.STORED, appended.stored[0].seq)
+
+
+def refused(letter: DeadLetter, reason: str) -> Replayed:
+    """A try that failed for a reason that no other try cures."""
+    return Replayed(name_of(letter), (letter.message_id,), Outcome.REFUSED, reason=reason)
 
 
 def message_to_json(message: Message) -> str:

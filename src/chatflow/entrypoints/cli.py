@@ -4,15 +4,18 @@ The roles are imported by the command that runs them, so that every other comman
 """
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from chatflow import __version__
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.replaying import Outcome
 from chatflow.entrypoints.environment import SettingsError
 from chatflow.entrypoints.logs import LogFormat, configure_logs
 from chatflow.entrypoints.process import refuse, run_process
@@ -20,6 +23,7 @@ from chatflow.entrypoints.settings import Common, Role, UpSettings, describe, lo
 
 WIDE = 160
 """Columns of a table that no terminal shows."""
+JSON = typer.Option("--json", help="As a JSON array.")
 
 app = typer.Typer(
     name="chatflow",
@@ -111,67 +115,69 @@ def version() -> None:
 
 @dlq.command("list")
 def dlq_list(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, oldest first.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many of each source, oldest first.")] = 100,
     resolved: Annotated[bool, typer.Option("--resolved", help="Those that were replayed, too.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """List dead letters, oldest first."""
-    from chatflow.entrypoints.maintenance import list_dead
+    """List dead letters of the database and of the broker, oldest first.
 
-    letters = run_process(list_dead(_common(), limit=limit, include_resolved=resolved))
-    if not letters:
+    Exit code 0: these are all. 1: the broker could not be read, and its dead letters are missing.
+    """
+    from chatflow.entrypoints.deadletters import list_dead
+
+    listing = run_process(list_dead(_common(), limit=limit, include_resolved=resolved))
+    if as_json:
+        typer.echo(json.dumps([row.as_json() for row in listing.rows], indent=2))
+    elif listing.rows:
+        table = Table("id", "source", "message id", "created", "tries", "resolved", "reason")
+        for row in listing.rows:
+            state, tries = "yes" if row.resolved else "no", str(row.retry_count)
+            table.add_row(row.id, row.source, _ids(row.message_ids), row.created_at, tries, state, escape(row.reason))
+        _print(table)
+    elif not listing.unread:
         typer.echo("no dead letters")
-        return
-    table = Table("id", "message id", "created", "tries", "resolved", "reason")
-    for letter in letters:
-        created = format_timestamp(letter.created_at_us)
-        state = "yes" if letter.resolved else "no"
-        table.add_row(str(letter.id), letter.message_id, created, str(letter.retry_count), state, letter.error_reason)
-    _print(table)
+    if listing.unread:
+        typer.echo(f"chatflow: the broker's dead letters are not shown: {listing.unread}", err=True)
+        raise typer.Exit(1)
 
 
 @dlq.command("show")
-def dlq_show(letter_id: Annotated[int, typer.Argument(metavar="ID", help="As `dlq list` shows it.")]) -> None:
+def dlq_show(letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it.")]) -> None:
     """Show one dead letter with its original, as JSON."""
-    from chatflow.entrypoints.maintenance import show_dead
+    from chatflow.entrypoints.deadletters import show_dead
 
-    letter = run_process(show_dead(_common(), letter_id))
-    try:
-        original = json.loads(letter.message_json)
-    except ValueError:
-        original = letter.message_json
-    shown = {
-        "id": letter.id,
-        "messageId": letter.message_id,
-        "reason": letter.error_reason,
-        "createdAt": format_timestamp(letter.created_at_us),
-        "retryCount": letter.retry_count,
-        "lastRetry": None if letter.last_retry_us is None else format_timestamp(letter.last_retry_us),
-        "resolved": letter.resolved,
-        "original": original,
-    }
-    typer.echo(json.dumps(shown, indent=2))
+    typer.echo(json.dumps(run_process(show_dead(_common(), letter_id)), indent=2))
 
 
 @dlq.command("replay")
 def dlq_replay(
-    ids: Annotated[list[int] | None, typer.Argument(metavar="[ID]...", help="Which ones.")] = None,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `dlq list` shows them.")] = None,
     every: Annotated[bool, typer.Option("--all", help="All that are not resolved.")] = False,
+    as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Store dead letters again, with their original ids; what is stored already stays as it is.
+    """Publish dead letters again, with their original ids; what is stored already stays as it is.
 
-    Exit code 0: all are stored. 1: the store refused some again.
+    Without a broker of its own, the embedded default, they are stored directly. What is published and refused once
+    more is a dead letter again: `dlq list` shows it.
+
+    Exit code 0: all are published, or stored. 1: some were refused. 2: a server went away before all were tried.
     """
-    from chatflow.entrypoints.maintenance import replay_dead
+    from chatflow.entrypoints.deadletters import replay_dead
+    from chatflow.entrypoints.letters import replayed_as_json, told
 
     if bool(ids) == every:
         refuse("name the dead letters to replay, or --all")
-    results = run_process(replay_dead(_common(), ids or []))
-    for result in results:
-        outcome = f"refused again: {result.reason}" if result.seq is None else f"stored with seq {result.seq}"
-        typer.echo(f"{result.letter.id} {result.letter.message_id} {outcome}")
-    refused = sum(result.seq is None for result in results)
-    typer.echo(f"{len(results) - refused} stored, {refused} refused")
-    raise typer.Exit(1 if refused else 0)
+    replays = run_process(replay_dead(_common(), ids or []))
+    counts = Counter(result.outcome for result in replays.results)
+    if as_json:
+        typer.echo(json.dumps([replayed_as_json(result) for result in replays.results], indent=2))
+    else:
+        for result in replays.results:
+            typer.echo(f"{result.name} {_ids(result.message_ids)} {told(result)}")
+        typer.echo(f"{counts[replays.done]} {replays.done}, {counts[Outcome.REFUSED]} refused")
+    if replays.failure:
+        refuse(f"not all were tried: {replays.failure}")
+    raise typer.Exit(1 if counts[Outcome.REFUSED] else 0)
 
 
 def main() -> None:
@@ -197,6 +203,13 @@ def _role(role: Literal["gateway", "processor", "api"]) -> None:
     from chatflow.entrypoints.serving import serve_roles
 
     run_process(serve_roles(settings, (role,)))
+
+
+def _ids(message_ids: Sequence[str]) -> str:
+    """The messages of a dead letter in a few words."""
+    if not message_ids:
+        return "unreadable"
+    return message_ids[0] or "no id" if len(message_ids) == 1 else f"{len(message_ids)} messages"
 
 
 def _print(table: Table) -> None:

@@ -6,8 +6,9 @@ neither a profile nor a URL changes what is awaited. Overrides are applied befor
 
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
+import attrs
 from dependency_injector import containers, providers
 
 from chatflow.adapters.aiohttp.encoding import encode_answer
@@ -18,7 +19,7 @@ from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
-from chatflow.adapters.sql.database import Database, evict, open_database
+from chatflow.adapters.sql.database import Database, evict, open_database, pools
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -54,13 +55,19 @@ async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database
         reader_pool=common.reader_pool,
         read_queue_limit=common.reader_queue,
         read_deadline_s=common.read_deadline_s,
+        write_deadline_s=common.write_deadline_s,
     )
     yield database
     await database.dispose()
 
 
-async def open_broker(common: Common, confirm_timeout_s: float) -> AsyncIterator[MemoryBroker | RabbitBroker]:
-    """The broker that the URL names, waited for if need be, and closed with the container."""
+async def open_broker(
+    common: Common, confirm_timeout_s: float, breaker: CircuitBreaker
+) -> AsyncIterator[MemoryBroker | RabbitBroker]:
+    """The broker that the URL names, waited for if need be, and closed with the container.
+
+    When it is back after an outage, ``breaker`` is told.
+    """
     broker: MemoryBroker | RabbitBroker
     if common.broker_url.startswith("memory:"):
         broker = MemoryBroker(
@@ -72,6 +79,7 @@ async def open_broker(common: Common, confirm_timeout_s: float) -> AsyncIterator
             partitions=common.partitions,
             queue_limit_bytes=common.broker_limit_bytes,
             confirm_timeout_s=confirm_timeout_s,
+            on_up=breaker.probe_now,
         )
         await until_there("broker", broker.start)
     yield broker
@@ -100,9 +108,21 @@ def breaker_of(common: Common) -> CircuitBreaker:
     return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
 
 
-def identity_of(role: str) -> Identity:
+def identity_of(role: str, also: Callable[[], Mapping[str, float]] = dict) -> Identity:
     """A role of this process, from now."""
-    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic())
+    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also)
+
+
+def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:
+    """What a role reports of its connections, in the names that the fleet's view sums up; nothing for SQLite."""
+
+    def gauges() -> Mapping[str, float]:
+        figures = pools(database).get(pool)
+        return (
+            {} if figures is None else {f"{pool}_{name}": float(value) for name, value in attrs.asdict(figures).items()}
+        )
+
+    return gauges
 
 
 def limits_of(gateway: GatewaySettings) -> Limits:
@@ -172,7 +192,8 @@ class Container(containers.DeclarativeContainer):
     summaries = providers.Object(True)
 
     database = providers.Resource(open_store, common, processor_settings.writer_pool)
-    broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s)
+    broker_breaker = providers.Singleton(breaker_of, common)
+    broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s, broker_breaker)
     live_channel = providers.Resource(open_live_channel, broker)
     shared_cache = providers.Resource(open_cache, api_settings.cache_entries, api_settings.cache_bytes)
     fleet = providers.Resource(open_fleet)
@@ -188,7 +209,7 @@ class Container(containers.DeclarativeContainer):
     acceptor = providers.Singleton(
         Acceptor,
         broker,
-        providers.Factory(breaker_of, common),
+        broker_breaker,
         gateway_figures,
         providers.Object(time.monotonic),
         partitions=common.partitions,
@@ -242,7 +263,7 @@ class Container(containers.DeclarativeContainer):
     processor = providers.Singleton(
         ProcessorRole,
         processor_settings,
-        providers.Factory(identity_of, "processor"),
+        providers.Factory(identity_of, "processor", providers.Callable(pool_gauges, database, "writer")),
         providers.Singleton(
             processors_of, processor_settings, broker, persister, store_breaker, processor_figures, database=database
         ),
@@ -267,7 +288,7 @@ class Container(containers.DeclarativeContainer):
     api = providers.Singleton(
         ApiRole,
         api_settings,
-        providers.Factory(identity_of, "api"),
+        providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader")),
         queries,
         reader,
         cache,

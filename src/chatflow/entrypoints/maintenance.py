@@ -1,4 +1,4 @@
-"""What the commands do that run beside the roles: migrate, audit, dead letters. Each opens the database alone."""
+"""What the commands do that run beside the roles: migrate and audit. Each opens the database alone."""
 
 import asyncio
 import contextlib
@@ -10,15 +10,10 @@ import structlog
 from chatflow.adapters.sql import migrate as migrations
 from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import Database, open_database
-from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
 from chatflow.adapters.sql.rebuild import SqlSummaries
-from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.auditing import AuditReport, InvalidLedger, audit, read_ledger
-from chatflow.domain.replaying import Replayed, replay
-from chatflow.entrypoints.clocks import now_us
 from chatflow.entrypoints.process import StartError
 from chatflow.entrypoints.settings import Common
-from chatflow.ports.store import DeadLetter
 
 
 def check_exists(url: str) -> None:
@@ -44,7 +39,9 @@ async def opened(common: Common) -> AsyncIterator[Database]:
         SchemaMismatch: it is older or newer.
     """
     check_exists(common.database_url)
-    database = open_database(common.database_url)
+    database = open_database(
+        common.database_url, read_deadline_s=common.read_deadline_s, write_deadline_s=common.write_deadline_s
+    )
     try:
         await migrations.check_schema(database)
         yield database
@@ -90,38 +87,3 @@ async def run_audit(common: Common, ledger: Path | None) -> AuditReport:
                 return await audit(auditor, summaries=common.profile.summaries, ledger=read_ledger(lines))
         except (OSError, UnicodeDecodeError, InvalidLedger) as exc:
             raise StartError(f"ledger {ledger} cannot be read: {exc}") from exc
-
-
-async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> list[DeadLetter]:
-    """Dead letters, oldest first."""
-    async with opened(common) as database:
-        return await SqlDeadLetterBox(database, now_us).list_dead(limit=limit, include_resolved=include_resolved)
-
-
-async def show_dead(common: Common, dead_letter_id: int) -> DeadLetter:
-    """One dead letter.
-
-    Raises:
-        StartError: there is none with this id.
-    """
-    async with opened(common) as database:
-        letter = await SqlDeadLetterBox(database, now_us).get_dead(dead_letter_id)
-    if letter is None:
-        raise StartError(f"there is no dead letter {dead_letter_id}")
-    return letter
-
-
-async def replay_dead(common: Common, ids: list[int]) -> list[Replayed]:
-    """Replay these, or all unresolved ones when none is named.
-
-    Raises:
-        StartError: there is none with one of these ids.
-    """
-    async with opened(common) as database:
-        box = SqlDeadLetterBox(database, now_us)
-        letters = [await box.get_dead(each) for each in ids] if ids else await box.list_dead(limit=10_000)
-        unknown = [str(each) for each, letter in zip(ids, letters, strict=False) if letter is None]
-        if unknown:
-            raise StartError(f"there is no dead letter {', '.join(unknown)}")
-        store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
-        return [await replay(letter, store, box) for letter in letters if letter is not None]

@@ -43,13 +43,18 @@ class Rates:
 
 @attrs.frozen(eq=False)
 class Identity:
-    """Who reports: unique per process start."""
+    """Who reports: unique per process start.
+
+    Attributes:
+        also: gauges of what the role works with, reported with its own.
+    """
 
     role: str
     instance: str
     clock: Clock
     now_us: WallClock
     started: float
+    also: Callable[[], Mapping[str, float]] = dict
 
     @property
     def uptime_s(self) -> float:
@@ -60,9 +65,8 @@ class Identity:
         self, counters: Mapping[str, int], gauges: Mapping[str, float], states: Mapping[str, str]
     ) -> RoleSnapshot:
         """A snapshot of now."""
-        return RoleSnapshot(
-            self.role, self.instance, self.now_us(), counters, {"uptime_s": self.uptime_s, **gauges}, states
-        )
+        known = {"uptime_s": self.uptime_s, **self.also(), **gauges}
+        return RoleSnapshot(self.role, self.instance, self.now_us(), counters, known, states)
 
 
 async def report_for_ever(fleet: Fleet, snapshot: Callable[[], RoleSnapshot]) -> None:

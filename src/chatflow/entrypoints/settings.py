@@ -109,6 +109,7 @@ class Common:
     reader_pool: int = integer(20, "database connections for reads, per process", most=1000)
     reader_queue: int = integer(200, "reads that may wait for a connection before the next is refused", least=0)
     read_deadline_s: float = seconds(5.0, "seconds a read may take")
+    write_deadline_s: float = seconds(10.0, "seconds a write to a database server may take, repeats included")
     drain_s: float = seconds(25.0, "seconds a stopping process may take to finish what it holds")
     sources: Mapping[str, Source] = attrs.field(factory=dict, eq=False, repr=False)
 

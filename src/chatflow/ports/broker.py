@@ -100,6 +100,49 @@ class Broker(Protocol):
         """Whether a publish has a chance right now, known without asking."""
 
 
+@attrs.frozen(eq=False)
+class DeadEnvelope:
+    """An envelope that the broker has put aside: nobody could read it, or it was given out too often.
+
+    Attributes:
+        id: made from what came, so that equal envelopes have the same one.
+        body: as it came.
+        messages: what is in it; empty when unreadable.
+        unreadable: why; ``""`` when it can be read.
+        reason: the broker's word, such as ``rejected`` or ``delivery_limit``; ``""`` when it says none.
+        queue: where it died.
+        count: how often it died there.
+        died_at_s: seconds since the epoch; ``None`` when the broker does not say.
+        receipt: by which the adapter knows it again.
+    """
+
+    id: str
+    body: bytes
+    messages: tuple[Message, ...]
+    unreadable: str
+    reason: str
+    queue: str
+    count: int
+    died_at_s: float | None
+    receipt: object = attrs.field(repr=False)
+
+
+class DeadEnvelopes(Protocol):
+    """A reader of what the broker has put aside. All methods but `close` raise ``BrokerUnavailable``."""
+
+    async def waiting(self) -> int:
+        """How many are there that nobody has taken."""
+
+    async def take(self) -> DeadEnvelope | None:
+        """The oldest one that is not taken yet; ``None`` when there is none."""
+
+    async def settle(self, letter: DeadEnvelope) -> None:
+        """Remove it for good; after a failure it comes back, and may be removed all the same."""
+
+    async def close(self) -> None:
+        """Put back, in its order, what was taken and not settled; idempotent."""
+
+
 class LiveSubscription(Protocol):
     """One gateway's bounded view of everything committed."""
 

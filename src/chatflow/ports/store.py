@@ -173,7 +173,9 @@ class DeadLetter:
         id: of the dead letter, not of the message.
         message_id: as it came; ``""`` when unreadable.
         message_json: the original, as JSON text.
-        created_at_us, last_retry_us: microseconds since the epoch; ``None``: never retried.
+        retry_count: replays so far.
+        created_at_us: microseconds since the epoch.
+        last_retry_us: of the latest replay, or of the message's return from it; ``None``: never replayed.
     """
 
     id: int
@@ -189,14 +191,17 @@ class DeadLetter:
 class DeadLetterBox(Protocol):
     """Inspect and resolve dead letters. All methods raise ``StoreUnavailable``."""
 
-    async def list_dead(self, *, limit: int, include_resolved: bool = False) -> list[DeadLetter]:
-        """Oldest first."""
+    async def list_dead(self, *, limit: int, include_resolved: bool = False, after_id: int = 0) -> list[DeadLetter]:
+        """Oldest first; only those with a greater id than ``after_id``."""
 
     async def get_dead(self, dead_letter_id: int) -> DeadLetter | None:
         """One dead letter; ``None`` when there is none with this id."""
 
     async def mark_retried(self, dead_letter_id: int, *, resolved: bool) -> None:
         """Count a replay and say whether it settled the letter."""
+
+    async def resolve(self, letter: DeadLetter) -> bool:
+        """Settle a letter that was replayed, unless it has been replayed or has come back since it was read."""
 
 
 @attrs.frozen

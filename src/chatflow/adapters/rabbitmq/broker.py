@@ -5,7 +5,7 @@ A server under pressure stops reading from connections that publish; a consumer 
 
 import asyncio
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -13,7 +13,7 @@ from aio_pika.exceptions import ChannelNotFoundEntity
 
 from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.consuming import RabbitConsumer, open_consumer
-from chatflow.adapters.rabbitmq.dead import DeadEnvelopes
+from chatflow.adapters.rabbitmq.dead import RabbitDeadEnvelopes
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
 from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Publisher
@@ -79,9 +79,9 @@ class RabbitBroker:
         """Channels that can publish right now."""
         return self.publisher.pool.open_channels if self.publishing.is_up else 0
 
-    def dead(self) -> DeadEnvelopes:
+    def dead(self) -> RabbitDeadEnvelopes:
         """A reader of the dead letter queue; close it."""
-        return DeadEnvelopes(self.consuming)
+        return RabbitDeadEnvelopes(self.consuming)
 
 
 def open_broker(
@@ -95,6 +95,7 @@ def open_broker(
     delivery_limit: int = 100,
     heartbeat_s: int = 4,
     connect_timeout_s: float = 5.0,
+    on_up: Callable[[], None] = lambda: None,
 ) -> RabbitBroker:
     """A broker that is not started yet.
 
@@ -107,6 +108,7 @@ def open_broker(
         inflight: envelopes that may wait for their confirms at one time.
         delivery_limit: how often an envelope is given out before it is put aside as dead.
         connect_timeout_s: for one node, the checks included.
+        on_up: called when the server takes publishes again after it did not.
         heartbeat_s: publishes are refused after 0.75 of it without a sign of life, the connection ends after 1.5.
     """
     quiet_driver()
@@ -120,7 +122,8 @@ def open_broker(
         await transient.fill(connection)
 
     link = functools.partial(Link, urls=tuple(urls), heartbeat_s=heartbeat_s, connect_timeout_s=connect_timeout_s)
-    publishing, consuming = link("publisher", prepare=prepare, on_unfit=patience.end_all), link("consumer")
+    publishing = link("publisher", prepare=prepare, on_up=on_up, on_unfit=patience.end_all)
+    consuming = link("consumer")
     restore = Restorer(topology)
     return RabbitBroker(
         topology,

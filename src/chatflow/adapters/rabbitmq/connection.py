@@ -41,6 +41,7 @@ class Link:
         name: what the connection is for, shown by the server next to it.
         urls: the nodes, tried in turn.
         prepare: run on each new connection before it counts as up.
+        on_up: called when the server takes publishes again: reconnected, unblocked, heard after a silence.
         on_unfit: called when the server blocks the connection or falls silent; what was published may be stuck.
         heartbeat_s: what both sides agree on; the server sends one every half of it.
     """
@@ -48,12 +49,15 @@ class Link:
     name: str
     urls: tuple[str, ...]
     prepare: Callable[[WatchedConnection], Awaitable[None]] = attrs.field(kw_only=True, default=_nothing)
+    on_up: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
     on_unfit: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
     heartbeat_s: int = attrs.field(kw_only=True, default=4)
     connect_timeout_s: float = attrs.field(kw_only=True, default=5.0)
     _connection: WatchedConnection | None = attrs.field(default=None, init=False)
     _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _turn: int = attrs.field(default=0, init=False)
+    _was_silent: bool = attrs.field(default=False, init=False)
+    """Somebody may have been refused for it, and `on_up` was not called since."""
 
     @property
     def is_up(self) -> bool:
@@ -106,7 +110,10 @@ class Link:
             return "not connected to the broker"
         if connection.is_blocked:
             return "the broker is out of memory or disk and takes nothing"
-        return "the broker is silent" if self._is_silent(connection, ONE_MISSED) else None
+        if self._is_silent(connection, ONE_MISSED):
+            self._was_silent = True
+            return "the broker is silent"
+        return None
 
     def _is_silent(self, connection: WatchedConnection, heartbeats: float) -> bool:
         return connection.silent_s() > heartbeats * self.heartbeat_s
@@ -119,7 +126,9 @@ class Link:
             connection.abort()
             await connection.shut(CLOSE_GRACE_S)
             connection = self._connection = await self._reconnect()
+            self._was_silent = False
             log.info("broker.connected", connection=self.name)
+            self.on_up()
 
     async def _until_lost(self, connection: WatchedConnection) -> str:
         """Wait for the end of the connection, and say why it ended."""
@@ -135,7 +144,11 @@ class Link:
                 if self._is_silent(connection, THREE_MISSED):
                     return f"silent for {connection.silent_s():.1f} s"
                 if self._is_silent(connection, ONE_MISSED):
+                    self._was_silent = True
                     self.on_unfit()
+                elif self._was_silent:
+                    self._was_silent = False
+                    self.on_up()
         finally:
             lost.cancel()
 
@@ -183,3 +196,5 @@ class Link:
         log.warning("broker.blocked" if is_blocked else "broker.unblocked", connection=self.name)
         if is_blocked:
             self.on_unfit()
+        else:
+            self.on_up()

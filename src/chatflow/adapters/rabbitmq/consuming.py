@@ -1,6 +1,7 @@
 """One partition's consumer: a channel of its own, so that what it holds goes back to the queue with it."""
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from chatflow.ports.errors import BrokerUnavailable
 
 CLOSE_GRACE_S = 2.0
 DEPTH_INTERVAL_S = 1.0
+ACK_DELAY_S = 0.02
 CLOSED = "it was closed"
 
 log = structlog.get_logger()
@@ -110,10 +112,11 @@ class Depth:
                 await asyncio.wait([asking])
 
     async def _ask(self) -> None:
+        total = self.stream.total  # what comes while the answer is on its way may be counted in it
         try:
             with translated("count"):
                 answer = await self.stream.channel.queue_declare(self.queue, passive=True)
-            self._ready, self._total = answer.message_count or 0, self.stream.total
+            self._ready, self._total = answer.message_count or 0, total
         except BrokerUnavailable:
             self._ready = 0  # the stream ends with the channel and says so
         finally:
@@ -126,12 +129,18 @@ class RabbitConsumer:
 
     The object lives and dies with its channel: a delivery is acked on the channel that brought it, or not at all. What
     is no envelope of ours is rejected to the dead and logged, and the stream goes on.
+
+    An ack costs the server as much as an envelope does, and one covers all that came before, so acks wait a moment for
+    each other: until `ack_after` are owed, and never longer than `ACK_DELAY_S`.
     """
 
     partition: int
     stream: Stream
     depth: Depth
+    ack_after: int
     _acked: int = attrs.field(default=0, init=False)
+    _owed: int = attrs.field(default=0, init=False)
+    _acking: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _messages: int = attrs.field(default=0, init=False)
     _envelopes: int = attrs.field(default=0, init=False)
 
@@ -155,17 +164,38 @@ class RabbitConsumer:
     async def ack(self, up_to: Delivery) -> None:
         """See `Consumer.ack`."""
         self.stream.check()
-        if up_to.tag <= self._acked:
-            return  # the server closes a channel that acks twice
-        with translated("ack"):
-            await self.stream.channel.basic_ack(up_to.tag, multiple=True, wait=False)
-        self._acked = up_to.tag
+        self._owed = max(self._owed, up_to.tag)
+        if self._owed - self._acked >= self.ack_after:
+            await self._send_ack()
+        elif self._owed > self._acked and self._acking is None:
+            self._acking = asyncio.create_task(self._ack_late(), name=f"ack-{self.partition}")
 
     async def close(self) -> None:
         """See `Consumer.close`."""
+        if self._acking is not None:
+            self._acking.cancel()
+            await asyncio.wait([self._acking])
+        with contextlib.suppress(BrokerUnavailable):
+            await self._send_ack()
         self.stream.end(CLOSED)
         await self.depth.aclose()
         await close_channel(self.stream.channel)
+
+    async def _ack_late(self) -> None:
+        try:
+            await asyncio.sleep(ACK_DELAY_S)
+            await self._send_ack()
+        except BrokerUnavailable as exc:
+            log.debug("broker.ack_lost", partition=self.partition, error=str(exc))
+        finally:
+            self._acking = None
+
+    async def _send_ack(self) -> None:
+        if self._owed <= self._acked or self.stream.broken is not None:
+            return  # the server closes a channel that acks twice
+        self._acked = owed = self._owed
+        with translated("ack"):
+            await self.stream.channel.basic_ack(owed, multiple=True, wait=False)
 
     def _delivery(self, message: aiormq.abc.DeliveredMessage) -> Delivery:
         frame: Any = message.delivery
@@ -195,7 +225,7 @@ async def open_consumer(connection: WatchedConnection, partition: int, *, prefet
     except BaseException:
         await close_channel(channel)
         raise
-    return RabbitConsumer(partition, stream, Depth(stream, ingest_queue(partition)))
+    return RabbitConsumer(partition, stream, Depth(stream, ingest_queue(partition)), max(1, prefetch // 4))
 
 
 if TYPE_CHECKING:

@@ -1,104 +1,111 @@
 """What the broker has put aside: envelopes that nobody could read, or that were given out too often."""
 
-from collections.abc import Mapping
-from typing import Any
+import hashlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, cast
 
 import aiormq
 import aiormq.abc
 import attrs
 from aiormq import spec
 
-from chatflow.adapters.rabbitmq.codec import Undecodable, decode_messages, partition_in
+from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER, Undecodable, decode_messages
 from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.consuming import close_channel
-from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.topology import DEAD
-from chatflow.ports.messages import Message
+from chatflow.ports.broker import DeadEnvelope
 
-
-@attrs.frozen(eq=False)
-class DeadEnvelope:
-    """One message of the dead queue.
-
-    Attributes:
-        tag, channel: who it was given to; it is settled there or comes again.
-        body: as it came.
-        partition: where it came from; ``None`` when its routing key names none.
-        messages: what is in it; empty when unreadable.
-        reason: ``rejected`` or ``delivery_limit``.
-        died_at_s: seconds since the epoch; ``None`` when the broker does not say.
-    """
-
-    tag: int
-    body: bytes
-    partition: int | None
-    messages: tuple[Message, ...]
-    reason: str
-    died_at_s: float | None
-    channel: aiormq.Channel = attrs.field(repr=False)
+ID_DIGITS = 12
+Receipt = tuple[aiormq.Channel, int]
+"""Who it was given to, and the delivery tag there: it is settled on that channel or comes again."""
 
 
 @attrs.define(eq=False)
-class DeadEnvelopes:
-    """Reads ``chatflow.dead`` one by one, oldest first. What was taken and not settled comes back with `close`.
-
-    All methods raise ``BrokerUnavailable``; what is taken then comes back by itself.
-    """
+class RabbitDeadEnvelopes:
+    """See `DeadEnvelopes`: reads ``chatflow.dead`` one by one."""
 
     link: Link
     _channel: aiormq.Channel | None = attrs.field(default=None, init=False)
 
-    async def peek(self, *, limit: int) -> list[DeadEnvelope]:
-        """The oldest ones; all stay where they are."""
-        reader = DeadEnvelopes(self.link)
-        found: list[DeadEnvelope] = []
-        try:
-            while len(found) < limit and (letter := await reader.take()) is not None:
-                found.append(letter)
-        finally:
-            await reader.close()
-        return found
+    async def waiting(self) -> int:
+        with translated("count the dead"):
+            channel = await self._open_channel()
+            answer = await channel.queue_declare(DEAD, passive=True)
+        return answer.message_count or 0
 
     async def take(self) -> DeadEnvelope | None:
-        """The oldest one that is not taken yet; ``None`` when there is none."""
         with translated("read the dead"):
-            if self._channel is None or self._channel.is_closed:
-                self._channel = await self.link.connection().open_channel()
-            channel = self._channel
+            channel = await self._open_channel()
             message = await channel.basic_get(DEAD)
         return None if isinstance(message.delivery, spec.Basic.GetEmpty) else _letter(message, channel)
 
     async def settle(self, letter: DeadEnvelope) -> None:
-        """Remove it for good."""
+        channel, tag = cast("Receipt", letter.receipt)
         with translated("settle"):
-            await letter.channel.basic_ack(letter.tag)
+            await channel.basic_ack(tag)
 
     async def close(self) -> None:
-        """Put back what is not settled; idempotent."""
         channel, self._channel = self._channel, None
         if channel is not None:
             await close_channel(channel)
+
+    async def _open_channel(self) -> aiormq.Channel:
+        """A new one after the old one was lost; what that one had taken is in the queue again."""
+        if self._channel is None or self._channel.is_closed:
+            self._channel = await self.link.connection().open_channel()
+        return self._channel
+
+
+@asynccontextmanager
+async def opened_dead(urls: Sequence[str]) -> AsyncIterator[RabbitDeadEnvelopes]:
+    """Only what reading takes: one connection, and nothing is declared.
+
+    Raises:
+        BrokerUnavailable: no node answers.
+        BrokerMisconfigured: refused.
+    """
+    quiet_driver()
+    link = Link("dead letters", tuple(urls))
+    await link.start()
+    dead = RabbitDeadEnvelopes(link)
+    try:
+        yield dead
+    finally:
+        await dead.close()
+        await link.close()
 
 
 def _letter(message: aiormq.abc.DeliveredMessage, channel: aiormq.Channel) -> DeadEnvelope:
     frame: Any = message.delivery
     headers: Mapping[str, Any] = message.header.properties.headers or {}
-    try:
-        partition: int | None = partition_in(frame.routing_key)
-    except Undecodable:
-        partition = None
+    unreadable = ""
     try:
         messages = decode_messages(message.body, headers)
-    except Undecodable:
-        messages = ()
+    except Undecodable as exc:
+        messages, unreadable = (), str(exc)
     deaths = headers.get("x-death") or [{}]
-    died_at = deaths[0].get("time")
+    death = deaths[0]
+    died_at = death.get("time")
     return DeadEnvelope(
-        frame.delivery_tag,
+        _id_of(message.body, frame.routing_key, headers.get(SCHEMA_HEADER)),
         message.body,
-        partition,
         messages,
-        str(headers.get("x-first-death-reason", "")),
+        unreadable,
+        str(death.get("reason", "")),
+        str(death.get("queue", "")),
+        int(death.get("count", 0)),
         died_at.timestamp() if died_at is not None else None,
-        channel,
+        (channel, int(frame.delivery_tag)),
     )
+
+
+def _id_of(body: bytes, *said: object) -> str:
+    return hashlib.sha256(body + repr(said).encode()).hexdigest()[:ID_DIGITS]
+
+
+if TYPE_CHECKING:
+    from chatflow.ports.broker import DeadEnvelopes
+
+    _: type[DeadEnvelopes] = RabbitDeadEnvelopes

@@ -5,7 +5,7 @@ that there is one consumer. The insert is plain, so an id that exists fails the 
 ``AlreadyStored``: the caller rolls back, looks the ids up, and starts again without them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
@@ -24,19 +24,20 @@ Known = Mapping[bytes, StoredMessage]
 
 
 class AppendStatements(Protocol):
-    """The four statements in which the dialects differ."""
+    """What the dialects do differently, for one transaction."""
 
-    def lock_heads(self, conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
+    def lock_heads(self, rooms: Sequence[str]) -> dict[str, int]:
         """Hold every room's head until the transaction ends; create the missing ones at 0."""
 
-    def insert(self, conn: Connection, values: Sequence[object]) -> None:
-        """Insert rows given flat, ``schema.messages`` columns in table order."""
+    def write(self, values: Sequence[object], before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """Insert rows given flat, ``schema.messages`` columns in table order, and raise each room's head.
 
-    def summarise(self, conn: Connection, before: Mapping[str, int], after: Mapping[str, int]) -> None:
-        """Add the rows above the heads to the summary tables; must run before the heads are raised."""
+        Where summary tables are kept, the rows are added to them.
+        """
 
-    def raise_heads(self, conn: Connection, heads: Mapping[str, int]) -> None:
-        """Set each room's ``last_seq``."""
+
+NewAppend = Callable[[Connection, Collection[Message], bool], AppendStatements]
+"""From a transaction, the messages that it stores, and whether it keeps the summary tables."""
 
 
 @attrs.frozen
@@ -47,7 +48,7 @@ class Committed:
     inserted: int
 
 
-STATEMENTS: dict[str, AppendStatements] = {"sqlite": SqliteAppend(), "mysql": MysqlAppend()}
+STATEMENTS: dict[str, NewAppend] = {"sqlite": SqliteAppend, "mysql": MysqlAppend}
 
 
 def append_batch(conn: Connection, batch: Sequence[Message], known: Known, summaries: bool) -> Committed:
@@ -83,16 +84,13 @@ def append_together(
 
 def _append(conn: Connection, distinct: dict[bytes, Message], known: Known, summaries: bool) -> Committed:
     fresh = distinct if not known else {key: message for key, message in distinct.items() if key not in known}
-    statements = STATEMENTS[conn.dialect.name]
     numbered: dict[bytes, StoredMessage] = {}
     if fresh:
-        before = statements.lock_heads(conn, _sorted_rooms(fresh))
+        statements = STATEMENTS[conn.dialect.name](conn, fresh.values(), summaries)
+        before = statements.lock_heads(_sorted_rooms(fresh))
         after = dict(before)
         numbered, values = _number(fresh, after)
-        statements.insert(conn, values)
-        if summaries:
-            statements.summarise(conn, before, after)
-        statements.raise_heads(conn, after)
+        statements.write(values, before, after)
     by_key = numbered if not known else {key: numbered.get(key) or known[key] for key in distinct}
     return Committed(by_key, len(numbered))
 

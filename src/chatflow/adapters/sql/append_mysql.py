@@ -4,10 +4,9 @@ Every text is constant, so that each is compiled once per engine and prepared on
 is a row of ``MultiRow``, a JSON parameter, or padded to a power of two.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import attrs
 import msgspec
@@ -15,7 +14,8 @@ from sqlalchemy import BigInteger, Column, Connection, Table, bindparam, func, l
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql.dml import Insert
 
-from chatflow.adapters.sql.multirow import PACKET_BYTES, PACKET_KEY, MultiRow
+from chatflow.adapters.sql.multirow import MultiRow, Row, literal, packet_bytes, size_bound
+from chatflow.adapters.sql.packet import run_together
 from chatflow.adapters.sql.schema import (
     EpochMicros,
     messages,
@@ -26,6 +26,7 @@ from chatflow.adapters.sql.schema import (
 )
 from chatflow.adapters.sql.summaries import merged_on_mysql
 from chatflow.adapters.sql.tally import tally
+from chatflow.ports.messages import Message
 
 WIDTH = len(messages.columns)
 ROOM, USER, USERNAME, ACCEPTED = (
@@ -36,62 +37,83 @@ user_id BIGINT PATH '$[0]', room_id VARCHAR(64) CHARACTER SET ascii PATH '$[1]')
 LEFT JOIN user_room_summary AS known
 ON known.user_id = batch.user_id AND known.room_id = batch.room_id COLLATE ascii_bin
 WHERE known.user_id IS NULL GROUP BY batch.room_id"""
+SMALL = 16
+"""As many messages are written with as few packets as possible; more are cheaper in binary. See docs/adr/0011."""
 PAIR_BYTES = 160
 """At most, for one pair in that parameter."""
 
 _as_json = msgspec.json.Encoder().encode
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class MysqlAppend:
     """``AppendStatements`` with row locks on the heads, taken in room order."""
 
-    _inserted: WeakKeyDictionary[Connection, Sequence[Any]] = attrs.field(init=False, factory=WeakKeyDictionary)
-    """What each transaction has inserted, until it is counted: a connection object lives as long as its transaction."""
+    conn: Connection
+    fresh: Collection[Message]
+    summaries: bool
+    _new_users: dict[str, int] | None = attrs.field(init=False, default=None)
+    """By room, when they were counted while the heads were locked."""
 
-    def lock_heads(self, conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
-        heads = self._locked(conn, rooms)
+    @property
+    def _is_small(self) -> bool:
+        return len(self.fresh) <= SMALL
+
+    def lock_heads(self, rooms: Sequence[str]) -> dict[str, int]:
+        heads = self._locked_and_counted(rooms) if self._is_small else self._locked(rooms)
         missing = [room for room in rooms if room not in heads]
         if missing:
-            creation, rows = created_heads(conn.dialect), [(room, 0) for room in missing]
+            self._new_users = None  # where no head was locked, another writer may have been
+            creation, rows = created_heads(self.conn.dialect), [(room, 0) for room in missing]
             creation.check(rows)
-            creation.run(conn, rows)
-            heads |= self._locked(conn, missing)
+            creation.run(self.conn, rows)
+            heads |= self._locked(missing)
         return heads
 
-    @staticmethod
-    def _locked(conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
+    def write(self, values: Sequence[object], before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        insertion, rows = inserted_messages(self.conn.dialect), list(zip(*[iter(values)] * WIDTH, strict=True))
+        insertion.check(rows)
+        raising = raised_heads(self.conn.dialect), sorted(after.items())
+        sums = self._sums(values) if self.summaries else []
+        writes: list[tuple[MultiRow, Sequence[Row]]] = [(insertion, rows), *sums, raising]
+        if self._is_small and sum(size_bound(rows) for _, rows in writes) <= packet_bytes(self.conn):
+            run_together(self.conn, [*(statement.rendered(rows) for statement, rows in writes), "COMMIT"])
+        else:
+            for statement, each in writes:
+                statement.run(self.conn, each)
+
+    def _locked(self, rooms: Sequence[str]) -> dict[str, int]:
         width = 1 << (len(rooms) - 1).bit_length()
         padded = (*rooms, *[rooms[-1]] * (width - len(rooms)))
-        return {row[0]: row[1] for row in conn.exec_driver_sql(locked_heads(width), padded)}
+        return {row[0]: row[1] for row in self.conn.exec_driver_sql(locked_heads(width), padded)}
 
-    def insert(self, conn: Connection, values: Sequence[object]) -> None:
-        self._inserted[conn] = values
-        insertion, rows = inserted_messages(conn.dialect), list(zip(*[iter(values)] * WIDTH, strict=True))
-        insertion.check(rows)
-        insertion.run(conn, rows)
+    def _locked_and_counted(self, rooms: Sequence[str]) -> dict[str, int]:
+        """The rooms' new users are counted on the same way."""
+        pairs = list({(message.user_id, message.room_id) for message in self.fresh})
+        if not all(type(user) is int and type(room) is str for user, room in pairs):
+            return self._locked(rooms)  # the rows will be refused
+        statements = [locked_heads(len(rooms)) % tuple(map(literal, rooms))]
+        if self.summaries:
+            statements.append(NEW_PAIRS % literal(_as_json(pairs).decode()))
+        heads, *counts = run_together(self.conn, statements)
+        self._new_users = dict(counts[0]) if counts else None
+        return dict(heads)
 
-    def summarise(self, conn: Connection, before: Mapping[str, int], after: Mapping[str, int]) -> None:
-        values = self._inserted.pop(conn)
+    def _sums(self, values: Sequence[object]) -> list[tuple[MultiRow, Sequence[Row]]]:
         columns = (values[place::WIDTH] for place in (ROOM, USER, USERNAME, ACCEPTED))
         batch = tally(zip(*columns, strict=True))
-        fresh = new_pairs(conn, [pair[:2] for pair in batch.pairs])
-        rooms = [(room, count, fresh.get(room, 0), latest) for room, count, latest in batch.rooms]
-        for table, rows in (
-            (room_message_summary, rooms),
-            (user_room_summary, batch.pairs),
-            (user_message_summary, batch.users),
-        ):
-            merged(table, conn.dialect).run(conn, rows)
-
-    def raise_heads(self, conn: Connection, heads: Mapping[str, int]) -> None:
-        raised_heads(conn.dialect).run(conn, sorted(heads.items()))
+        new = self._new_users
+        if new is None:
+            new = new_pairs(self.conn, [pair[:2] for pair in batch.pairs])
+        rooms = [(room, count, new.get(room, 0), latest) for room, count, latest in batch.rooms]
+        tables = (room_message_summary, rooms), (user_room_summary, batch.pairs), (user_message_summary, batch.users)
+        return [(merged(table, self.conn.dialect), rows) for table, rows in tables]
 
 
 def new_pairs(conn: Connection, pairs: Sequence[tuple[int, str]]) -> dict[str, int]:
     """How many of the users of each room ``user_room_summary`` does not hold in it yet."""
     fresh: dict[str, int] = {}
-    size = max(1, conn.info.get(PACKET_KEY, PACKET_BYTES) // PAIR_BYTES)
+    size = max(1, packet_bytes(conn) // PAIR_BYTES)
     for start in range(0, len(pairs), size):
         part = _as_json(pairs[start : start + size]).decode()
         for room, count in conn.exec_driver_sql(NEW_PAIRS, (part,)):

@@ -6,7 +6,7 @@ multi-row ``VALUES`` of a fixed size, room lists as one JSON parameter, and summ
 are constant, so each is prepared once per connection. See docs/adr/0003.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 
 import attrs
@@ -17,6 +17,7 @@ from sqlalchemy.dialects import sqlite
 
 from chatflow.adapters.sql.schema import messages, room_heads
 from chatflow.adapters.sql.summaries import TABLES, grouped, upsert_on_sqlite
+from chatflow.ports.messages import Message
 
 WIDTH = len(messages.columns)
 MAX_ROWS = 2048
@@ -36,29 +37,33 @@ _decode_heads = msgspec.json.Decoder(dict[str, int]).decode
 class SqliteAppend:
     """``AppendStatements`` inside ``BEGIN IMMEDIATE``, which is the head lock here: one writer per database."""
 
-    def lock_heads(self, conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
-        packed = conn.exec_driver_sql(READ_HEADS, (_as_json(rooms),)).scalar_one()
+    conn: Connection
+    fresh: Collection[Message]
+    summaries: bool
+
+    def lock_heads(self, rooms: Sequence[str]) -> dict[str, int]:
+        packed = self.conn.exec_driver_sql(READ_HEADS, (_as_json(rooms),)).scalar_one()
         heads = _decode_heads(packed)
         missing = [room for room in rooms if room not in heads]
         if missing:
-            conn.exec_driver_sql(CREATE_HEADS, (_as_json(missing),))
+            self.conn.exec_driver_sql(CREATE_HEADS, (_as_json(missing),))
             heads.update(dict.fromkeys(missing, 0))
         return heads
 
-    def insert(self, conn: Connection, values: Sequence[object]) -> None:
+    def write(self, values: Sequence[object], before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        self._insert(values)
+        if self.summaries:
+            rooms = (_as_json(list(before)),)
+            for table in TABLES:
+                self.conn.exec_driver_sql(_upsert_of(table), rooms)  # counts what stands above the heads
+        self.conn.exec_driver_sql(RAISE_HEADS, (_as_json(after),))
+
+    def _insert(self, values: Sequence[object]) -> None:
         for start in range(0, len(values), MAX_ROWS * WIDTH):
             chunk = values[start : start + MAX_ROWS * WIDTH]
             rows = _padded_rows(len(chunk) // WIDTH)
             padding = (None,) * (rows * WIDTH - len(chunk))
-            conn.exec_driver_sql(_insert_of(rows), (*chunk, *padding))
-
-    def summarise(self, conn: Connection, before: Mapping[str, int], after: Mapping[str, int]) -> None:
-        rooms = (_as_json(list(before)),)
-        for table in TABLES:
-            conn.exec_driver_sql(_upsert_of(table), rooms)
-
-    def raise_heads(self, conn: Connection, heads: Mapping[str, int]) -> None:
-        conn.exec_driver_sql(RAISE_HEADS, (_as_json(heads),))
+            self.conn.exec_driver_sql(_insert_of(rows), (*chunk, *padding))
 
 
 def _as_json(value: object) -> str:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
 from chatflow.adapters.sql.mysql import MysqlDatabase
+from chatflow.adapters.sql.pools import PoolFigures
 from chatflow.adapters.sql.sqlite import SqliteDatabase
 
 R = TypeVar("R")
@@ -24,11 +25,13 @@ class Database(Protocol):
     def dialect(self) -> str:
         """``sqlite`` or ``mysql``."""
 
-    async def write(self, fn: Callable[..., R], *args: object, together: Together[R] | None = None) -> R:
+    async def write(
+        self, fn: Callable[..., R], *args: object, together: Together[R] | None = None, weight: int = 1
+    ) -> R:
         """Run ``fn(conn, *args)`` in a write transaction and commit it.
 
         ``together(conn, [args, ...])`` may stand in for several waiting calls that give the same one; it returns what
-        ``fn`` would have returned to each, or raises, and then each runs alone.
+        ``fn`` would have returned to each, or raises, and then each runs alone. ``weight``: messages in this call.
 
         Raises:
             StoreUnavailable: the outcome is unknown.
@@ -58,6 +61,11 @@ def evict(database: Database) -> None:
     """
     if isinstance(database, MysqlDatabase):
         database.evict()
+
+
+def pools(database: Database) -> dict[str, PoolFigures]:
+    """Figures of the ``writer`` and the ``reader`` pool; empty for SQLite, which has threads instead."""
+    return database.pools() if isinstance(database, MysqlDatabase) else {}
 
 
 async def write_at_leisure(database: Database, fn: Callable[..., R], *args: object) -> R:

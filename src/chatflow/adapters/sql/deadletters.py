@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Connection, Select, insert, literal, select, update
+from sqlalchemy import Connection, Select, case, insert, literal, null, select, update
 from sqlalchemy.dialects import mysql, sqlite
 
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.packed import Row, fetch
+from chatflow.adapters.sql.schema import EpochMicros
 from chatflow.adapters.sql.schema import dead_letter_messages as letters
 from chatflow.domain.replaying import message_to_json
 from chatflow.ports.clock import WallClock
@@ -19,7 +20,10 @@ REASON_LENGTH = 1000
 
 
 def bury(conn: Connection, message: Message, reason: str, now_us: int) -> None:
-    """Keep one letter per message id; one that was resolved and has come back is open again."""
+    """Keep one letter per message id; one that was resolved and has come back is open again.
+
+    The time of its return tells whoever has just replayed it that it must not be resolved.
+    """
     message_id = _ascii(str(message.message_id))[:ID_LENGTH] or None
     letter = {
         "message_id": message_id,
@@ -29,7 +33,8 @@ def bury(conn: Connection, message: Message, reason: str, now_us: int) -> None:
         "created_at": now_us,
         "resolved": False,
     }
-    again = {"error_reason": letter["error_reason"], "resolved": False}
+    returned_at = case((letters.c.last_retry.is_(None), null()), else_=literal(now_us, EpochMicros()))
+    again = {"error_reason": letter["error_reason"], "resolved": False, "last_retry": returned_at}
     if message_id is None:
         conn.execute(insert(letters).values(letter))
     elif conn.dialect.name == "sqlite":
@@ -46,8 +51,8 @@ class SqlDeadLetterBox:
     database: Database
     wall_clock: WallClock
 
-    async def list_dead(self, *, limit: int, include_resolved: bool = False) -> list[DeadLetter]:
-        wanted = select(letters).order_by(letters.c.id).limit(max(limit, 0))
+    async def list_dead(self, *, limit: int, include_resolved: bool = False, after_id: int = 0) -> list[DeadLetter]:
+        wanted = select(letters).where(letters.c.id > after_id).order_by(letters.c.id).limit(max(limit, 0))
         if not include_resolved:
             wanted = wanted.where(letters.c.resolved.is_(False))
         return await self.database.snapshot(_letters, wanted)
@@ -59,10 +64,19 @@ class SqlDeadLetterBox:
     async def mark_retried(self, dead_letter_id: int, *, resolved: bool) -> None:
         await self.database.write(_mark_retried, dead_letter_id, resolved, self.wall_clock())
 
+    async def resolve(self, letter: DeadLetter) -> bool:
+        return await self.database.write(_resolve, letter)
+
 
 def _mark_retried(conn: Connection, dead_letter_id: int, resolved: bool, now_us: int) -> None:
     counted = {"retry_count": letters.c.retry_count + literal(1), "last_retry": now_us, "resolved": resolved}
     conn.execute(update(letters).where(letters.c.id == dead_letter_id).values(counted))
+
+
+def _resolve(conn: Connection, letter: DeadLetter) -> bool:
+    unchanged = (letters.c.retry_count == letter.retry_count) & (letters.c.last_retry == letter.last_retry_us)
+    wanted = update(letters).where(letters.c.id == letter.id).where(unchanged)
+    return conn.execute(wanted.values(resolved=True)).rowcount > 0
 
 
 def _letters(conn: Connection, wanted: Select[Any]) -> list[DeadLetter]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from sqlite3 import IntegrityError as SqliteIntegrityError
 from typing import Any
 
+from asyncmy.errors import MySQLError
 from sqlalchemy import exc
 
 from chatflow.ports.errors import QueryTimeout, RowRejected, SequenceCollision, StoreError, StoreUnavailable
@@ -22,6 +23,7 @@ MYSQL_BAD_DATA = frozenset({1048, 1264, 1265, 1292, 1366, 1367, 1406, 1441, 1690
 MYSQL_TIMED_OUT = frozenset({1317, 1969, 3024})
 MYSQL_TRY_AGAIN = frozenset({1205, 1213})
 """Lock wait timeout and deadlock: the server rolled back, the same transaction may succeed."""
+MYSQL_STATEMENT_FAILED = {MYSQL_DUPLICATE} | MYSQL_BAD_DATA | MYSQL_TIMED_OUT | MYSQL_TRY_AGAIN
 
 BAD_BINDING = (OverflowError, TypeError, ValueError)
 """What a driver or a column type says of a value that it cannot encode."""
@@ -35,6 +37,10 @@ class TryAgain(StoreUnavailable):
     """A deadlock or lock wait timeout: run the whole transaction again."""
 
 
+class NoAnswer(StoreUnavailable):
+    """The deadline of a write passed."""
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Let nothing but ``StoreError`` out of a driver call."""
@@ -45,6 +51,8 @@ def translated() -> Iterator[None]:
         if isinstance(error, exc.StatementError):
             error.statement = None  # may hold what somebody wrote, and errors are logged
         raise meaning from error
+    except MySQLError as error:
+        raise _meaning_on_mysql(error) from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise RowRejected(str(error)) from error
     except OSError as error:
@@ -74,6 +82,11 @@ def _meaning_on_sqlite(driver: BaseException | None, text: str) -> StoreError:
     if "Error binding parameter" in text:
         return RowRejected(text)
     return QueryTimeout(text) if name == "SQLITE_INTERRUPT" else StoreUnavailable(text)
+
+
+def is_of_the_statement(error: MySQLError) -> bool:
+    """Whether the connection is as good as before."""
+    return bool(error.args) and error.args[0] in MYSQL_STATEMENT_FAILED
 
 
 def _meaning_on_mysql(driver: Any) -> StoreError:

@@ -20,6 +20,7 @@ import chatflow
 from chatflow.adapters.sql.database import Database, sqlite_path
 from chatflow.adapters.sql.errors import translated
 from chatflow.adapters.sql.mysql import session_of
+from chatflow.adapters.sql.mysql_url import driver_arguments
 from chatflow.adapters.sql.sqlite import write_engine
 from chatflow.ports.errors import SchemaMismatch
 
@@ -127,7 +128,9 @@ def _on_sqlite(path: str, fn: Callable[[Connection], R]) -> R:
 
 
 async def _on_mysql(url: str, fn: Callable[[Connection], R]) -> R:
-    engine = create_async_engine(url, poolclass=NullPool, connect_args={"init_command": session_of(None)})
+    address, arguments = driver_arguments(url)
+    arguments["init_command"] = session_of(None)
+    engine = create_async_engine(address, poolclass=NullPool, connect_args=arguments)
     try:
         async with engine.begin() as conn:
             return await conn.run_sync(fn)

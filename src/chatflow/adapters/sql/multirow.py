@@ -63,7 +63,7 @@ class MultiRow:
     def run(self, conn: Connection, rows: Sequence[Row]) -> None:
         """Send rows that were checked, in several statements only where the server's packet limit asks for it."""
         text = self.head + self.row + self.tail
-        for part in split(rows, conn.info.get(PACKET_KEY, PACKET_BYTES)):
+        for part in split(rows, packet_bytes(conn)):
             if takes_rows_in_binary(conn.dialect):
                 conn.exec_driver_sql(text, list(part))
             else:
@@ -71,8 +71,8 @@ class MultiRow:
 
     def rendered(self, rows: Sequence[Row]) -> str:
         """The statement as text, values included."""
-        literal, template = LITERALS, self.row
-        values = (template % tuple([literal[type(value)](value) for value in row]) for row in rows)
+        template = self.row
+        values = (template % tuple([literal(value) for value in row]) for row in rows)
         return self.head + ", ".join(values) + self.tail
 
     def check(self, rows: Sequence[Row]) -> None:
@@ -89,6 +89,16 @@ class MultiRow:
                 _check_characters(name, column)
             elif kind is int and (min(column) not in INT64 or max(column) not in INT64):
                 raise RowRejected(f"{name}: a number is out of range")
+
+
+def literal(value: Any) -> str:
+    """A value as it stands in a statement."""
+    return LITERALS[type(value)](value)
+
+
+def packet_bytes(conn: Connection) -> int:
+    """The longest statement that the server takes."""
+    return int(conn.info.get(PACKET_KEY, PACKET_BYTES))
 
 
 def takes_rows_in_binary(dialect: Any) -> bool:

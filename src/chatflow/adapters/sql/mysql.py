@@ -15,16 +15,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 
-from chatflow.adapters.sql.errors import TryAgain, translated
+from chatflow.adapters.sql.errors import NoAnswer, TryAgain, translated
+from chatflow.adapters.sql.grouping import GroupCommit
 from chatflow.adapters.sql.mysql_url import driver_arguments
-from chatflow.adapters.sql.pools import Pool
-from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
+from chatflow.adapters.sql.packet import committed
+from chatflow.adapters.sql.pools import Pool, PoolFigures
+from chatflow.ports.errors import QueryTimeout, StoreOverloaded
 
 if TYPE_CHECKING:
     from chatflow.adapters.sql.database import Together
 
 R = TypeVar("R")
 
+FULL_GROUP = 64
+"""Messages that earn a transaction of their own while another one is under way."""
 FIRST_PAUSE_S = 0.005
 """Longest pause before a deadlocked transaction runs again; it doubles with each attempt."""
 LONGEST_PAUSE_S = 0.5
@@ -51,11 +55,14 @@ class MysqlDatabase:
     read_deadline_s: float = attrs.field(default=5.0, kw_only=True)
     write_deadline_s: float = attrs.field(default=10.0, kw_only=True)
     _reading: int = attrs.field(init=False, default=0)
+    _writing: int = attrs.field(init=False, default=0)
     _writers: Pool = attrs.field(init=False)
     _readers: Pool = attrs.field(init=False)
     _snapshots: Pool = attrs.field(init=False)
+    _groups: GroupCommit = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._groups = GroupCommit(self._write_alone, lanes=self.writer_pool, full=FULL_GROUP)
         url, arguments = driver_arguments(self.url)
         writing, reading = writer_session(self.write_deadline_s), reader_session(self.read_deadline_s)
         self._writers = Pool(url, self.writer_pool, "READ COMMITTED", arguments, writing, resets=False)
@@ -66,14 +73,20 @@ class MysqlDatabase:
     def dialect(self) -> str:
         return "mysql"
 
-    async def write(self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None) -> R:
-        """Alone: here writers do not wait for each other."""
+    async def write(
+        self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None, weight: int = 1
+    ) -> R:
+        if together is None:
+            return await self._write_alone(fn, args)
+        return await self._groups.write(fn, args, together, weight)
+
+    async def _write_alone(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         try:
             async with asyncio.timeout(self.write_deadline_s):
                 return await self._until_not_deadlocked(fn, args)
         except TimeoutError as exc:
             self._writers.evict()
-            raise StoreUnavailable(f"no commit within {self.write_deadline_s} s") from exc
+            raise NoAnswer(f"no commit within {self.write_deadline_s} s") from exc
 
     async def write_at_leisure(self, fn: Callable[..., R], *args: object) -> R:
         """``write`` without a deadline, for work on whole tables."""
@@ -104,22 +117,31 @@ class MysqlDatabase:
             pool.evict()
 
     async def dispose(self) -> None:
+        await self._groups.aclose()
         for pool in (self._readers, self._snapshots, self._writers):
             await pool.dispose()
 
+    def pools(self) -> dict[str, PoolFigures]:
+        """``writer`` and ``reader``; the one connection for snapshots is left out."""
+        return {"writer": self._writers.figures(self._writing), "reader": self._readers.figures(self._reading)}
+
     async def _until_not_deadlocked(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         pause_s = FIRST_PAUSE_S
-        while True:
-            try:
-                return await self._transaction(fn, args)
-            except TryAgain:
-                await asyncio.sleep(random.uniform(0, pause_s))
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        self._writing += 1
+        try:
+            while True:
+                try:
+                    return await self._transaction(fn, args)
+                except TryAgain:
+                    await asyncio.sleep(random.uniform(0, pause_s))
+                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        finally:
+            self._writing -= 1
 
     async def _transaction(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         with translated():
-            async with self._writers.engine.begin() as conn:
-                return await conn.run_sync(fn, *args)
+            async with self._writers.engine.connect() as conn:
+                return await conn.run_sync(committed, fn, args)
 
 
 def session_of(deadline_s: float | None) -> str:

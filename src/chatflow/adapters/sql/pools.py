@@ -7,14 +7,14 @@ on it has a deadline, and evicts its neighbours, which are most likely no better
 
 import asyncio
 import time
-from typing import Any
+from typing import Any, cast
 
 import asyncmy
 import attrs
 from sqlalchemy import event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from chatflow.adapters.sql.multirow import PACKET_KEY
 
@@ -26,6 +26,24 @@ STATEMENTS = 64
 MOVED_ON = frozenset({1053, 1290, 1792, 1836, 3032})
 """Shutting down, or read-only: a new connection may reach the server that has taken over."""
 OPENED_KEY = "opened_at"
+
+
+@attrs.frozen
+class PoolFigures:
+    """Connections of one pool now.
+
+    Attributes:
+        size: the most that may be open.
+        active: in use, or being opened.
+        total: open, in use or not.
+        waiting: calls that want a connection and have none: the pool is empty, or they pause after a deadlock.
+    """
+
+    size: int
+    active: int
+    idle: int
+    total: int
+    waiting: int
 
 
 @attrs.define(eq=False)
@@ -76,6 +94,12 @@ class Pool:
         while self._idle:
             self._idle.pop().invalidate()
 
+    def figures(self, calls: int) -> PoolFigures:
+        """How the connections stand while so many calls are under way."""
+        active = cast("QueuePool", self.engine.sync_engine.pool).checkedout()
+        idle = len(self._idle)
+        return PoolFigures(self.size, active, idle, active + idle, max(0, calls - active))
+
     async def dispose(self) -> None:
         """Close what is idle; nothing may be in use."""
         self._idle.clear()
@@ -107,9 +131,13 @@ async def open_connection(**arguments: Any) -> Any:
 
     Raises:
         TimeoutError: no usable connection within ``CONNECT_DEADLINE_S``.
+        ConnectionResetError: it was lost before the driver had looked at it.
     """
-    async with asyncio.timeout(CONNECT_DEADLINE_S):
-        return await asyncmy.connect(**arguments)
+    try:
+        async with asyncio.timeout(CONNECT_DEADLINE_S):
+            return await asyncmy.connect(**arguments)
+    except RuntimeError as exc:  # the driver asks a transport for its socket, and it has none any more
+        raise ConnectionResetError(str(exc)) from exc
 
 
 def _failed(context: Any) -> None:

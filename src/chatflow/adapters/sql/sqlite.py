@@ -131,7 +131,9 @@ class SqliteDatabase:
     def dialect(self) -> str:
         return "sqlite"
 
-    async def write(self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None) -> R:
+    async def write(
+        self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None, weight: int = 1
+    ) -> R:
         caller: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Write(fn, args, together, caller))
         _submit(self._writer, self._drain)

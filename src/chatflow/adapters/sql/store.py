@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, update
 
 from chatflow.adapters.sql.append import Committed, Known, append_batch, append_together, distinct_by_key
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.deadletters import bury
 from chatflow.adapters.sql.errors import AlreadyStored
 from chatflow.adapters.sql.reader import locate
-from chatflow.adapters.sql.schema import key_of
+from chatflow.adapters.sql.schema import key_of, room_heads
 from chatflow.ports.clock import WallClock
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import Message, StoredMessage
@@ -33,7 +33,9 @@ class SqlMessageStore:
         known: dict[bytes, StoredMessage] = {}
         for _ in range(DUPLICATE_ROUNDS):
             try:
-                committed = await self.database.write(self._append, messages, known, together=self._append_together)
+                committed = await self.database.write(
+                    self._append, messages, known, together=self._append_together, weight=len(messages)
+                )
             except AlreadyStored:
                 known |= await self.database.write(_known, messages)
             else:
@@ -63,7 +65,8 @@ def _known(conn: Connection, messages: Sequence[Message]) -> dict[bytes, StoredM
 
 
 def _ping(conn: Connection) -> None:
-    conn.execute(select(1))
+    """A write that touches no row: a read-only server refuses it, and one that lets this user write does not."""
+    conn.execute(update(room_heads).where(room_heads.c.room_id == "").values(last_seq=room_heads.c.last_seq))
 
 
 if TYPE_CHECKING:

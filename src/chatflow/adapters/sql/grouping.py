@@ -1,0 +1,136 @@
+"""Group commit: small write transactions that run at the same time anyway become one.
+
+A transaction of one message costs nearly what one of fifty costs: its round trips, its flush, its wake-ups. So while
+one is under way, small calls wait for it, and all that wait then go together; a call that finds nothing under way
+starts at once. As soon as enough waits to fill a transaction of its own, it gets one, side by side with the others.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import attrs
+
+from chatflow.adapters.sql.errors import NoAnswer
+from chatflow.ports.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from chatflow.adapters.sql.database import Together
+
+R = TypeVar("R")
+Run = Callable[[Callable[..., Any], tuple[object, ...]], Awaitable[Any]]
+"""Runs ``fn(conn, *args)`` in a transaction of its own, and raises ``StoreError``."""
+
+
+@attrs.frozen(eq=False)
+class _Call:
+    fn: Callable[..., Any]
+    args: tuple[object, ...]
+    together: "Together[Any]"
+    weight: int
+    caller: asyncio.Future[Any]
+
+    def settle(self, result: Any) -> None:
+        if not self.caller.done():
+            self.caller.set_result(result)
+
+    def fail(self, error: Exception) -> None:
+        if not self.caller.done():
+            self.caller.set_exception(error)
+
+
+@attrs.define(eq=False)
+class GroupCommit:
+    """Gives every caller the outcome that it would have had alone.
+
+    Args:
+        lanes: transactions at one time, at most.
+        full: how much a transaction should carry before another one is worth it, in the callers' own unit.
+    """
+
+    run: Run
+    lanes: int = attrs.field(kw_only=True)
+    full: int = attrs.field(kw_only=True)
+    _waiting: deque[_Call] = attrs.field(init=False, factory=deque)
+    _weight: int = attrs.field(init=False, default=0)
+    _lanes: set[asyncio.Task[None] | None] = attrs.field(init=False, factory=set)
+
+    async def write(self, fn: Callable[..., R], args: tuple[object, ...], together: "Together[R]", weight: int) -> R:
+        """Run ``fn(conn, *args)``, or ``together`` for it and others; see ``Database.write``.
+
+        A caller that is cancelled takes nobody along: what has begun goes on.
+        """
+        loop = asyncio.get_running_loop()
+        caller: asyncio.Future[R] = loop.create_future()
+        self._wait(_Call(fn, args, together, weight, caller))
+        if not self._lanes or (self._weight >= self.full and len(self._lanes) < self.lanes):
+            self._lanes.add(loop.create_task(self._lane(), name="group-commit"))
+        return await caller
+
+    async def aclose(self) -> None:
+        """Give up what is under way; who waits is told."""
+        lanes = [lane for lane in self._lanes if lane is not None]
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+        while self._waiting:
+            self._waiting.popleft().fail(StoreUnavailable("the database is closed"))
+
+    def _wait(self, call: _Call) -> None:
+        self._waiting.append(call)
+        self._weight += call.weight
+
+    async def _lane(self) -> None:
+        group: list[_Call] = []
+        try:
+            while group := self._next():
+                await self._commit(group)
+        except asyncio.CancelledError:
+            for call in group:
+                call.fail(StoreUnavailable("the database is closed"))
+            raise
+        finally:
+            self._lanes.discard(asyncio.current_task())  # at once: whoever comes next must open a lane
+
+    def _next(self) -> list[_Call]:
+        """The oldest calls that can go together and whose callers still wait, until they fill a transaction."""
+        group: list[_Call] = []
+        weight = 0
+        while self._waiting and weight < self.full:
+            call = self._waiting[0]
+            if group and call.together != group[0].together:
+                break
+            self._waiting.popleft()
+            self._weight -= call.weight
+            if not call.caller.done():
+                group.append(call)
+                weight += call.weight
+        return group
+
+    async def _commit(self, group: list[_Call]) -> None:
+        if len(group) == 1:
+            await self._commit_alone(group[0])
+            return
+        try:
+            results = await self.run(group[0].together, ([call.args for call in group],))
+        except NoAnswer as exc:
+            for call in group:
+                call.fail(exc)
+        except StoreUnavailable as exc:
+            group[0].fail(exc)  # one attempt, one failure: the others have one of their own
+            for call in reversed(group[1:]):
+                self._waiting.appendleft(call)
+                self._weight += call.weight
+        except Exception:  # noqa: BLE001 - one of them is to blame, and hears of it when it runs alone
+            for call in group:
+                await self._commit_alone(call)
+        else:
+            for call, result in zip(group, results, strict=True):
+                call.settle(result)
+
+    async def _commit_alone(self, call: _Call) -> None:
+        try:
+            call.settle(await self.run(call.fn, call.args))
+        except Exception as exc:  # noqa: BLE001 - the caller's, whatever it is
+            call.fail(exc)

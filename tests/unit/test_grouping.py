@@ -1,0 +1,202 @@
+"""Group commit over a transaction that the test ends when it likes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from chatflow.adapters.sql.errors import NoAnswer
+from chatflow.adapters.sql.grouping import GroupCommit
+from chatflow.ports.errors import RowRejected, StoreUnavailable
+
+FULL = 10
+
+
+def alone(value):
+    raise AssertionError("the fake transaction does the work")
+
+
+def together(calls):
+    raise AssertionError("the fake transaction does the work")
+
+
+def others(calls):
+    raise AssertionError("the fake transaction does the work")
+
+
+class Transactions:
+    """Each transaction waits until it is told how to end."""
+
+    def __init__(self) -> None:
+        self.running: list[tuple[list[object], asyncio.Future[None]]] = []
+        self.poison: set[object] = set()
+
+    async def run(self, fn, args):
+        values = [call[0] for call in args[0]] if fn is not alone else [args[0]]
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.running.append((values, end))
+        try:
+            await end
+        finally:
+            self.running.remove((values, end))
+        if self.poison & set(values):
+            raise RowRejected("poison")
+        results = [f"{value} stored" for value in values]
+        return results[0] if fn is alone else results
+
+    @property
+    def values(self) -> list[list[object]]:
+        return [values for values, _ in self.running]
+
+    async def end(self, error: Exception | None = None) -> None:
+        """End the oldest one."""
+        _, future = self.running[0]
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+        await settle()
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def transactions() -> Transactions:
+    return Transactions()
+
+
+@pytest.fixture
+async def groups(transactions: Transactions) -> AsyncIterator[GroupCommit]:
+    group_commit = GroupCommit(transactions.run, lanes=3, full=FULL)
+    yield group_commit
+    await group_commit.aclose()
+
+
+async def written(groups: GroupCommit, *values, weight: int = 1, by=together) -> "list[asyncio.Task[str]]":
+    tasks = [asyncio.create_task(groups.write(alone, (value,), by, weight)) for value in values]
+    await settle()
+    return tasks
+
+
+async def test_a_call_that_finds_nothing_under_way_starts_at_once_and_alone(groups, transactions):
+    (first,) = await written(groups, "a")
+    assert transactions.values == [["a"]]
+    await transactions.end()
+    assert await first == "a stored"
+
+
+async def test_a_call_that_comes_the_moment_another_has_ended_starts_too(groups, transactions):
+    both = asyncio.create_task(write_two(groups))
+    await settle()
+    await transactions.end()
+    assert transactions.values == [["b"]]
+    await transactions.end()
+    assert await both == ["a stored", "b stored"]
+
+
+async def write_two(groups: GroupCommit) -> list[str]:
+    return [await groups.write(alone, (value,), together, 1) for value in ("a", "b")]
+
+
+async def test_calls_that_come_meanwhile_go_together_and_each_gets_its_own_result(groups, transactions):
+    tasks = await written(groups, "a")
+    tasks += await written(groups, "b", "c", "d")
+    assert transactions.values == [["a"]]
+    await transactions.end()
+    assert transactions.values == [["b", "c", "d"]]
+    await transactions.end()
+    assert [await task for task in tasks] == ["a stored", "b stored", "c stored", "d stored"]
+
+
+async def test_enough_for_a_transaction_of_its_own_gets_one_up_to_the_limit(groups, transactions):
+    await written(groups, "a")
+    await written(groups, "b", "c", weight=FULL // 2)
+    assert transactions.values == [["a"], ["b", "c"]]
+    await written(groups, "d", weight=FULL)
+    await written(groups, "e", weight=FULL)
+    assert transactions.values == [["a"], ["b", "c"], ["d"]]
+    await transactions.end()
+    assert transactions.values == [["b", "c"], ["d"], ["e"]]
+
+
+async def test_a_group_is_not_made_larger_than_full(groups, transactions):
+    await written(groups, "a")
+    groups.lanes = 1
+    await written(groups, "b", "c", "d", weight=FULL // 2)
+    await transactions.end()
+    assert transactions.values == [["b", "c"]]
+
+
+async def test_one_that_is_rejected_costs_its_neighbours_nothing(groups, transactions):
+    transactions.poison.add("c")
+    tasks = await written(groups, "a")
+    tasks += await written(groups, "b", "c", "d")
+    for expected in (["a"], ["b", "c", "d"], ["b"], ["c"], ["d"]):
+        assert transactions.values == [expected]
+        await transactions.end()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(outcomes[2], RowRejected)
+    assert outcomes[:2] + outcomes[3:] == ["a stored", "b stored", "d stored"]
+
+
+async def test_a_lost_connection_is_one_failure_and_the_others_try_again(groups, transactions):
+    (first,) = await written(groups, "a")
+    tasks = await written(groups, "b", "c", "d")
+    await transactions.end()
+    await transactions.end(StoreUnavailable("cut"))
+    assert tasks[0].done()
+    assert transactions.values == [["c", "d"]]
+    await transactions.end()
+    outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert isinstance(outcomes[1], StoreUnavailable)
+    assert outcomes[2:] == ["c stored", "d stored"]
+
+
+async def test_a_server_that_does_not_answer_is_not_asked_for_each_in_turn(groups, transactions):
+    (first,) = await written(groups, "a")
+    tasks = await written(groups, "b", "c")
+    await transactions.end()
+    await transactions.end(NoAnswer("too late"))
+    outcomes = await asyncio.gather(first, *tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [str, NoAnswer, NoAnswer]
+
+
+async def test_who_cancels_before_his_turn_is_left_out(groups, transactions):
+    await written(groups, "a")
+    tasks = await written(groups, "b", "c")
+    tasks[0].cancel()
+    await settle()
+    await transactions.end()
+    assert transactions.values == [["c"]]
+
+
+async def test_who_cancels_under_way_takes_nobody_along(groups, transactions):
+    await written(groups, "a")
+    tasks = await written(groups, "b", "c")
+    await transactions.end()
+    tasks[0].cancel()
+    await settle()
+    await transactions.end()
+    assert await tasks[1] == "c stored"
+
+
+async def test_calls_that_cannot_go_together_do_not(groups, transactions):
+    await written(groups, "a")
+    await written(groups, "b")
+    await written(groups, "c", by=others)
+    await transactions.end()
+    assert transactions.values == [["b"]]
+    await transactions.end()
+    assert transactions.values == [["c"]]
+
+
+async def test_closing_tells_everybody(groups, transactions):
+    tasks = await written(groups, "a")
+    tasks += await written(groups, "b", "c")
+    await groups.aclose()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
+    assert transactions.values == []
