@@ -1,8 +1,6 @@
 """What every cache promises, over each adapter: versions, lifetimes, limits, and the race of read, commit and fill."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import ClassVar
 
 import attrs
@@ -12,47 +10,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.ports.cache import Cache, Version
+from chatflow.ports.cache import Version
+from tests.contract.cache_harnesses import TECHNOLOGIES, Open, opener
 from tests.reading_fakes import FakeClock
 
-
-@attrs.frozen
-class Backend:
-    """A cache under test.
-
-    Attributes:
-        advance: lets seconds pass for it.
-        forget_versions: loses every tag's version, as a restart may.
-    """
-
-    cache: Cache
-    advance: Callable[[float], Awaitable[None]]
-    forget_versions: Callable[[], Awaitable[None]]
+pytestmark = pytest.mark.xdist_group("servers")
 
 
-Open = Callable[[], AbstractAsyncContextManager[Backend]]
-
-
-@asynccontextmanager
-async def memory() -> AsyncIterator[Backend]:
-    clock = FakeClock()
-    cache = MemoryCache(clock)
-
-    async def advance(seconds: float) -> None:
-        clock.advance(seconds)
-
-    async def forget_versions() -> None:
-        cache._stamps.clear()
-
-    yield Backend(cache, advance, forget_versions)
-
-
-BACKENDS = {"memory": memory}
-
-
-@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
+@pytest.fixture(params=TECHNOLOGIES)
 def open_backend(request):
-    return request.param
+    return opener(request)
 
 
 @pytest.fixture
@@ -78,7 +45,6 @@ async def value_of(cache, key="k", tags=("t",)):
 async def test_a_key_never_stored_is_a_miss(cache):
     lookup = await cache.get("k", ("t", "u"))
     assert (lookup.value, lookup.age_s) == (None, 0.0)
-    assert len(lookup.version.stamps) == 2
 
 
 async def test_a_stored_value_comes_back_whole(cache):
@@ -136,9 +102,16 @@ async def test_a_late_old_value_does_not_survive_later_invalidations_either(cach
     await cache.invalidate(["t"])
     await fill(cache, value=b"new")
     await cache.put("k", b"old", tags=("t",), version=reader, ttl_s=60)
-    assert await value_of(cache) != b"old"
     await cache.invalidate(["t"])
     assert await value_of(cache) is None
+
+
+async def test_a_late_old_value_does_not_displace_a_new_one(cache):
+    reader = (await cache.get("k", ("t",))).version
+    await cache.invalidate(["t"])
+    await fill(cache, value=b"new")
+    await cache.put("k", b"old", tags=("t",), version=reader, ttl_s=60)
+    assert await value_of(cache) == b"new"
 
 
 async def test_many_readers_and_commits_never_leave_an_old_value(cache):
@@ -209,6 +182,55 @@ async def test_a_cache_that_lives_answers_a_ping(cache):
     assert await cache.ping() is None
 
 
+async def test_a_value_stored_under_other_tags_is_returned_only_while_those_are_current(cache):
+    await fill(cache, tags=("t",))
+    await cache.invalidate(["t"])
+    assert await value_of(cache, tags=()) is None
+    assert await value_of(cache, tags=("u",)) is None
+
+
+async def test_any_text_is_a_key_or_a_tag(cache):
+    odd = ['\x00"}', "{other}", "a b\r\n", "*", "ü" * 300]
+    for name in odd:
+        await fill(cache, name, name.encode(), tags=(name,))
+    assert [await value_of(cache, name, (name,)) for name in odd] == [name.encode() for name in odd]
+    await cache.invalidate(odd)
+    assert [await value_of(cache, name, (name,)) for name in odd] == [None] * len(odd)
+
+
+async def test_nothing_and_very_many_tags_can_be_invalidated(cache):
+    await fill(cache, tags=("t", "room:9999"))
+    await cache.invalidate([])
+    assert await value_of(cache, tags=("t", "room:9999")) == b"v"
+    await cache.invalidate([f"room:{n}" for n in range(10_000)])
+    assert await value_of(cache, tags=("t", "room:9999")) is None
+
+
+async def test_a_lifetime_of_nought_keeps_nothing(cache):
+    await fill(cache, ttl_s=0)
+    assert await value_of(cache) is None
+
+
+# Leases.
+
+
+async def test_one_of_many_gets_the_lease_and_another_one_after_it(backend):
+    leases = backend.leases
+    taken = [lease for lease in await asyncio.gather(*(leases.acquire("k", ttl_s=5) for _ in range(50))) if lease]
+    assert len(taken) == 1
+    assert await leases.acquire("other", ttl_s=5) is not None
+    await leases.release(taken[0])
+    assert await leases.acquire("k", ttl_s=5) is not None
+
+
+async def test_a_lease_ends_with_its_time_and_its_late_release_takes_nothing_from_the_next_holder(backend):
+    late = await backend.leases.acquire("k", ttl_s=5)
+    await backend.advance(5.1)
+    assert await backend.leases.acquire("k", ttl_s=5) is not None
+    await backend.leases.release(late)
+    assert await backend.leases.acquire("k", ttl_s=5) is None
+
+
 # What only the memory cache can be asked: its limits.
 
 
@@ -269,10 +291,14 @@ async def test_tags_are_bounded_and_a_tag_crowded_out_is_a_miss():
     assert await value_of(cache, "k", ("first",)) is None
 
 
-async def test_a_lifetime_of_nought_keeps_nothing():
+async def test_a_cleared_cache_is_empty_and_refuses_what_was_being_read():
     cache = small()
-    await fill(cache, ttl_s=0)
-    assert len(cache) == 0
+    await fill(cache, "k")
+    reader = (await cache.get("other", ("t",))).version
+    cache.clear()
+    await cache.put("other", b"old", tags=("t",), version=reader, ttl_s=60)
+    assert [await value_of(cache, key) for key in ("k", "other")] == [None, None]
+    assert (len(cache), cache.size_bytes) == (0, 0)
 
 
 KEYS = st.sampled_from(["a", "b", "c"])
@@ -329,7 +355,8 @@ class CacheMachine(RuleBasedStateMachine):
         self.serial += 1
         value = str(self.serial).encode()
         self.runner.run(self.backend.cache.put(key, value, tags=tags, version=version, ttl_s=ttl_s))
-        self.stored[key] = Stored(value, tags, generations, self.now + ttl_s)
+        if generations == self.generation(tags):
+            self.stored[key] = Stored(value, tags, generations, self.now + ttl_s)
 
     @rule(tags=st.sets(st.sampled_from(["t", "u"])))
     def writer_commits(self, tags):

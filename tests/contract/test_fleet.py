@@ -1,38 +1,18 @@
 """What every fleet promises: the last word of each living process, and of no dead one."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-
-import attrs
 import pytest
 
 from chatflow.adapters.memory.fleet import MemoryFleet
-from chatflow.ports.fleet import Fleet, RoleSnapshot
+from chatflow.ports.fleet import RoleSnapshot
+from tests.contract.cache_harnesses import TECHNOLOGIES, opener
 from tests.reading_fakes import FakeClock
 
-
-@attrs.frozen
-class Backend:
-    fleet: Fleet
-    advance: Callable[[float], Awaitable[None]]
+pytestmark = pytest.mark.xdist_group("servers")
 
 
-@asynccontextmanager
-async def memory() -> AsyncIterator[Backend]:
-    clock = FakeClock()
-
-    async def advance(seconds: float) -> None:
-        clock.advance(seconds)
-
-    yield Backend(MemoryFleet(clock, max_age_s=5), advance)
-
-
-BACKENDS = {"memory": memory}
-
-
-@pytest.fixture(params=BACKENDS.values(), ids=BACKENDS)
+@pytest.fixture(params=TECHNOLOGIES)
 async def backend(request):
-    async with request.param() as opened:
+    async with opener(request)() as opened:
         yield opened
 
 

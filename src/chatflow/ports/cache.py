@@ -8,7 +8,7 @@ Promises of every adapter:
 * Entries and bytes are bounded; what does not fit is evicted or not kept.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -43,10 +43,44 @@ class Cache(Protocol):
         """The value and the version of its tags in one round trip."""
 
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
-        """Store under the version that ``get`` returned before the source was read."""
+        """Store under the version that ``get`` returned before the source was read; not at all if that is outdated."""
 
     async def invalidate(self, tags: Sequence[str]) -> None:
         """Raise the version of these tags; cheap in the number of distinct tags."""
 
     async def ping(self) -> None:
         """Answer when the cache has a chance to."""
+
+
+@attrs.frozen
+class Lease:
+    """The right to renew what is kept under ``key``; ``token`` tells the holder from later ones."""
+
+    key: str
+    token: str
+
+
+class Leases(Protocol):
+    """At most one holder per key over all processes, while the cache lives. Both methods raise ``CacheUnavailable``.
+
+    A lease is lost when its time is over or the cache forgets it: it saves work, it guards nothing.
+    """
+
+    async def acquire(self, key: str, *, ttl_s: float) -> Lease | None:
+        """The lease for that long, or ``None`` while somebody has it."""
+
+    async def release(self, lease: Lease) -> None:
+        """Give it back early; whoever holds the key by now keeps it."""
+
+
+class Invalidations(Protocol):
+    """What any process invalidates, for values that this process keeps to itself."""
+
+    def is_current(self) -> bool:
+        """``False`` while something may be going unheard: nothing that is kept here may be used."""
+
+    async def follow(self, heard: Callable[[Sequence[str] | None], None]) -> None:
+        """Call ``heard`` with the tags of each invalidation, in order, until cancelled.
+
+        ``None`` stands for any tag; it comes before ``is_current`` turns true, whatever may have gone unheard.
+        """

@@ -64,10 +64,10 @@ class MemoryCache:
 
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
         """See the port; a value that nobody would accept is not kept at all."""
-        self._drop(key)
         names = tuple(tags)
         if ttl_s <= 0 or _cost(key, value) > self.limit_bytes or not self._is_current(names, version):
             return
+        self._drop(key)
         now = self.clock()
         self._entries[key] = _Entry(value, names, version, now, now + ttl_s)
         self.size_bytes += _cost(key, value)
@@ -82,6 +82,12 @@ class MemoryCache:
 
     async def ping(self) -> None:
         """Memory always answers."""
+
+    def clear(self) -> None:
+        """Invalidate everything; a value whose source is being read will not be kept."""
+        self._stamps.clear()
+        self._entries.clear()
+        self.size_bytes = 0
 
     def _stamp(self, tag: str) -> str:
         stamp = self._stamps.get(tag)

@@ -1,0 +1,161 @@
+"""What a cache URL says: one server, the Sentinels of one, or nodes of a cluster.
+
+    redis://user:password@host:6379/0                                  one server
+    redis+sentinel://user:password@host1:26379,host2:26379/name/0      the master that Sentinels call ``name``
+    redis+cluster://user:password@host1:6379,host2:6379                any nodes of a cluster
+
+``rediss`` in place of ``redis`` means TLS: certificate and host name are verified, by the system's authorities or by
+those in the file ``?ssl_ca=``. ``ssl_cert`` and ``ssl_key`` name the client's own, ``ssl_check_hostname=false`` lets
+any name pass. ``sentinel_username`` and ``sentinel_password`` are for the Sentinels, where they ask for one.
+"""
+
+import enum
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+import attrs
+
+TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
+TLS_KEYS = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"})
+SENTINEL_KEYS = frozenset({"sentinel_username", "sentinel_password"})
+NO_KEYS: frozenset[str] = frozenset()
+
+
+class Kind(enum.Enum):
+    """How the server is found."""
+
+    SINGLE = "single"
+    SENTINEL = "sentinel"
+    CLUSTER = "cluster"
+
+
+SCHEMES = {
+    f"{base}{suffix}": (kind, base == "rediss")
+    for base in ("redis", "rediss")
+    for suffix, kind in (("", Kind.SINGLE), ("+sentinel", Kind.SENTINEL), ("+cluster", Kind.CLUSTER))
+}
+PORTS = {Kind.SINGLE: 6379, Kind.SENTINEL: 26379, Kind.CLUSTER: 6379}
+
+
+@attrs.frozen
+class Tls:
+    """Whom to trust and who to be; paths of PEM files, "" for none."""
+
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    check_hostname: bool = True
+
+
+@attrs.frozen
+class Address:
+    """A parsed URL.
+
+    Attributes:
+        nodes: host and port; of the server, of its Sentinels, or of nodes to learn a cluster from.
+        master: what the Sentinels call it, else "".
+        tls: ``None``: in the clear.
+    """
+
+    kind: Kind
+    nodes: tuple[tuple[str, int], ...]
+    master: str = ""
+    database: int = 0
+    username: str | None = None
+    password: str | None = attrs.field(default=None, repr=False)
+    tls: Tls | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = attrs.field(default=None, repr=False)
+
+
+def parse(url: str) -> Address:
+    """Read a cache URL.
+
+    Raises:
+        ValueError: what is wrong with it; never shows the password.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as exc:
+        raise _wrong(str(exc)) from None
+    if parts.scheme not in SCHEMES:
+        raise _wrong(f"the scheme is none of {', '.join(SCHEMES)}")
+    if parts.fragment:
+        raise _wrong("a # must be written %23")
+    kind, is_tls = SCHEMES[parts.scheme]
+    said = _parameters(
+        parts, (TLS_KEYS if is_tls else frozenset()) | (SENTINEL_KEYS if kind is Kind.SENTINEL else set())
+    )
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    master, database = _path(kind, parts.path)
+    return Address(
+        kind,
+        _nodes(kind, hosts),
+        master,
+        database,
+        unquote(username) or None,
+        unquote(password) or None,
+        _tls(said) if is_tls else None,
+        said.get("sentinel_username"),
+        said.get("sentinel_password"),
+    )
+
+
+def _parameters(parts: SplitResult, known: frozenset[str]) -> dict[str, str]:
+    pairs = parse_qsl(parts.query, keep_blank_values=True)
+    for key, _ in pairs:
+        if key not in known:
+            raise _wrong(f"{key} is no parameter of {parts.scheme}://")
+    if len(dict(pairs)) < len(pairs):
+        raise _wrong("a parameter is given more than once")
+    return dict(pairs)
+
+
+def _nodes(kind: Kind, hosts: str) -> tuple[tuple[str, int], ...]:
+    nodes = tuple(_node(host, PORTS[kind]) for host in hosts.split(","))
+    if kind is Kind.SINGLE and len(nodes) > 1:
+        raise _wrong("several hosts need redis+sentinel:// or redis+cluster://")
+    return nodes
+
+
+def _node(text: str, default_port: int) -> tuple[str, int]:
+    try:
+        parts = urlsplit(f"//{text}")
+        host, port = parts.hostname, parts.port
+    except ValueError as exc:
+        raise _wrong(f"{text}: {exc}") from None
+    if not host:
+        raise _wrong("a host is missing")
+    if port == 0:
+        raise _wrong(f"{text}: no port to connect to")
+    return host, default_port if port is None else port
+
+
+def _path(kind: Kind, path: str) -> tuple[str, int]:
+    """The master's name and the database's number."""
+    pieces = [unquote(piece) for piece in path.strip("/").split("/") if piece]
+    master = ""
+    if kind is Kind.SENTINEL:
+        if not pieces:
+            raise _wrong("the master's name is missing: redis+sentinel://host/name")
+        master = pieces.pop(0)
+    if not pieces:
+        return master, 0
+    if kind is Kind.CLUSTER:
+        raise _wrong("a cluster has no numbered databases")
+    if len(pieces) > 1 or not (pieces[0].isascii() and pieces[0].isdigit()):
+        raise _wrong(f"the database is a number, not {'/'.join(pieces)}")
+    return master, int(pieces[0])
+
+
+def _tls(said: dict[str, str]) -> Tls:
+    check = said.get("ssl_check_hostname", "true").lower()
+    if check not in TRUE | FALSE:
+        raise _wrong("ssl_check_hostname is neither true nor false")
+    if said.get("ssl_key") and not said.get("ssl_cert"):
+        raise _wrong("ssl_key without ssl_cert")
+    return Tls(said.get("ssl_ca", ""), said.get("ssl_cert", ""), said.get("ssl_key", ""), check in TRUE)
+
+
+def _wrong(what: str) -> ValueError:
+    return ValueError(f"cache URL: {what}")

@@ -1,0 +1,97 @@
+"""The versioned cache and its leases.
+
+Bounded: every key has a lifetime, a value has a limit, and the server has its own (``maxmemory`` with an ``allkeys``
+policy; losing a version early only costs a miss).
+"""
+
+import itertools
+import secrets
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+import attrs
+
+from chatflow.adapters.redis.client import SLOT
+from chatflow.adapters.redis.link import EVERYTHING, Link, tag_key
+from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
+from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
+
+VERSION_TTL_S = 3600.0
+"""How long a version lives at least; longer than what is stored under it."""
+MS = 1000
+
+
+@attrs.define(eq=False)
+class RedisCache:
+    """See the port for the promises.
+
+    A commit whose invalidation failed is told to Redis as soon as it can be reached; until then other processes may
+    be answered what the commit made outdated, for as long as it lives there.
+
+    Attributes:
+        limit_value_bytes: a value that passes it is not kept.
+    """
+
+    link: Link
+    limit_value_bytes: int = attrs.field(default=2**20, kw_only=True, validator=attrs.validators.ge(1))
+    _nobody_has: str = attrs.field(init=False, factory=lambda: secrets.token_hex(12))
+    _numbers: "itertools.count[int]" = attrs.field(init=False, factory=itertools.count)
+
+    async def get(self, key: str, tags: Sequence[str]) -> Lookup:
+        """See the port."""
+        self.link.check_trust()
+        stamp = f"{self._nobody_has}.{next(self._numbers)}"
+        found = await self.link.run(GET, _keys(key, tags), stamp, int(VERSION_TTL_S * MS))
+        self.link.check_trust()
+        version = Version((found[0].decode(),))
+        if len(found) == 1:
+            return Lookup(None, version)
+        return Lookup(found[1], version, max(found[2], 0) / MS)
+
+    async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
+        """See the port; a value that nobody would accept is not kept at all."""
+        self.link.check_trust()
+        ttl_ms = int(ttl_s * MS)
+        if ttl_ms <= 0 or len(value) > self.limit_value_bytes:
+            return
+        version_ttl_ms = max(int(VERSION_TTL_S * MS), 2 * ttl_ms)
+        stamps = " ".join(version.stamps)
+        await self.link.run(PUT, _keys(key, tags), stamps, value, ttl_ms, version_ttl_ms)
+
+    async def invalidate(self, tags: Collection[str]) -> None:
+        """See the port; what failed is told to Redis again until it knows."""
+        await self.link.forget(tags)
+
+    async def ping(self) -> None:
+        """See the port."""
+        await self.link.command("EXISTS", EVERYTHING)
+
+
+@attrs.define(eq=False)
+class RedisLeases:
+    """See the port."""
+
+    link: Link
+
+    async def acquire(self, key: str, *, ttl_s: float) -> Lease | None:
+        """See the port."""
+        lease = Lease(key, secrets.token_hex(12))
+        words = ("SET", _lease_key(key), lease.token, "NX", "PX", max(1, int(ttl_s * MS)))
+        return lease if await self.link.command(*words) else None
+
+    async def release(self, lease: Lease) -> None:
+        """See the port."""
+        await self.link.run(RELEASE, [_lease_key(lease.key)], lease.token)
+
+
+def _keys(key: str, tags: Sequence[str]) -> list[str]:
+    return [f"{SLOT}:value:{key}", EVERYTHING, *map(tag_key, tags)]
+
+
+def _lease_key(key: str) -> str:
+    return f"{SLOT}:lease:{key}"
+
+
+if TYPE_CHECKING:
+    _cache: type[Cache] = RedisCache
+    _leases: type[Leases] = RedisLeases

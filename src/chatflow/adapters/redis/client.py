@@ -1,0 +1,122 @@
+"""Clients of the driver: RESP3 through hiredis, no retries, no deadline of their own (`Link` sets one for all of it).
+
+Every key has the same hash tag, so a cluster keeps all of them in one slot and a script may touch several. A cluster
+then costs what one server costs and survives the loss of a node; it does not spread the load of one deployment.
+"""
+
+from typing import Any, TypeAlias, cast
+
+import attrs
+from redis.asyncio import Connection, ConnectionPool, Redis, RedisCluster, Sentinel, SSLConnection
+from redis.asyncio.client import PubSub
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.maint_notifications import MaintNotificationsConfig
+
+from chatflow.adapters.redis.address import Address, Kind, Tls
+
+Client: TypeAlias = "Redis | RedisCluster"
+
+
+@attrs.define(eq=False)
+class Clients:
+    """Opens nothing by itself; connections are made when they are used.
+
+    Attributes:
+        connections: most at a time, without those of listeners.
+        sentinel_timeout_s: for one Sentinel to answer; the next is asked then.
+    """
+
+    address: Address
+    connections: int = attrs.field(kw_only=True)
+    sentinel_timeout_s: float = attrs.field(default=0.25, kw_only=True)
+    data: Client = attrs.field(init=False)
+    _sentinels: Sentinel | None = attrs.field(default=None, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.address.kind is Kind.SENTINEL:
+            self._sentinels = self._ask_sentinels()
+        self.data = self._cluster() if self.address.kind is Kind.CLUSTER else self._one_server(self.connections)
+
+    async def listener(self) -> "tuple[Redis, PubSub]":
+        """A connection of its own, to the server that keeps the keys."""
+        client = await self._owner() if isinstance(self.data, RedisCluster) else self._one_server(1)
+        return client, client.pubsub()
+
+    async def close(self) -> None:
+        """End every connection but those of listeners."""
+        await self.data.aclose()
+        if self._sentinels is not None:
+            await self._sentinels.aclose()
+
+    def _one_server(self, connections: int) -> Redis:
+        arguments = self._arguments() | {"db": self.address.database}
+        if self._sentinels is not None:
+            master = self._sentinels.master_for(
+                self.address.master, max_connections=connections, ssl=self.address.tls is not None, **arguments
+            )
+            return cast("Redis", master)
+        host, port = self.address.nodes[0]
+        connection_class = Connection if self.address.tls is None else SSLConnection
+        pool = ConnectionPool(
+            connection_class=connection_class, max_connections=connections, host=host, port=port, **arguments
+        )
+        return Redis.from_pool(pool)
+
+    def _cluster(self) -> RedisCluster:
+        nodes = [ClusterNode(host, port) for host, port in self.address.nodes]
+        is_tls = self.address.tls is not None
+        return RedisCluster(startup_nodes=nodes, max_connections=self.connections, ssl=is_tls, **self._arguments())
+
+    async def _owner(self) -> Redis:
+        """A client of the node that executes our scripts: what they publish is heard there first."""
+        cluster = cast("RedisCluster", self.data)
+        cluster = await cluster.initialize()
+        node = cluster.get_node_from_key(SLOT)
+        if node is None:
+            raise ConnectionError("the cluster has no master for our slot")
+        connection_class = Connection if self.address.tls is None else SSLConnection
+        pool = ConnectionPool(
+            connection_class=connection_class, max_connections=1, host=node.host, port=node.port, **self._arguments()
+        )
+        return Redis.from_pool(pool)
+
+    def _ask_sentinels(self) -> Sentinel:
+        arguments = self._arguments() | {
+            "username": self.address.sentinel_username,
+            "password": self.address.sentinel_password,
+            "socket_timeout": self.sentinel_timeout_s,
+            "socket_connect_timeout": self.sentinel_timeout_s,
+            "ssl": self.address.tls is not None,
+        }
+        return Sentinel(list(self.address.nodes), sentinel_kwargs=arguments)  # type: ignore[no-untyped-call]
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "username": self.address.username,
+            "password": self.address.password,
+            "protocol": 3,
+            "retry": Retry(NoBackoff(), 0),
+            "socket_timeout": None,
+            "socket_connect_timeout": None,
+            # Each of these would cost every new connection a round trip.
+            "driver_info": None,
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+            **_tls_arguments(self.address.tls),
+        }
+
+
+SLOT = "{chatflow}"
+"""The hash tag of every key."""
+
+
+def _tls_arguments(tls: Tls | None) -> dict[str, Any]:
+    if tls is None:
+        return {}
+    return {
+        "ssl_ca_certs": tls.ca or None,
+        "ssl_certfile": tls.certificate or None,
+        "ssl_keyfile": tls.key or None,
+        "ssl_check_hostname": tls.check_hostname,
+    }

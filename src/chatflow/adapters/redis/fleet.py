@@ -1,0 +1,47 @@
+"""The fleet, told to Redis: what each instance said last, until it has said nothing for a while by Redis' own clock."""
+
+from typing import TYPE_CHECKING
+
+import attrs
+import msgspec
+
+from chatflow.adapters.redis.client import SLOT
+from chatflow.adapters.redis.link import Link
+from chatflow.adapters.redis.scripts import REPORT, SNAPSHOTS
+from chatflow.ports.fleet import Fleet, RoleSnapshot
+
+KEYS = (f"{SLOT}:fleet:spoke", f"{SLOT}:fleet:said")
+
+
+@attrs.define(eq=False)
+class RedisFleet:
+    """See the port. Instances of another version whose words are not understood are left out."""
+
+    link: Link
+    max_age_s: float = attrs.field(default=5.0, kw_only=True, validator=attrs.validators.gt(0))
+
+    async def report(self, snapshot: RoleSnapshot) -> None:
+        """See the port."""
+        who = msgspec.json.encode((snapshot.role, snapshot.instance))
+        await self.link.run(REPORT, KEYS, who, msgspec.json.encode(snapshot), self._max_age_ms)
+
+    async def snapshots(self) -> list[RoleSnapshot]:
+        """See the port; by role and instance."""
+        said = await self.link.run(SNAPSHOTS, KEYS, self._max_age_ms)
+        understood = [snapshot for text in said if (snapshot := _understood(text)) is not None]
+        return sorted(understood, key=lambda snapshot: (snapshot.role, snapshot.instance))
+
+    @property
+    def _max_age_ms(self) -> int:
+        return int(self.max_age_s * 1000)
+
+
+def _understood(text: bytes | None) -> RoleSnapshot | None:
+    try:
+        return msgspec.json.decode(text or b"", type=RoleSnapshot)
+    except msgspec.DecodeError:
+        return None
+
+
+if TYPE_CHECKING:
+    _: type[Fleet] = RedisFleet

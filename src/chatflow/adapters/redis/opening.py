@@ -1,0 +1,59 @@
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+
+from chatflow.adapters.redis.address import parse
+from chatflow.adapters.redis.cache import RedisCache, RedisLeases
+from chatflow.adapters.redis.client import Clients
+from chatflow.adapters.redis.fleet import RedisFleet
+from chatflow.adapters.redis.link import Link
+from chatflow.adapters.redis.listening import RedisInvalidations
+from chatflow.domain.breaker import CircuitBreaker
+from chatflow.ports.clock import Clock
+
+
+@attrs.frozen(eq=False)
+class RedisServices:
+    """What one process has of one Redis; they share its connections and its circuit."""
+
+    cache: RedisCache
+    leases: RedisLeases
+    invalidations: RedisInvalidations
+    fleet: RedisFleet
+    breaker: CircuitBreaker
+
+
+@asynccontextmanager
+async def open_redis(
+    url: str,
+    *,
+    clock: Clock,
+    timeout_s: float = 0.1,
+    connections: int = 32,
+    breaker_failures: int = 5,
+    breaker_reset_s: float = 1.0,
+) -> AsyncIterator[RedisServices]:
+    """Services over a Redis, whether it answers yet or not.
+
+    Args:
+        url: see `address`.
+        clock: monotonic seconds.
+        timeout_s: of any command, all told.
+        connections: most at a time, without the listener's.
+        breaker_failures: failures in a row that open the circuit.
+        breaker_reset_s: from then to the first probe, and between probes.
+
+    Raises:
+        ValueError: the URL makes no sense.
+    """
+    clients = Clients(parse(url), connections=connections + 1)  # one for probes
+    breaker = CircuitBreaker(clock, failures=breaker_failures, reset_s=breaker_reset_s)
+    link = Link(clients.data, breaker, timeout_s=timeout_s, commands=connections)
+    try:
+        async with link.mending():
+            yield RedisServices(
+                RedisCache(link), RedisLeases(link), RedisInvalidations(clients, link), RedisFleet(link), breaker
+            )
+    finally:
+        await clients.close()
