@@ -50,9 +50,10 @@ format: $(DEV) ## apply what ruff can repair
 bench: $(DEV) ## measure throughput and latency on this machine
 	@$(BIN)/python -m tests.load.bench $(ARGS)
 
-fault: $(DEV) ## the long fault tests: kills, stops, cuts
+fault: $(DEV) ## kill, stop, cut, fill under load: ROUNDS=30, SEED=n repeats a round; without ROUNDS the long kill tests too
 	@scripts/system-packages.sh
-	@$(BIN)/python -m pytest tests/fault -m long $(ARGS)
+	@$(BIN)/python -m tests.fault --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
+	@$(if $(ROUNDS),,$(BIN)/python -m pytest tests/fault -m long $(ARGS))
 
 lock: $(DEV) ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)
 	$(COMPILE) --group build $(ARGS) -o requirements/run.txt

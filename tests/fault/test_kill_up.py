@@ -36,8 +36,8 @@ async def kill_rounds(tmp_path: Path, rounds: int, seed: int) -> None:
     ledger_path = tmp_path / "acks.jsonl"
     url = f"ws://127.0.0.1:{up.gateway_port}/ws"
     with ledger_path.open("w", buffering=1) as ledger:
-        senders = [LedgerSender(user, ROOMS, url, ledger) for user in range(1, 9)]
-        listener = Listener(ROOMS[0], url)
+        senders = [LedgerSender(user, ROOMS, [url], ledger) for user in range(1, 9)]
+        listener = Listener(ROOMS[0], [url])
         up.start()
         await up.ready()
         tasks = [asyncio.create_task(each.run()) for each in (*senders, listener)]

@@ -35,6 +35,9 @@ def command(*arguments: str) -> list[str]:
 def clean_environ(settings: dict[str, str]) -> dict[str, str]:
     """This process's environment with these settings of chatflow and no others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHATFLOW_")}
+    if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
+        # Beside no source, then; but a role must not compile all its libraries (3 s) each time that it is started.
+        kept["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / ".pycache")
     return kept | {"CHATFLOW_LOG_FORMAT": "json"} | settings
 
 
