@@ -21,6 +21,8 @@ from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollis
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
+OPEN_RETRY_S = 0.5
+"""While the circuit is open: asking it costs nothing."""
 
 
 @attrs.define(eq=False)
@@ -124,7 +126,7 @@ class PartitionProcessor:
                 self.breaker.allow()
                 await self.persister.persist(self.partition, batch.messages)
             except CircuitOpen as exc:
-                await self.sleep(min(exc.retry_in_s, LAST_RETRY_S))  # another partition's probe may close it sooner
+                await self.sleep(min(exc.retry_in_s, OPEN_RETRY_S))  # another partition's probe may close it sooner
             except (StoreUnavailable, SequenceCollision):
                 self.figures.batch_failures += 1
                 if self.breaker.failure():

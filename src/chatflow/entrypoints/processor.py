@@ -12,6 +12,7 @@ from chatflow.adapters.prometheus import registry_of
 from chatflow.domain.breaker import CircuitBreaker
 from chatflow.domain.figures import Histogram, ProcessorFigures
 from chatflow.domain.processing import PartitionProcessor, run_processors
+from chatflow.domain.recovering import watch_for_recovery
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, Rates, report_for_ever
 from chatflow.entrypoints.settings import ProcessorSettings
@@ -53,6 +54,7 @@ class ProcessorRole:
             self._health = await serve(app, host=host, port=port)
         (self._partitions,) = lifetime.run(run_processors(self.processors))
         lifetime.run(report_for_ever(self.fleet, self._tick))
+        lifetime.run(watch_for_recovery(self.breaker, self.store.ping))
         log.info("processor.started", partitions=len(self.processors), health_port=self._health.port)
 
     async def drain(self) -> None:
