@@ -114,3 +114,16 @@ async def test_a_deleted_subscription_queue_ends_the_subscription(rabbit_server:
             await receive(subscription)
         following = await broker.live.subscribe(limit=10)
         assert await receive(following) is None
+
+
+async def test_a_connection_that_only_receives_deliveries_is_not_given_up(vhost_url: str) -> None:
+    """The server sends no heartbeats then, and the driver allows 6 seconds without a frame."""
+    async with running(vhost_url) as sender, running(vhost_url, heartbeat_s=1) as receiver:
+        subscription = await receiver.live.subscribe(limit=100)
+        connection = receiver.consuming.connection()
+        ends = asyncio.get_running_loop().time() + 9
+        while asyncio.get_running_loop().time() < ends:
+            await sender.live.publish_live(one(1))
+            assert await receive(subscription) == one(1)
+            await asyncio.sleep(0.05)
+        assert receiver.consuming.connection() is connection

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiormq
 import aiormq.abc
@@ -11,6 +11,7 @@ import attrs
 import structlog
 
 from chatflow.adapters.rabbitmq.codec import Undecodable, decode_messages, partition_in
+from chatflow.adapters.rabbitmq.deliveries import Delivered
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
@@ -40,7 +41,7 @@ class Stream:
     """What a server-side consumer has sent and nobody has taken yet, until its channel or the consumer ends."""
 
     channel: aiormq.Channel
-    arrived: deque[aiormq.abc.DeliveredMessage] = attrs.field(factory=deque, init=False)
+    arrived: deque[Delivered] = attrs.field(factory=deque, init=False)
     total: int = attrs.field(default=0, init=False)
     broken: str | None = attrs.field(default=None, init=False)
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -49,8 +50,13 @@ class Stream:
         self.channel.closing.add_done_callback(lambda _: self.end("the channel was closed"))
         self.channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the queue was deleted or has moved"))
 
-    async def put(self, message: aiormq.abc.DeliveredMessage) -> None:
-        """Called by the driver, in delivery order."""
+    async def open(self, connection: WatchedConnection, queue: str, *, no_ack: bool = False) -> None:
+        """Start to consume, once for each stream; raises what the driver raises."""
+        connection.take_deliveries(self.channel, self.put)
+        await self.channel.basic_consume(queue, self._astray, no_ack=no_ack)
+
+    def put(self, message: Delivered) -> None:
+        """Called in delivery order, as soon as the bytes are here."""
         self.total += 1
         self.arrived.append(message)
         self._changed.set()
@@ -62,7 +68,7 @@ class Stream:
             self.arrived.clear()
             self._changed.set()
 
-    async def first(self) -> aiormq.abc.DeliveredMessage:
+    async def first(self) -> Delivered:
         """Wait for the oldest message, and leave it in place.
 
         Raises:
@@ -78,6 +84,10 @@ class Stream:
         """Wait until something has come, or the stream has ended."""
         self._changed.clear()
         await self._changed.wait()
+
+    async def _astray(self, _: aiormq.abc.DeliveredMessage) -> None:
+        """The driver has got what could not be read; a stream with a gap is none."""
+        self.end("a delivery could not be read")
 
     def check(self) -> None:
         """Raise BrokerUnavailable when the stream has ended."""
@@ -197,20 +207,18 @@ class RabbitConsumer:
         with translated("ack"):
             await self.stream.channel.basic_ack(owed, multiple=True, wait=False)
 
-    def _delivery(self, message: aiormq.abc.DeliveredMessage) -> Delivery:
-        frame: Any = message.delivery
-        if partition_in(frame.routing_key) != self.partition:
-            raise Undecodable(f"routed as {frame.routing_key!r}")
-        messages = decode_messages(message.body, message.header.properties.headers)
+    def _delivery(self, message: Delivered) -> Delivery:
+        if partition_in(message.routing_key) != self.partition:
+            raise Undecodable(f"routed as {message.routing_key!r}")
+        messages = decode_messages(message.body, message.headers)
         self._messages += len(messages)
         self._envelopes += 1
         envelope = Envelope(self.partition, messages, len(message.body))
-        return Delivery(envelope, frame.delivery_tag, bool(frame.redelivered))
+        return Delivery(envelope, message.tag, message.redelivered)
 
-    async def _reject(self, message: aiormq.abc.DeliveredMessage, reason: str) -> None:
-        frame: Any = message.delivery
+    async def _reject(self, message: Delivered, reason: str) -> None:
         with translated("reject"):
-            await self.stream.channel.basic_reject(frame.delivery_tag, requeue=False, wait=False)
+            await self.stream.channel.basic_reject(message.tag, requeue=False, wait=False)
         self.stream.arrived.popleft()
         log.error("broker.envelope_rejected", partition=self.partition, reason=reason, bytes=len(message.body))
 
@@ -221,7 +229,7 @@ async def open_consumer(connection: WatchedConnection, partition: int, *, prefet
     try:
         stream = Stream(channel)
         await channel.basic_qos(prefetch_count=prefetch)
-        await channel.basic_consume(ingest_queue(partition), stream.put)
+        await stream.open(connection, ingest_queue(partition))
     except BaseException:
         await close_channel(channel)
         raise

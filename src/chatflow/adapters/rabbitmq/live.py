@@ -5,10 +5,9 @@ queue while its connection is stuck cannot be seen by anybody; readers compare t
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import aiormq
-import aiormq.abc
 import attrs
 import structlog
 from aio_pika.exceptions import ChannelNotFoundEntity
@@ -25,6 +24,7 @@ from chatflow.adapters.rabbitmq.codec import (
 )
 from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.consuming import CLOSED, Stream, close_channel
+from chatflow.adapters.rabbitmq.deliveries import Delivered
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Restore
 from chatflow.adapters.rabbitmq.topology import LIVE
@@ -43,7 +43,7 @@ class LiveStream(Stream):
     limit: int
     lost: bool = attrs.field(default=False, init=False)
 
-    async def put(self, message: aiormq.abc.DeliveredMessage) -> None:
+    def put(self, message: Delivered) -> None:
         """See `Stream.put`."""
         if len(self.arrived) >= self.limit:
             self.arrived.clear()
@@ -52,7 +52,7 @@ class LiveStream(Stream):
             self.arrived.append(message)
         self._changed.set()
 
-    async def next(self) -> aiormq.abc.DeliveredMessage | None:
+    async def next(self) -> Delivered | None:
         """Take the oldest message; ``None`` once after a loss.
 
         Raises:
@@ -78,10 +78,9 @@ class RabbitLiveSubscription:
         message = await self.stream.next()
         if message is None:
             return None
-        frame: Any = message.delivery
         try:
-            messages = decode_stored(message.body, message.header.properties.headers)
-            return LiveEnvelope(partition_in(frame.routing_key), messages)
+            messages = decode_stored(message.body, message.headers)
+            return LiveEnvelope(partition_in(message.routing_key), messages)
         except Undecodable as exc:
             log.warning("broker.live_envelope_unreadable", reason=str(exc), bytes=len(message.body))
             return None
@@ -137,19 +136,19 @@ class RabbitLiveChannel:
     async def _open(self, connection: WatchedConnection, limit: int) -> LiveStream:
         channel = await connection.open_channel()
         try:
-            return await self._consume(channel, limit)
+            return await self._consume(connection, channel, limit)
         except BaseException:
             await close_channel(channel)
             raise
 
-    async def _consume(self, channel: aiormq.Channel, limit: int) -> LiveStream:
+    async def _consume(self, connection: WatchedConnection, channel: aiormq.Channel, limit: int) -> LiveStream:
         declared = await channel.queue_declare(
             exclusive=True, auto_delete=True, arguments={"x-max-length": limit, "x-overflow": "drop-head"}
         )
         queue = declared.queue or ""
         await channel.queue_bind(queue, LIVE, "#")
         stream = LiveStream(channel, limit)
-        await channel.basic_consume(queue, stream.put, no_ack=True)
+        await stream.open(connection, queue, no_ack=True)
         return stream
 
     async def _forget_ended(self) -> bool:

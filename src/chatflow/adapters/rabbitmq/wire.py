@@ -16,19 +16,28 @@ from aiormq.exceptions import ConnectionNotAllowed
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
+from chatflow.adapters.rabbitmq.deliveries import Deliveries, Taker
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.ports.errors import BrokerUnavailable
 
 
 class _Reader(asyncio.StreamReader):
-    """Remembers what the peer said last, and when, by ``time.monotonic``."""
+    """Remembers what the peer said last, and when, by ``time.monotonic``; the driver reads what `Deliveries` leaves."""
 
     heard_at: float = 0.0
     heard: bytes = b""
 
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.deliveries = Deliveries(super().feed_data)
+
     def feed_data(self, data: Any) -> None:
         self.heard_at, self.heard = time.monotonic(), data
-        super().feed_data(data)
+        self.deliveries.feed(data, self.heard_at)
+
+    def feed_eof(self) -> None:
+        self.deliveries.end()
+        super().feed_eof()
 
 
 class _Socket(TransportFactory):
@@ -41,7 +50,7 @@ class _Socket(TransportFactory):
         tls = kwargs.pop("ssl_context_provider")
         context = await tls.get_context() if url.scheme == "amqps" else None
         loop = asyncio.get_running_loop()
-        reader = _Reader(loop=loop)
+        reader = _Reader(loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         try:
             transport, _ = await loop.create_connection(
@@ -138,6 +147,12 @@ class WatchedConnection(aio_pika.Connection):
         """A channel as the driver has it, for the paths where each envelope counts; unroutable envelopes raise."""
         channel = await self.driver.channel(publisher_confirms=confirms, on_return_raises=True)
         return cast("aiormq.Channel", channel)
+
+    def take_deliveries(self, channel: aiormq.Channel, taker: Taker) -> None:
+        """Call ``taker`` with what comes for a channel's only consumer, in order; before that consumer is opened."""
+        if self._socket.reader is None:
+            raise ChannelInvalidStateError("the connection is not open")
+        self._socket.reader.deliveries.take(channel.number, taker)
 
     def abort(self) -> None:
         """End the socket at once, as the death of the peer would."""

@@ -1,0 +1,232 @@
+"""Deliveries past the driver: cut out of the byte stream where they come in, so that each costs a parse and a call.
+
+The driver reads each frame with three awaits, builds objects for all three frames of a delivery, moves them through a
+queue and starts a task: 45-49 us of CPU per received and acked envelope there, 8-9 us here. Only what a delivery of
+ours consists of is taken; every other byte goes on to the driver unchanged and in order, and so does a delivery that
+cannot be read, for the driver to judge.
+
+Nothing here holds the server back. A consumer's prefetch bounds what is delivered, a live stream drops what is too
+much for it, and what is kept here is one unfinished frame and one unfinished delivery per channel.
+"""
+
+import functools
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import pamqp.decode
+
+METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
+KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
+FRAME_END = 0xCE
+LONGEST_FRAME = 1 << 24
+"""Bytes; RabbitMQ's default is 2**17. A size above it is taken for nonsense."""
+DELIVER = struct.pack(">HH", 60, 60)
+CHANNEL_ENDS = frozenset({struct.pack(">HH", 20, 40), struct.pack(">HH", 20, 41)})
+"""``channel.close`` and ``channel.close-ok``: the number may be given to another channel."""
+SIGN_OF_LIFE = struct.pack(">BHIB", HEARTBEAT, 0, 0, FRAME_END)
+SIGN_INTERVAL_S = 1.0
+CONTENT_TYPE, CONTENT_ENCODING, HEADERS, MORE_FLAGS = 1 << 15, 1 << 14, 1 << 13, 1
+KNOWN_TABLES = 64
+UNREADABLE = (ArithmeticError, LookupError, OSError, RecursionError, ValueError, struct.error)
+"""What parsers raise over bytes that make no sense."""
+
+_frame = struct.Struct(">BHI")
+_content = struct.Struct(">HHQH")
+_tag = struct.Struct(">QB")
+_size = struct.Struct(">I")
+PAYLOAD = _frame.size
+
+
+@attrs.define
+class Delivered:
+    """One delivery. ``headers`` is shared with others that carry the same: read it only."""
+
+    tag: int
+    redelivered: bool
+    routing_key: str
+    headers: Mapping[str, Any]
+    body: bytes
+
+
+Taker = Callable[[Delivered], None]
+
+
+@attrs.define(eq=False)
+class _Channel:
+    """Where a channel's deliveries go, and the frames of the unfinished one."""
+
+    taker: Taker
+    frames: list[bytes] = attrs.field(factory=list)
+    missing: int = 0
+    """Bytes of the body, once the header is there."""
+
+    def wants(self, frame: bytes) -> bool:
+        """Whether a frame is the next one of a delivery; asked only while the last one is unfinished."""
+        if len(self.frames) > 1:
+            return frame[0] == BODY and 0 < len(frame) - PAYLOAD - 1 <= self.missing
+        return frame[0] == HEADER and len(frame) > PAYLOAD + _content.size
+
+    def add(self, frame: bytes) -> bool:
+        """Whether the delivery is complete with this frame."""
+        self.frames.append(frame)
+        if len(self.frames) == 1:
+            return False
+        if len(self.frames) == 2:
+            self.missing = _content.unpack_from(frame, PAYLOAD)[2]
+        else:
+            self.missing -= len(frame) - PAYLOAD - 1
+        return self.missing == 0
+
+
+@attrs.define(eq=False)
+class Deliveries:
+    """Cuts a server's bytes into frames and takes the deliveries of some channels out of them.
+
+    Args:
+        pass_on: called with whole frames for the driver, many at a time.
+    """
+
+    pass_on: Callable[[bytes], None]
+    _channels: dict[int, _Channel] = attrs.field(factory=dict, init=False)
+    _begun: bytearray = attrs.field(factory=bytearray, init=False)
+    _needed: int = attrs.field(default=0, init=False)
+    """Length of `_begun` at which it is worth another look."""
+    _is_broken: bool = attrs.field(default=False, init=False)
+    _passed_at: float = attrs.field(default=0.0, init=False)
+
+    def take(self, channel: int, taker: Taker) -> None:
+        """Hand the deliveries of a channel to ``taker`` until the channel closes; call it before consuming."""
+        self._channels[channel] = _Channel(taker)
+
+    def feed(self, data: bytes, now: float) -> None:
+        """Take what the server has sent; ``now`` in seconds."""
+        if self._begun:
+            self._begun += data
+            if len(self._begun) < self._needed:
+                return
+            data = bytes(self._begun)
+            self._begun.clear()
+        if self._is_broken:
+            self.pass_on(data)
+        else:
+            self._cut(data, now)
+
+    def end(self) -> None:
+        """The server sends no more: the driver wants to see that it broke off."""
+        if self._begun:
+            self.pass_on(bytes(self._begun))
+            self._begun.clear()
+
+    def _cut(self, data: bytes, now: float) -> None:
+        at = passed = 0  # up to where it was looked at, and taken or passed on
+        was_passed = was_taken = False
+        while len(data) - at > PAYLOAD:
+            kind, number, size = _frame.unpack_from(data, at)
+            stop = at + PAYLOAD + size + 1
+            if kind not in KINDS or size > LONGEST_FRAME:
+                self._break(data[passed:])
+                return
+            if stop > len(data):
+                self._needed = stop - at
+                break
+            if data[stop - 1] != FRAME_END:
+                self._break(data[passed:])
+                return
+            channel = self._channels.get(number)
+            if channel is not None and self._is_taken(channel, number, data[at:stop]):
+                if at > passed:
+                    self.pass_on(data[passed:at])
+                    was_passed = True
+                passed, was_taken = stop, True
+            at = stop
+        else:
+            self._needed = PAYLOAD + 1
+        if at > passed:
+            self.pass_on(data[passed:at])
+            was_passed = True
+        self._begun += data[at:]
+        if was_passed:
+            self._passed_at = now
+        elif was_taken and now - self._passed_at >= SIGN_INTERVAL_S:
+            # The server sends no heartbeats while it sends deliveries, and the driver gives up where it hears nothing.
+            self._passed_at = now
+            self.pass_on(SIGN_OF_LIFE)
+
+    def _is_taken(self, channel: _Channel, number: int, frame: bytes) -> bool:
+        """Whether the driver must not see this frame of a channel whose deliveries are taken."""
+        if not channel.frames:
+            method = frame[PAYLOAD : PAYLOAD + 4] if frame[0] == METHOD else b""
+            if method in CHANNEL_ENDS:
+                del self._channels[number]
+            if method != DELIVER:
+                return False
+        elif not channel.wants(frame):
+            self._give_back(number)
+            return False
+        if channel.add(frame):
+            self._hand_over(channel, number)
+        return True
+
+    def _hand_over(self, channel: _Channel, number: int) -> None:
+        try:
+            delivered = parse(channel.frames)
+        except UNREADABLE:
+            self._give_back(number)
+            return
+        channel.frames = []
+        channel.taker(delivered)
+
+    def _give_back(self, number: int) -> None:
+        """Leave a channel to the driver, from the unfinished delivery on."""
+        if frames := self._channels.pop(number).frames:
+            self.pass_on(b"".join(frames))
+
+    def _break(self, rest: bytes) -> None:
+        """These are no frames: leave everything to the driver, which ends the connection."""
+        self._is_broken = True
+        for number in list(self._channels):
+            self._give_back(number)
+        self.pass_on(rest)
+
+
+def parse(frames: list[bytes]) -> Delivered:
+    """A delivery from its frames: ``basic.deliver``, header, and any number of bodies.
+
+    Raises:
+        UNREADABLE: one of these.
+    """
+    deliver, header, *bodies = frames
+    at = PAYLOAD + len(DELIVER)
+    at += 1 + deliver[at]  # the consumer tag: a channel has one consumer
+    tag, redelivered = _tag.unpack_from(deliver, at)
+    at += _tag.size
+    at += 1 + deliver[at]  # the exchange
+    key = deliver[at + 1 : -1]
+    if len(key) != deliver[at]:
+        raise ValueError("a routing key of another length than it says")
+    body = bodies[0][PAYLOAD:-1] if len(bodies) == 1 else b"".join([each[PAYLOAD:-1] for each in bodies])
+    return Delivered(tag, bool(redelivered & 1), key.decode(), _headers_in(header), body)
+
+
+def _headers_in(header: bytes) -> Mapping[str, Any]:
+    flags = _content.unpack_from(header, PAYLOAD)[3]
+    if flags & MORE_FLAGS:
+        raise ValueError("more properties than there are")
+    if not flags & HEADERS:
+        return {}
+    at = PAYLOAD + _content.size
+    for flag in (CONTENT_TYPE, CONTENT_ENCODING):
+        if flags & flag:
+            at += 1 + header[at]
+    stop = at + _size.size + _size.unpack_from(header, at)[0]
+    if stop >= len(header):
+        raise ValueError("a table longer than its frame")
+    return _table(header[at:stop])
+
+
+@functools.lru_cache(KNOWN_TABLES)
+def _table(data: bytes) -> Mapping[str, Any]:
+    """Nearly all envelopes carry the same one."""
+    return pamqp.decode.field_table(data)[1]
