@@ -140,7 +140,7 @@ class DeadEnvelopes(Protocol):
         """Remove it for good; after a failure it comes back, and may be removed all the same."""
 
     async def close(self) -> None:
-        """Put back, in its order, what was taken and not settled; idempotent."""
+        """Put back, in its order, what was taken and not settled; idempotent. It may take a moment to be seen again."""
 
 
 class LiveSubscription(Protocol):
