@@ -172,7 +172,9 @@ def test_what_came_before_a_channel_was_taken_is_the_drivers() -> None:
     assert (driver.passed, driver.bodies) == (method(ALSO_OURS), [b"first"])
 
 
-@pytest.mark.parametrize("end", [commands.Channel.Close(406, "no", 0, 0), commands.Channel.CloseOk()], ids=str)
+@pytest.mark.parametrize(
+    "end", [commands.Channel.Close(406, "no", 0, 0), commands.Channel.CloseOk()], ids=["close", "close-ok"]
+)
 def test_a_closed_channels_number_may_belong_to_somebody_else(end: pamqp.base.Frame) -> None:
     driver = Driver()
     theirs = b"".join(delivery(OURS, b"theirs"))
