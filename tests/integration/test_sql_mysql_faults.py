@@ -109,6 +109,22 @@ async def test_a_stopped_server_ends_a_write_at_its_deadline_and_is_used_again_w
     await assert_sound(fresh_url, 3)
 
 
+async def test_a_write_that_waits_for_another_has_no_more_time_than_that_one(maria_server, fresh_url):
+    async with process(fresh_url, write_deadline_s=4) as mine:
+        await mine.store.append_batch([message("a")])
+        maria_server.pause()
+        try:
+            started = time.monotonic()
+            writes = [asyncio.create_task(mine.store.append_batch([message("a")]))]
+            await asyncio.sleep(0.2)
+            writes += [asyncio.create_task(mine.store.append_batch([message(room)])) for room in "bc"]
+            outcomes = await asyncio.gather(*writes, return_exceptions=True)
+            assert time.monotonic() - started < 4 + SLACK_S
+        finally:
+            maria_server.resume()
+        assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
+
+
 @pytest.mark.parametrize("direction", ["up", "down", "both"])
 async def test_a_half_open_link_ends_a_write_at_its_deadline(fresh_url, fault_proxy, direction):
     proxy = fault_proxy(fresh_url)

@@ -10,7 +10,7 @@ What can go wrong with a write, and what follows:
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -78,14 +78,20 @@ class MysqlDatabase:
     ) -> R:
         if together is None:
             return await self._write_alone(fn, args)
-        return await self._groups.write(fn, args, together, weight)
+        return await self._in_time(self._groups.write(fn, args, together, weight))
 
     async def _write_alone(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         try:
-            async with asyncio.timeout(self.write_deadline_s):
-                return await self._until_not_deadlocked(fn, args)
-        except TimeoutError as exc:
+            return await self._in_time(self._until_not_deadlocked(fn, args))
+        except NoAnswer:
             self._writers.evict()
+            raise
+
+    async def _in_time(self, work: Awaitable[R]) -> R:
+        try:
+            async with asyncio.timeout(self.write_deadline_s):
+                return await work
+        except TimeoutError as exc:
             raise NoAnswer(f"no commit within {self.write_deadline_s} s") from exc
 
     async def write_at_leisure(self, fn: Callable[..., R], *args: object) -> R:
