@@ -6,6 +6,7 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
+from chatflow.adapters.rabbitmq import consuming
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER
 from chatflow.adapters.rabbitmq.topology import DEAD, INGEST, ingest_queue
@@ -73,6 +74,43 @@ async def test_garbage_goes_to_the_dead_and_the_stream_goes_on(vhost_url: str) -
         assert {letter.count for letter in found} == {1}
         assert all(letter.messages == () and letter.unreadable for letter in found)
         assert len({letter.id for letter in found}) == len(GARBAGE)
+
+
+async def test_an_ack_that_is_alone_is_sent_after_a_moment(vhost_url: str, fault_proxy) -> None:
+    proxy = fault_proxy(vhost_url)
+    async with running(proxy.url(vhost_url)) as broker, running(vhost_url) as other:
+        for n in (1, 2):
+            await broker.publish(envelope(n, n))
+        consumer = await broker.consume(0, prefetch=100)
+        first, _ = await receive(consumer, 2)
+        await consumer.ack(first)
+        await asyncio.sleep(0.5)
+        proxy.cut()
+        again = await other.consume(0, prefetch=100)
+        assert numbers(await receive(again, 1)) == [2]
+
+
+async def test_acks_that_are_many_do_not_wait(vhost_url: str, monkeypatch) -> None:
+    monkeypatch.setattr(consuming, "ACK_DELAY_S", 3600)
+    async with running(vhost_url) as broker:
+        for n in range(1, 5):
+            await broker.publish(envelope(n, n))
+        consumer = await broker.consume(0, prefetch=2)
+        for _ in range(4):
+            (delivery,) = await receive(consumer, 1)
+            await consumer.ack(delivery)
+
+
+async def test_closing_sends_what_is_owed(vhost_url: str, monkeypatch) -> None:
+    monkeypatch.setattr(consuming, "ACK_DELAY_S", 3600)
+    async with running(vhost_url) as broker:
+        for n in (1, 2):
+            await broker.publish(envelope(n, n))
+        consumer = await broker.consume(0, prefetch=100)
+        first, _ = await receive(consumer, 2)
+        await consumer.ack(first)
+        await consumer.close()
+        assert numbers(await receive(await broker.consume(0, prefetch=100), 1)) == [2]
 
 
 async def test_a_rejection_that_is_cancelled_happens_once(vhost_url: str) -> None:

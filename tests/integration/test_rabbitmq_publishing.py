@@ -135,7 +135,8 @@ async def test_a_peer_that_vanishes_without_a_word_is_noticed(vhost_url: str, fa
 async def test_a_blocked_connection_is_known_at_once_and_hinders_no_consumer(
     rabbit_server: RabbitServer, vhost_url: str
 ) -> None:
-    async with running(vhost_url, confirm_timeout_s=60) as broker:
+    told: list[bool] = []
+    async with running(vhost_url, confirm_timeout_s=60, on_up=lambda: told.append(True)) as broker:
         for n in (1, 2):
             await broker.publish(envelope(n, n))
         consumer = await broker.consume(0, prefetch=1)
@@ -146,9 +147,11 @@ async def test_a_blocked_connection_is_known_at_once_and_hinders_no_consumer(
         assert await refused(broker, envelope(4, 4)) < 0.5
         await consumer.ack(first)
         assert numbers(await receive(consumer, 1)) == [2]
+        assert not told
         await asyncio.to_thread(rabbit_server.memory_alarm, on=False)
         await publish_at_last(broker, envelope(5, 5))
         assert broker.is_available()
+        assert told
 
 
 async def test_a_role_that_starts_during_an_alarm_hears_of_it_with_its_first_publish(

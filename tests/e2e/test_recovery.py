@@ -1,0 +1,82 @@
+"""A server that was away long enough to open a circuit is used again as soon as it is back, whatever the reset says."""
+
+import asyncio
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import pytest
+from websockets.asyncio.client import ClientConnection, connect
+
+from tests.harness.maria import MariaServer
+from tests.harness.process import RoleProcess
+from tests.harness.rabbit import RabbitServer
+from tests.load.fleet import Fleet
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+RESET = {"CHATFLOW_BREAKER_RESET_S": "3600"}
+WAIT_S = 30.0
+
+
+@pytest.fixture
+async def fleet(tmp_path: Path, vhost_url: str, maria_url: str):
+    fleet = Fleet(tmp_path, vhost_url, maria_url, gateways=1, processors=1, settings=RESET)
+    await fleet.start()
+    yield fleet
+    fleet.kill()
+
+
+async def send(ws: ClientConnection, **more: str) -> dict[str, object]:
+    await ws.send(json.dumps({"op": "send", "ref": 1, "room": "lobby", "text": "hi", **more}))
+    async with asyncio.timeout(WAIT_S):
+        answer = json.loads(await ws.recv())
+    return dict(answer[0] if isinstance(answer, list) else answer)
+
+
+async def tripped(role: RoleProcess) -> bool:
+    """Whether the role's circuit has opened since it started."""
+
+    def trips() -> float:
+        with urllib.request.urlopen(f"http://127.0.0.1:{role.health_port}/metrics", timeout=WAIT_S) as answer:
+            found = re.search(r"breaker_trips_total (\d\S*)", answer.read().decode())
+        assert found
+        return float(found[1])
+
+    return await asyncio.to_thread(trips) > 0
+
+
+async def greeted(port: int) -> ClientConnection:
+    ws = await connect(f"ws://127.0.0.1:{port}/ws")
+    await ws.send(json.dumps({"op": "hello", "userId": 7, "username": "ada"}))
+    await ws.recv()
+    return ws
+
+
+async def test_a_processor_stores_again_when_mariadb_is_back(fleet: Fleet, maria_server: MariaServer) -> None:
+    (gateway,), (processor,) = fleet.of("gateway"), fleet.of("processor")
+    ws = await greeted(gateway.port)
+    async with ws, asyncio.timeout(2 * WAIT_S):
+        assert (await send(ws, ack="stored"))["seq"] == 1
+        maria_server.kill()
+        assert (await send(ws))["op"] == "ack"
+        while not await tripped(processor):
+            await asyncio.sleep(0.1)
+        await asyncio.to_thread(maria_server.restart)
+        while (answer := await send(ws, ack="stored"))["op"] != "ack":
+            assert answer["retryable"]
+
+
+async def test_a_gateway_accepts_again_when_rabbitmq_is_back(fleet: Fleet, rabbit_server: RabbitServer) -> None:
+    (gateway,) = fleet.of("gateway")
+    ws = await greeted(gateway.port)
+    async with ws, asyncio.timeout(2 * WAIT_S):
+        assert (await send(ws))["op"] == "ack"
+        await asyncio.to_thread(rabbit_server.settle)
+        rabbit_server.kill()
+        while not await tripped(gateway):
+            assert (await send(ws))["retryable"]
+        await asyncio.to_thread(rabbit_server.restart)
+        while (await send(ws))["op"] != "ack":
+            await asyncio.sleep(0.05)
