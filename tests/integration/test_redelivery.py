@@ -10,12 +10,12 @@ import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 
 import attrs
 import pytest
 
-from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
+from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -35,6 +35,7 @@ from chatflow.ports.messages import Message
 from tests.contract.store_cases import message
 from tests.contract.store_maria import fresh_url, maria_schemas
 from tests.harness.rabbit import RabbitServer
+from tests.integration.rabbitmq_cases import running
 
 __all__ = ["fresh_url", "maria_schemas"]
 pytestmark = pytest.mark.xdist_group("servers")
@@ -152,14 +153,8 @@ def all_envelopes(draw: random.Random) -> dict[int, list[list[Message]]]:
     return envelopes
 
 
-@asynccontextmanager
-async def broker_of(url: str) -> AsyncIterator[RabbitBroker]:
-    broker = open_broker([url], partitions=PARTITIONS, queue_limit_bytes=2**24, delivery_limit=10_000)
-    await broker.start()
-    try:
-        yield broker
-    finally:
-        await broker.close()
+def broker_of(url: str) -> AbstractAsyncContextManager[RabbitBroker]:
+    return running(url, partitions=PARTITIONS, delivery_limit=10_000)
 
 
 @asynccontextmanager

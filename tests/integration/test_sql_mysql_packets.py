@@ -63,7 +63,8 @@ async def test_what_a_failed_transaction_has_locked_and_written_is_given_up(fres
     await assert_sound(fresh_url, 2)
 
 
-async def test_a_connection_that_is_lost_in_a_packet_is_not_used_again(fresh_url, maria_server):
+@pytest.mark.parametrize("end", ["killed", "cancelled"])
+async def test_a_connection_whose_packet_broke_off_is_not_used_again(fresh_url, maria_server, end):
     def slow(conn):
         run_together(conn, ["SELECT SLEEP(30)", "SELECT 1"])
 
@@ -71,22 +72,11 @@ async def test_a_connection_that_is_lost_in_a_packet_is_not_used_again(fresh_url
         number = await mine.database.write(connection_id)
         task = asyncio.create_task(mine.database.write(slow))
         await asyncio.sleep(0.2)
-        maria_server.execute(f"KILL {number}")
-        with pytest.raises(StoreUnavailable):
-            await task
-        assert await mine.database.write(connection_id) != number
-
-
-async def test_a_cancelled_packet_takes_its_connection_with_it(fresh_url):
-    def slow(conn):
-        run_together(conn, ["SELECT SLEEP(30)", "SELECT 1"])
-
-    async with process(fresh_url, writer_pool=1) as mine:
-        number = await mine.database.write(connection_id)
-        task = asyncio.create_task(mine.database.write(slow))
-        await asyncio.sleep(0.2)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        if end == "killed":
+            maria_server.execute(f"KILL {number}")
+        else:
+            task.cancel()
+        with pytest.raises(StoreUnavailable if end == "killed" else asyncio.CancelledError):
             await task
         assert await mine.database.write(connection_id) != number
 

@@ -118,9 +118,8 @@ def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, floa
 
     def gauges() -> Mapping[str, float]:
         figures = pools(database).get(pool)
-        return (
-            {} if figures is None else {f"{pool}_{name}": float(value) for name, value in attrs.asdict(figures).items()}
-        )
+        counts = {} if figures is None else attrs.asdict(figures)
+        return {f"{pool}_{name}": float(value) for name, value in counts.items()}
 
     return gauges
 

@@ -53,7 +53,6 @@ class GroupCommit:
     lanes: int = attrs.field(kw_only=True)
     full: int = attrs.field(kw_only=True)
     _waiting: deque[_Call] = attrs.field(init=False, factory=deque)
-    _weight: int = attrs.field(init=False, default=0)
     _lanes: set[asyncio.Task[None] | None] = attrs.field(init=False, factory=set)
 
     async def write(self, fn: Callable[..., R], args: tuple[object, ...], together: "Together[R]", weight: int) -> R:
@@ -63,8 +62,8 @@ class GroupCommit:
         """
         loop = asyncio.get_running_loop()
         caller: asyncio.Future[R] = loop.create_future()
-        self._wait(_Call(fn, args, together, weight, caller))
-        if not self._lanes or (self._weight >= self.full and len(self._lanes) < self.lanes):
+        self._waiting.append(_Call(fn, args, together, weight, caller))
+        if not self._lanes or (len(self._lanes) < self.lanes and self._is_worth_a_lane()):
             self._lanes.add(loop.create_task(self._lane(), name="group-commit"))
         return await caller
 
@@ -77,9 +76,8 @@ class GroupCommit:
         while self._waiting:
             self._waiting.popleft().fail(StoreUnavailable("the database is closed"))
 
-    def _wait(self, call: _Call) -> None:
-        self._waiting.append(call)
-        self._weight += call.weight
+    def _is_worth_a_lane(self) -> bool:
+        return sum(call.weight for call in self._waiting) >= self.full
 
     async def _lane(self) -> None:
         group: list[_Call] = []
@@ -102,7 +100,6 @@ class GroupCommit:
             if group and call.together != group[0].together:
                 break
             self._waiting.popleft()
-            self._weight -= call.weight
             if not call.caller.done():
                 group.append(call)
                 weight += call.weight
@@ -119,9 +116,7 @@ class GroupCommit:
                 call.fail(exc)
         except StoreUnavailable as exc:
             group[0].fail(exc)  # one attempt, one failure: the others have one of their own
-            for call in reversed(group[1:]):
-                self._waiting.appendleft(call)
-                self._weight += call.weight
+            self._waiting.extendleft(reversed(group[1:]))
         except Exception:  # noqa: BLE001 - one of them is to blame, and hears of it when it runs alone
             for call in group:
                 await self._commit_alone(call)

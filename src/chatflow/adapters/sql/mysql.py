@@ -14,11 +14,11 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
+from sqlalchemy import Connection
 
 from chatflow.adapters.sql.errors import NoAnswer, TryAgain, translated
 from chatflow.adapters.sql.grouping import GroupCommit
 from chatflow.adapters.sql.mysql_url import driver_arguments
-from chatflow.adapters.sql.packet import committed
 from chatflow.adapters.sql.pools import Pool, PoolFigures
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded
 
@@ -147,7 +147,19 @@ class MysqlDatabase:
     async def _transaction(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         with translated():
             async with self._writers.engine.connect() as conn:
-                return await conn.run_sync(committed, fn, args)
+                return await conn.run_sync(_committed, fn, args)
+
+
+def _committed(conn: Connection, fn: Callable[..., R], args: tuple[object, ...]) -> R:
+    """Run ``fn`` and commit what it has not committed itself; roll back what it has left open."""
+    try:
+        result = fn(conn, *args)
+        conn.commit()
+    except Exception:
+        if not conn.invalidated:
+            conn.connection.rollback()  # not SQLAlchemy's: it knows nothing of what went past it
+        raise
+    return result
 
 
 def session_of(deadline_s: float | None) -> str:

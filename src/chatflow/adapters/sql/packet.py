@@ -55,15 +55,3 @@ async def _run(driver: Any, text: str, count: int) -> list[Rows]:
         await cursor.nextset()
         results.append(await cursor.fetchall())
     return results
-
-
-def committed(conn: Connection, fn: Any, args: tuple[object, ...]) -> Any:
-    """Run ``fn`` and commit what it has not committed itself; roll back what it has left open."""
-    try:
-        result = fn(conn, *args)
-        conn.commit()
-    except Exception:
-        if not conn.invalidated:
-            conn.connection.rollback()
-        raise
-    return result
