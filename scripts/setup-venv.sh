@@ -3,6 +3,9 @@
 #
 # A marker inside VENV stands for as long as it is being changed. A marker found at the start means that the last
 # set-up was killed half-way, so the environment is built anew. pip's own configuration decides where it fetches from.
+#
+# --no-deps, because LOCK names every package: pip looks at newer releases to resolve an extra ("coverage[toml]"), and
+# their hashes are not in LOCK. `pip check` says so should LOCK lack one.
 set -eu
 
 venv=$1
@@ -43,8 +46,9 @@ say "installing $lock into $venv (half a minute, once)"
 : >"$marker"
 rm -f "$venv"/.ready-*
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
-if ! { "$venv/bin/python" -m pip install --quiet --no-compile --require-hashes -r "$lock" &&
-    "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e .; }; then
+if ! { "$venv/bin/python" -m pip install --quiet --no-compile --no-deps --require-hashes -r "$lock" &&
+    "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e . &&
+    "$venv/bin/python" -m pip check >&2; }; then
     # pip ended by itself and left no package half-installed: what is there may be kept for the next try.
     rm -f "$marker"
     say "pip could not install $lock, see above; run the same command again once that is cured"
