@@ -1,6 +1,7 @@
 """Confirms, and everything that may come instead of one."""
 
 import asyncio
+import random
 import time
 
 import pytest
@@ -293,6 +294,20 @@ async def test_it_is_told_when_a_lost_connection_is_back(vhost_url: str, rabbit_
         await asyncio.to_thread(rabbit_server.restart)
         await eventually(lambda: told)
         await broker.publish(envelope(1, 1))
+
+
+async def test_a_healthy_server_is_not_taken_for_silent_in_a_lull(vhost_url: str) -> None:
+    """It skips a heartbeat when something was sent since the one before, so a lull starts with up to a whole one."""
+    async with running(vhost_url, heartbeat_s=1) as broker:
+        connection, longest = broker.publishing.connection(), 0.0
+        for n in range(12):
+            await broker.publish(envelope(n % 8, n))
+            lull_ends = time.monotonic() + 1.0 + random.random() / 2
+            while time.monotonic() < lull_ends:
+                assert broker.is_available(), f"taken for silent after {connection.silent_s():.2f} s"
+                longest = max(longest, connection.silent_s())
+                await asyncio.sleep(0.01)
+        assert longest > 0.75, "the server never skipped a heartbeat: this test shows nothing"
 
 
 async def test_it_is_told_when_a_silent_server_speaks_again(vhost_url: str, fault_proxy) -> None:

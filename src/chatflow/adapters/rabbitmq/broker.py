@@ -109,7 +109,7 @@ def open_broker(
         delivery_limit: how often an envelope is given out before it is put aside as dead.
         connect_timeout_s: for one node, the checks included.
         on_up: called when the server takes publishes again after it did not.
-        heartbeat_s: publishes are refused after 0.75 of it without a sign of life, the connection ends after 1.5.
+        heartbeat_s: publishes are refused after 1.125 of it without a sign of life, the connection ends after 1.5.
     """
     quiet_driver()
     topology = Topology(partitions, queue_limit_bytes, delivery_limit)

@@ -1,8 +1,10 @@
 """A connection that comes back by itself, to one of several nodes.
 
 It is up only when everything that is needed on it has been prepared. While it is down every caller is told at once.
-A process that was stopped closes no socket, so silence counts: the server sends something every half heartbeat, a
-publisher is told that the broker is away when one was missed, and the connection is given up when three were.
+A process that was stopped closes no socket, so silence counts. The server looks every half heartbeat whether it has
+sent anything since it last looked, and sends a heartbeat if not: a healthy one is silent for up to a whole heartbeat
+after other traffic. A little later a publisher is told that the broker is away, and after half of one more the
+connection is given up.
 """
 
 import asyncio
@@ -22,8 +24,8 @@ FIRST_RETRY_S = 0.1
 LAST_RETRY_S = 1.0
 CLOSE_GRACE_S = 2.0
 LOG_INTERVAL_S = 5.0
-ONE_MISSED = 0.75
-THREE_MISSED = 1.5
+OVERDUE = 1.125
+LOST = 1.5
 """Heartbeats of silence."""
 
 log = structlog.get_logger()
@@ -43,7 +45,7 @@ class Link:
         prepare: run on each new connection before it counts as up.
         on_up: called when the server takes publishes again: reconnected, unblocked, heard after a silence.
         on_unfit: called when the server blocks the connection or falls silent; what was published may be stuck.
-        heartbeat_s: what both sides agree on; the server sends one every half of it.
+        heartbeat_s: what both sides agree on.
     """
 
     name: str
@@ -110,8 +112,8 @@ class Link:
             return "not connected to the broker"
         if connection.is_blocked:
             return "the broker is out of memory or disk and takes nothing"
-        if self._is_silent(connection, ONE_MISSED):
-            self._was_silent = True
+        if self._is_silent(connection, OVERDUE):
+            self._note_silence(connection)
             return "the broker is silent"
         return None
 
@@ -141,16 +143,22 @@ class Link:
                     return "cancelled" if lost.cancelled() else repr(lost.exception())
                 if time.monotonic() - asked > 2 * tick_s:
                     continue  # this process was stopped, and what the peer said is still unread
-                if self._is_silent(connection, THREE_MISSED):
+                if self._is_silent(connection, LOST):
                     return f"silent for {connection.silent_s():.1f} s"
-                if self._is_silent(connection, ONE_MISSED):
-                    self._was_silent = True
+                if self._is_silent(connection, OVERDUE):
+                    self._note_silence(connection)
                     self.on_unfit()
                 elif self._was_silent:
                     self._was_silent = False
+                    log.info("broker.heard_again", connection=self.name)
                     self.on_up()
         finally:
             lost.cancel()
+
+    def _note_silence(self, connection: WatchedConnection) -> None:
+        if not self._was_silent:
+            log.warning("broker.silent", connection=self.name, seconds=round(connection.silent_s(), 1))
+        self._was_silent = True
 
     async def _reconnect(self) -> WatchedConnection:
         pause, told_at = FIRST_RETRY_S, 0.0
