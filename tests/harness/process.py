@@ -98,8 +98,15 @@ class RoleProcess:
         """Start without waiting."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._log = self.log_path.open("ab")
+        # A session of its own, as a service manager gives it: Linux shares the CPU between sessions before processes
+        # (sched(7), autogroup), and two roles with the load client would have one server's share together.
         self.process = subprocess.Popen(
-            command(self.role), env=self.environ, cwd=self.directory, stdout=self._log, stderr=subprocess.STDOUT
+            command(self.role),
+            env=self.environ,
+            cwd=self.directory,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
         )
 
     async def ready(self) -> None:
