@@ -111,6 +111,91 @@ async def test_calls_that_come_meanwhile_go_together_and_each_gets_its_own_resul
     assert [await task for task in tasks] == ["a stored", "b stored", "c stored", "d stored"]
 
 
+class Pauses:
+    """Time that passes when the test says so, and pauses that end then."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.asleep: list[tuple[float, asyncio.Event]] = []
+
+    async def sleep(self, pause_s: float) -> None:
+        event = asyncio.Event()
+        self.asleep.append((self.now + pause_s, event))
+        await event.wait()
+
+    async def advance(self, seconds: float) -> None:
+        self.now += seconds
+        for until, event in self.asleep:
+            if until <= self.now + 1e-9:
+                event.set()
+        self.asleep = [each for each in self.asleep if not each[1].is_set()]
+        await settle()
+
+
+@pytest.fixture
+def pauses() -> Pauses:
+    return Pauses()
+
+
+@pytest.fixture
+async def spaced(transactions: Transactions, pauses: Pauses) -> AsyncIterator[GroupCommit]:
+    group_commit = GroupCommit(
+        transactions.run, lanes=3, full=FULL, apart_s=0.005, clock=lambda: pauses.now, sleep=pauses.sleep
+    )
+    yield group_commit
+    await group_commit.aclose()
+
+
+async def test_small_transactions_start_some_time_apart_and_gather_what_comes_meanwhile(spaced, transactions, pauses):
+    await written(spaced, "a")
+    await pauses.advance(0.002)
+    await transactions.end()
+    await written(spaced, "b")
+    assert transactions.values == []
+    await pauses.advance(0.002)
+    await written(spaced, "c")
+    assert transactions.values == []
+    await pauses.advance(0.001)
+    assert transactions.values == [["b", "c"]]
+
+
+async def test_a_call_after_a_quiet_while_starts_at_once(spaced, transactions, pauses):
+    await written(spaced, "a")
+    await transactions.end()
+    await pauses.advance(0.005)
+    await written(spaced, "b")
+    assert transactions.values == [["b"]]
+
+
+async def test_what_outlasts_the_time_apart_is_followed_at_once(spaced, transactions, pauses):
+    await written(spaced, "a")
+    await written(spaced, "b")
+    await pauses.advance(0.02)
+    await transactions.end()
+    assert transactions.values == [["b"]]
+
+
+async def test_enough_for_a_transaction_does_not_wait_for_the_time_apart(spaced, transactions):
+    await written(spaced, "a")
+    await transactions.end()
+    await written(spaced, "b")
+    await written(spaced, "c", weight=FULL)
+    assert transactions.values == [["b", "c"]]
+
+
+async def test_a_caller_that_gives_up_during_the_pause_is_left_out(spaced, transactions, pauses):
+    await written(spaced, "a")
+    await transactions.end()
+    (given_up,) = await written(spaced, "b")
+    given_up.cancel()
+    await settle()
+    await pauses.advance(0.005)
+    assert transactions.values == []
+    await pauses.advance(0.005)
+    await written(spaced, "c")
+    assert transactions.values == [["c"]]
+
+
 async def test_enough_for_a_transaction_of_its_own_gets_one_up_to_the_limit(groups, transactions):
     await written(groups, "a")
     await written(groups, "b", "c", weight=FULL // 2)

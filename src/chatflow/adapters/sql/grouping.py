@@ -6,6 +6,8 @@ starts at once. As soon as enough waits to fill a transaction of its own, it get
 """
 
 import asyncio
+import math
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from chatflow.adapters.sql.errors import NoAnswer
+from chatflow.ports.clock import Clock
 from chatflow.ports.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -47,12 +50,17 @@ class GroupCommit:
     Args:
         lanes: transactions at one time, at most.
         full: how much a transaction should carry before another one is worth it, in the callers' own unit.
+        apart_s: from the start of a transaction to that of the next one that is not full.
     """
 
     run: Run
     lanes: int = attrs.field(kw_only=True)
     full: int = attrs.field(kw_only=True)
+    apart_s: float = attrs.field(kw_only=True, default=0.0)
+    clock: Clock = attrs.field(kw_only=True, default=time.monotonic)
+    sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     _waiting: deque[_Call] = attrs.field(init=False, factory=deque)
+    _began: float = attrs.field(init=False, default=-math.inf)
     _lanes: set[asyncio.Task[None] | None] = attrs.field(init=False, factory=set)
 
     async def write(self, fn: Callable[..., R], args: tuple[object, ...], together: "Together[R]", weight: int) -> R:
@@ -82,14 +90,23 @@ class GroupCommit:
     async def _lane(self) -> None:
         group: list[_Call] = []
         try:
-            while group := self._next():
-                await self._commit(group)
+            while self._waiting:
+                await self._keep_apart()
+                if group := self._next():
+                    await self._commit(group)
+                    group = []
         except asyncio.CancelledError:
             for call in group:
                 call.fail(StoreUnavailable("the database is closed"))
             raise
         finally:
             self._lanes.discard(asyncio.current_task())  # at once: whoever comes next must open a lane
+
+    async def _keep_apart(self) -> None:
+        pause_s = self._began + self.apart_s - self.clock()
+        if pause_s > 0 and not self._is_worth_a_lane():
+            await self.sleep(pause_s)
+        self._began = self.clock()
 
     def _next(self) -> list[_Call]:
         """The oldest calls that can go together and whose callers still wait, until they fill a transaction."""

@@ -29,6 +29,8 @@ R = TypeVar("R")
 
 FULL_GROUP = 64
 """Messages that earn a transaction of their own while another one is under way."""
+APART_S = 0.005
+"""Between the starts of two transactions that are not full."""
 FIRST_PAUSE_S = 0.005
 """Longest pause before a deadlocked transaction runs again; it doubles with each attempt."""
 LONGEST_PAUSE_S = 0.5
@@ -62,7 +64,7 @@ class MysqlDatabase:
     _groups: GroupCommit = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._groups = GroupCommit(self._write_alone, lanes=self.writer_pool, full=FULL_GROUP)
+        self._groups = GroupCommit(self._write_alone, lanes=self.writer_pool, full=FULL_GROUP, apart_s=APART_S)
         url, arguments = driver_arguments(self.url)
         writing, reading = writer_session(self.write_deadline_s), reader_session(self.read_deadline_s)
         self._writers = Pool(url, self.writer_pool, "READ COMMITTED", arguments, writing, resets=False)
