@@ -101,11 +101,13 @@ class Answered:
         body: what the encoder made of the answer, now or when it was cached.
         source: which tier it came from.
         took_s: seconds from question to answer.
+        digest: equal for equal bodies.
     """
 
     body: bytes
     source: Source
     took_s: float
+    digest: str
 
 
 @attrs.frozen

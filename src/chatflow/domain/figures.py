@@ -1,8 +1,11 @@
 """Plain counts that the services keep of themselves; entrypoints turn them into metrics and fleet snapshots."""
 
 from bisect import bisect_left
+from collections import Counter, defaultdict
 
 import attrs
+
+from chatflow.domain.answers import Source
 
 
 @attrs.define
@@ -86,3 +89,18 @@ class ProcessorFigures:
     batch_messages: Histogram = attrs.field(factory=_sizes)
     batch_s: Histogram = attrs.field(factory=_latency)
     accepted_to_stored_s: Histogram = attrs.field(factory=_latency)
+
+
+@attrs.define(eq=False)
+class QueryFigures:
+    """Reads since start. ``answers``: by query and source; ``took_s``: seconds of answering, by query."""
+
+    answers: Counter[tuple[str, str]] = attrs.field(factory=Counter)
+    took_s: defaultdict[str, Histogram] = attrs.field(factory=lambda: defaultdict(_latency))
+    stale: int = 0
+    refreshes: int = 0
+    cache_errors: int = 0
+
+    def from_source(self, source: Source) -> int:
+        """Answers to any query that came from this tier."""
+        return sum(count for (_, tier), count in self.answers.items() if tier == source)

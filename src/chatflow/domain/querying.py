@@ -28,8 +28,11 @@ from chatflow.domain.answers import (
     UserRooms,
 )
 from chatflow.domain.cache_policy import CachePolicy, Family
-from chatflow.domain.read_through import QueryFigures, Question, ReadThrough
-from chatflow.ports.cache import Cache
+from chatflow.domain.fetching import Fetcher, Question
+from chatflow.domain.figures import QueryFigures
+from chatflow.domain.near_cache import NearCache
+from chatflow.domain.read_through import ReadThrough
+from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import Refusal
 from chatflow.ports.store import Analytics, MessageReader, TimeWindow, UserCursor
@@ -61,7 +64,10 @@ class QueryService:
     and cannot.
 
     Attributes:
-        cache: ``None``: every question goes to the store.
+        near: what this process keeps; ``None``: nothing.
+        cache: what is shared with other processes; ``None``: nothing.
+        leases: over the processes that share the cache; ``None``: each reads for itself.
+        uncached_limit: reads at one time while the shared cache is out of reach; the next is ``StoreOverloaded``.
         encode: turns an answer into the bytes that are cached and handed out.
         clock: monotonic seconds.
         sleep: waits that many seconds.
@@ -70,7 +76,10 @@ class QueryService:
 
     reader: MessageReader
     analytics: Analytics
+    near: NearCache | None = attrs.field(kw_only=True, default=None)
     cache: Cache | None = attrs.field(kw_only=True)
+    leases: Leases | None = attrs.field(kw_only=True, default=None)
+    uncached_limit: int = attrs.field(kw_only=True, default=50)
     encode: Callable[[Answer], bytes] = attrs.field(kw_only=True)
     clock: Clock = attrs.field(kw_only=True)
     draw: Callable[[], float] = attrs.field(kw_only=True)
@@ -79,7 +88,17 @@ class QueryService:
     _tier: ReadThrough = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._tier = ReadThrough(self.cache, policy=self.policy, encode=self.encode, clock=self.clock, draw=self.draw)
+        fetcher = Fetcher(
+            self.near,
+            self.cache,
+            self.leases,
+            policy=self.policy,
+            encode=self.encode,
+            clock=self.clock,
+            sleep=self.sleep,
+            uncached_limit=self.uncached_limit,
+        )
+        self._tier = ReadThrough(fetcher, draw=self.draw)
 
     @property
     def figures(self) -> QueryFigures:

@@ -1,98 +1,66 @@
-"""The tiers of one read: shared cache, one flight per key, store; and what each of them counted."""
+"""The tiers of one read: this process's cache, the shared one, the store."""
 
 import asyncio
-import struct
-from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.answers import Answer, Answered, RoomPage, Source
-from chatflow.domain.cache_policy import CachePolicy, Family, Freshness
-from chatflow.domain.figures import LATENCY_BOUNDS_S, Histogram
-from chatflow.domain.single_flight import SingleFlight
-from chatflow.ports.cache import Cache, Lookup
-from chatflow.ports.clock import Clock
-from chatflow.ports.errors import CacheUnavailable, ChatflowError
+from chatflow.domain import kept
+from chatflow.domain.answers import Answered, Source
+from chatflow.domain.cache_policy import Freshness
+from chatflow.domain.fetching import Fetcher, Question, Seen
+from chatflow.domain.figures import QueryFigures
+from chatflow.ports.cache import Lookup
+from chatflow.ports.errors import ChatflowError
 
 REFRESHES = 8
 """Most refreshes that run on their own at one time; the others wait for a later reader."""
 
-_HEAD = struct.Struct(">Q")
-
-
-def _latency() -> Histogram:
-    return Histogram(LATENCY_BOUNDS_S)
-
-
-@attrs.frozen(eq=False)
-class Question:
-    """One read.
-
-    Attributes:
-        query: names the kind of question in counts.
-        key: equal keys have equal answers.
-        tags: what invalidates the answer.
-        read: asks the store.
-    """
-
-    query: str
-    key: str
-    family: Family
-    tags: tuple[str, ...]
-    read: Callable[[], Awaitable[Answer]]
-
-
-@attrs.define(eq=False)
-class QueryFigures:
-    """Counts since start. ``answers``: by query and source; ``took_s``: seconds of answering, by query."""
-
-    answers: Counter[tuple[str, str]] = attrs.field(factory=Counter)
-    took_s: defaultdict[str, Histogram] = attrs.field(factory=lambda: defaultdict(_latency))
-    stale: int = 0
-    refreshes: int = 0
-    cache_errors: int = 0
-
-    def from_source(self, source: Source) -> int:
-        """Answers to any query that came from this tier."""
-        return sum(count for (_, tier), count in self.answers.items() if tier == source)
-
 
 @attrs.define(eq=False)
 class ReadThrough:
-    """Answers questions; holds at most one store read per key and version of its tags."""
+    """Answers questions from the nearest tier that has the answer.
 
-    cache: Cache | None
-    policy: CachePolicy = attrs.field(kw_only=True)
-    encode: Callable[[Answer], bytes] = attrs.field(kw_only=True)
-    clock: Clock = attrs.field(kw_only=True)
+    Attributes:
+        draw: a uniform random number in ``[0, 1)``, for early refresh.
+    """
+
+    fetcher: Fetcher
     draw: Callable[[], float] = attrs.field(kw_only=True)
-    figures: QueryFigures = attrs.field(init=False, factory=QueryFigures)
-    _flights: SingleFlight[bytes] = attrs.field(init=False, factory=SingleFlight)
     _refreshes: dict[str, asyncio.Task[None]] = attrs.field(init=False, factory=dict)
-    _cost_s: dict[Family, float] = attrs.field(init=False, factory=dict)
+
+    @property
+    def figures(self) -> QueryFigures:
+        """Counts since start."""
+        return self.fetcher.figures
 
     async def ask(self, question: Question) -> Answered:
-        """From the nearest tier that has it."""
-        started = self.clock()
-        lookup = await self._look_up(question)
-        if lookup is not None and lookup.value is not None and self._may_serve(question, lookup):
-            return self._answered(question, lookup.value, Source.L2, started)
-        value = await self._fetch(question, lookup)
-        return self._answered(question, value, Source.MISS, started)
+        """The answer."""
+        started = self.fetcher.clock()
+        near = self._look_near(question)
+        if near is not None and near.value is not None:
+            return self._answered(question, near.value, Source.L1, started)
+        seen = Seen(near, await self.fetcher.look_up(question))
+        if (value := self._servable(question, seen)) is not None:
+            return self._answered(question, value, Source.L2, started)
+        value, source = await self.fetcher.fetch(question, seen)
+        return self._answered(question, value, source, started)
 
     async def ask_from(self, question: Question, min_head: int, catch_up: Callable[[], Awaitable[None]]) -> Answered:
         """Like ``ask``, but never a page that was read while the room's head may have been below ``min_head``.
 
         A read of the store starts only after ``catch_up`` returned, and joins no flight that began earlier.
         """
-        started = self.clock()
-        lookup = await self._look_up(question)
-        if lookup is not None and lookup.value is not None and _head(lookup.value) >= min_head:
-            return self._answered(question, lookup.value, Source.L2, started)
+        started = self.fetcher.clock()
+        near = self._look_near(question)
+        if near is not None and near.value is not None and kept.head_of(near.value) >= min_head:
+            return self._answered(question, near.value, Source.L1, started)
+        seen = Seen(near, await self.fetcher.look_up(question))
+        value = self._servable(question, seen)
+        if value is not None and kept.head_of(value) >= min_head:
+            return self._answered(question, value, Source.L2, started)
         await catch_up()
-        value = await self._read_and_keep(question, lookup)
-        return self._answered(question, value, Source.MISS, started)
+        return self._answered(question, await self.fetcher.read(question, seen), Source.MISS, started)
 
     async def close(self) -> None:
         """Stop every refresh under way."""
@@ -102,72 +70,42 @@ class ReadThrough:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _answered(self, question: Question, value: bytes, source: Source, started: float) -> Answered:
-        took_s = self.clock() - started
+        took_s = self.fetcher.clock() - started
         self.figures.answers[question.query, source] += 1
         self.figures.took_s[question.query].observe(took_s)
-        return Answered(value[_HEAD.size :], source, took_s)
+        return Answered(kept.body_of(value), source, took_s, kept.digest_of(value))
 
-    async def _look_up(self, question: Question) -> Lookup | None:
-        if self.cache is None:
-            return None
-        try:
-            return await self.cache.get(question.key, question.tags)
-        except CacheUnavailable:
-            self.figures.cache_errors += 1
-            return None
+    def _look_near(self, question: Question) -> Lookup | None:
+        near = self.fetcher.near
+        return None if near is None else near.find(question.key, question.tags)
 
-    def _may_serve(self, question: Question, lookup: Lookup) -> bool:
-        cost_s = self._cost_s.get(question.family, 0.0)
-        freshness = self.policy.freshness(question.family, age_s=lookup.age_s, cost_s=cost_s, draw=self.draw())
+    def _servable(self, question: Question, seen: Seen) -> bytes | None:
+        """What the shared cache has, if its age allows; it is then kept near too."""
+        found = seen.shared
+        if found is None or found.value is None:
+            return None
+        cost_s = self.fetcher.cost_s.get(question.family, 0.0)
+        policy = self.fetcher.policy
+        freshness = policy.freshness(question.family, age_s=found.age_s, cost_s=cost_s, draw=self.draw())
+        if freshness is Freshness.EXPIRED:
+            return None
+        self.fetcher.keep_near(question, found.value, seen.near, age_s=found.age_s)
         if freshness is Freshness.REFRESH:
             self.figures.stale += 1
-            self._refresh(question, lookup)
-        return freshness is not Freshness.EXPIRED
+            self._refresh(question, seen)
+        return found.value
 
-    async def _fetch(self, question: Question, lookup: Lookup | None) -> bytes:
-        """One read for all who found the same version.
-
-        Flights are told apart by version: who asks after a commit never joins a read that began before it. While the
-        version cannot be known, an answer may be as old as one read takes.
-        """
-        if self.cache is None:
-            return await self._read(question)
-        stamps = None if lookup is None else lookup.version.stamps
-        return await self._flights.run((question.key, stamps), lambda: self._read_and_keep(question, lookup))
-
-    async def _read_and_keep(self, question: Question, lookup: Lookup | None) -> bytes:
-        value = await self._read(question)
-        if self.cache is not None and lookup is not None:
-            ttl_s = self.policy.rule(question.family).l2_ttl_s
-            try:
-                await self.cache.put(question.key, value, tags=question.tags, version=lookup.version, ttl_s=ttl_s)
-            except CacheUnavailable:
-                self.figures.cache_errors += 1
-        return value
-
-    async def _read(self, question: Question) -> bytes:
-        started = self.clock()
-        answer = await question.read()
-        self._cost_s[question.family] = self.clock() - started
-        head = answer.head if isinstance(answer, RoomPage) else 0
-        return _HEAD.pack(head) + self.encode(answer)
-
-    def _refresh(self, question: Question, lookup: Lookup) -> None:
+    def _refresh(self, question: Question, seen: Seen) -> None:
         """Start one refresh of this key, unless there is one or too many others."""
         if question.key in self._refreshes or len(self._refreshes) >= REFRESHES:
             return
         self.figures.refreshes += 1
-        task = asyncio.ensure_future(self._refresh_quietly(question, lookup))
+        task = asyncio.ensure_future(self._refresh_quietly(question, seen))
         self._refreshes[question.key] = task
         task.add_done_callback(lambda _: self._refreshes.pop(question.key))
 
-    async def _refresh_quietly(self, question: Question, lookup: Lookup) -> None:
+    async def _refresh_quietly(self, question: Question, seen: Seen) -> None:
         try:
-            await self._fetch(question, lookup)
+            await self.fetcher.fetch(question, seen)
         except ChatflowError:
             return  # the cached value serves until its end; then a reader meets the error
-
-
-def _head(value: bytes) -> int:
-    head: int = _HEAD.unpack_from(value)[0]
-    return head

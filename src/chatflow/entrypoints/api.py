@@ -11,6 +11,7 @@ from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.domain.answers import Source
+from chatflow.domain.near_cache import NearCache
 from chatflow.domain.querying import QueryService
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, report_for_ever
@@ -31,6 +32,7 @@ class ApiRole:
     identity: Identity
     queries: QueryService
     reader: MessageReader
+    near: NearCache | None
     cache: Cache | None
     fleet: Fleet
     gateway_port: int
@@ -48,6 +50,8 @@ class ApiRole:
             self._server = await serve(self._application(), host=host, port=port)
         self.port = self._server.port
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
+        if self.near is not None:
+            lifetime.run(self.near.follow())
         log.info("api.listening", port=self.port)
 
     def _application(self) -> web.Application:
@@ -93,7 +97,16 @@ class ApiRole:
             "cache_misses": figures.from_source(Source.MISS),
             "cache_errors": figures.cache_errors,
         }
-        return self.identity.snapshot(counters, {}, {"cache": "off" if self.cache is None else "up"})
+        gauges = {}
+        if self.near is not None:
+            counters["l1_evictions"] = self.near.local.evictions
+            gauges["l1_entries"] = float(len(self.near.local))
+        return self.identity.snapshot(counters, gauges, {"cache": self._cache_word()})
+
+    def _cache_word(self) -> str:
+        if self.cache is None:
+            return "off"
+        return "up" if self.cache.is_available() else "down"
 
     async def _cache_state(self) -> str:
         if self.cache is None:

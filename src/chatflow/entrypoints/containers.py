@@ -13,8 +13,6 @@ from dependency_injector import containers, providers
 
 from chatflow.adapters.aiohttp.encoding import encode_answer
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
-from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
@@ -38,6 +36,7 @@ from chatflow.domain.querying import QueryService
 from chatflow.domain.stored_acks import StoredAcks
 from chatflow.domain.validation import Limits, Stamps
 from chatflow.entrypoints.api import ApiRole
+from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.gateway import GatewayRole
 from chatflow.entrypoints.processor import RATES, ProcessorRole
@@ -91,16 +90,6 @@ async def open_live_channel(
 ) -> AsyncIterator[MemoryLiveChannel | RabbitLiveChannel]:
     """The live channel that belongs to the broker."""
     yield MemoryLiveChannel() if isinstance(broker, MemoryBroker) else broker.live
-
-
-async def open_cache(entries: int, limit_bytes: int) -> AsyncIterator[MemoryCache]:
-    """The cache that the URL names."""
-    yield MemoryCache(clock=time.monotonic, limit_entries=entries, limit_bytes=limit_bytes)
-
-
-async def open_fleet() -> AsyncIterator[MemoryFleet]:
-    """Where the roles report."""
-    yield MemoryFleet(clock=time.monotonic)
 
 
 def breaker_of(common: Common) -> CircuitBreaker:
@@ -194,10 +183,12 @@ class Container(containers.DeclarativeContainer):
     broker_breaker = providers.Singleton(breaker_of, common)
     broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s, broker_breaker)
     live_channel = providers.Resource(open_live_channel, broker)
-    shared_cache = providers.Resource(open_cache, api_settings.cache_entries, api_settings.cache_bytes)
-    fleet = providers.Resource(open_fleet)
+    shared = providers.Resource(open_shared, api_settings)
 
-    cache = providers.Callable(lambda cache: cache, shared_cache)
+    fleet = providers.Callable(lambda shared: shared.fleet, shared)
+    cache = providers.Callable(lambda shared: shared.cache, shared)
+    leases = providers.Callable(lambda shared: shared.leases, shared)
+    near_cache = providers.Singleton(near_cache_of, shared, api_settings)
     store = providers.Singleton(SqlMessageStore, database, providers.Object(now_us), summaries=summaries)
     reader = providers.Singleton(SqlMessageReader, database)
     summary_tables = providers.Singleton(SqlSummaries, database)
@@ -278,7 +269,10 @@ class Container(containers.DeclarativeContainer):
         QueryService,
         reader,
         analytics,
+        near=near_cache,
         cache=cache,
+        leases=leases,
+        uncached_limit=api_settings.uncached_reads,
         encode=providers.Object(encode_answer),
         clock=providers.Object(time.monotonic),
         draw=providers.Object(random.random),
@@ -290,6 +284,7 @@ class Container(containers.DeclarativeContainer):
         providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader")),
         queries,
         reader,
+        near_cache,
         cache,
         fleet,
         gateway_settings.gateway_port,
@@ -298,7 +293,8 @@ class Container(containers.DeclarativeContainer):
 
 def without_cache(container: Container) -> None:
     """Reads go to the database, and commits have nothing to invalidate."""
-    container.cache.override(providers.Object(None))
+    for provider in (container.near_cache, container.cache, container.leases):
+        provider.override(providers.Object(None))
 
 
 def without_summaries(container: Container) -> None:
@@ -318,11 +314,11 @@ PROFILES: dict[Profile, tuple[Callable[[Container], None], ...]] = {
 def build_container(settings: UpSettings, *, is_alone: bool = True) -> Container:
     """The graph for these settings; nothing is opened yet.
 
-    Unless this process ``is_alone`` there is no in-process cache: it would not hear of the commits of others.
+    Unless this process ``is_alone`` nothing is cached in memory: it would not hear of the commits of others.
     """
     container = Container(settings=settings)
     for override in PROFILES[settings.common.profile]:
         override(container)
-    if not is_alone:
+    if not (is_alone or settings.common.shares_cache):
         without_cache(container)
     return container

@@ -146,8 +146,23 @@ def directory(default: Path, meaning: str) -> Any:
     return _field(Rule(lambda env, name: env.path(name), meaning), default)
 
 
-def url(default: Any, meaning: str, *, schemes: Sequence[str], many: bool = False) -> Any:
-    """A URL that begins with one of ``schemes``; ``many`` allows a comma-separated list of one scheme."""
+def url(
+    default: Any,
+    meaning: str,
+    *,
+    schemes: Sequence[str],
+    many: bool = False,
+    check: Callable[[str], object] = lambda _: None,
+) -> Any:
+    """A URL that begins with one of ``schemes``.
+
+    Args:
+        default: or a factory of it.
+        meaning: in one line.
+        schemes: with the ``://``.
+        many: a comma-separated list of one scheme is allowed.
+        check: raises ``ValueError`` with what is wrong.
+    """
 
     def parse(env: Env, name: str) -> str:
         value = env.str(name)
@@ -156,6 +171,10 @@ def url(default: Any, meaning: str, *, schemes: Sequence[str], many: bool = Fals
             raise EnvError(f"must start with {' or '.join(schemes)}")
         if len({_scheme(part, schemes) for part in parts}) > 1:
             raise EnvError("must not mix schemes in its list")
+        try:
+            check(value)
+        except ValueError as exc:
+            raise EnvError(str(exc)) from exc
         return value
 
     return _field(Rule(parse, meaning, is_url=True), default)

@@ -16,7 +16,6 @@ from chatflow.entrypoints.containers import Container, build_container
 from chatflow.entrypoints.maintenance import catch_up_summaries
 from chatflow.entrypoints.process import (
     Lifetime,
-    StartError,
     Stopped,
     settle_memory,
     share_interpreter,
@@ -55,8 +54,6 @@ async def serve_roles(
         SchemaMismatch: the database is newer than this program.
         BrokerMisconfigured: the broker holds something else.
     """
-    if settings.common.profile.caches and not settings.common.cache_url.startswith("memory:"):
-        raise StartError("CHATFLOW_CACHE_URL names a Redis, which this version cannot use yet: leave it unset")
     lifetime = Lifetime()
     stop_on_signals(lifetime)
     with contextlib.suppress(Stopped):

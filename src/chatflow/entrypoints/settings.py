@@ -14,6 +14,7 @@ from typing import Literal, overload
 
 import attrs
 
+from chatflow.adapters.redis import address as redis_address
 from chatflow.entrypoints.environment import (
     SettingsError,
     Source,
@@ -92,8 +93,9 @@ class Common:
     )
     cache_url: str = url(
         "memory://",
-        "memory:// (up only) or redis://host:port/number",
-        schemes=("memory://", "redis://", "rediss://"),
+        "memory:// (up only), redis://host:port/number, redis+sentinel://hosts/name/number or redis+cluster://hosts",
+        schemes=("memory://", *(f"{scheme}://" for scheme in redis_address.SCHEMES)),
+        check=lambda value: value.startswith("memory:") or redis_address.parse(value),
     )
     host: str = text("127.0.0.1", "bind address of every listener")
     partitions: int = integer(8, "partitions of the broker, the same in every role", most=1024)
@@ -117,6 +119,11 @@ class Common:
     def is_embedded(self) -> bool:
         """Nobody else can be writing: the broker lives in this process."""
         return self.broker_url.startswith("memory:")
+
+    @property
+    def shares_cache(self) -> bool:
+        """Processes have a cache in common."""
+        return not self.cache_url.startswith("memory:")
 
     @property
     def broker_urls(self) -> tuple[str, ...]:
@@ -191,6 +198,7 @@ class ApiSettings:
     )
     cache_entries: int = integer(10_000, "entries of the in-process cache")
     cache_bytes: int = integer(67_108_864, "bytes of the in-process cache")
+    uncached_reads: int = integer(50, "database reads at a time while Redis is out of reach, before one is refused")
 
 
 @attrs.frozen

@@ -37,7 +37,7 @@ class Lookup:
 
 
 class Cache(Protocol):
-    """Bytes by key, invalidated by tag. All methods raise ``CacheUnavailable``."""
+    """Bytes by key, invalidated by tag. All that wait raise ``CacheUnavailable``."""
 
     async def get(self, key: str, tags: Sequence[str]) -> Lookup:
         """The value and the version of its tags in one round trip."""
@@ -47,6 +47,9 @@ class Cache(Protocol):
 
     async def invalidate(self, tags: Sequence[str]) -> None:
         """Raise the version of these tags; cheap in the number of distinct tags."""
+
+    def is_available(self) -> bool:
+        """Whether it works, as far as is known."""
 
     async def ping(self) -> None:
         """Answer when the cache has a chance to."""
@@ -71,6 +74,28 @@ class Leases(Protocol):
 
     async def release(self, lease: Lease) -> None:
         """Give it back early; whoever holds the key by now keeps it."""
+
+
+class LocalCache(Protocol):
+    """A `Cache` in this process, which answers without waiting and hears of commits from elsewhere.
+
+    ``len`` is the number of its entries.
+    """
+
+    @property
+    def evictions(self) -> int:
+        """Entries that had to make room, since start."""
+
+    def __len__(self) -> int: ...
+
+    def find(self, key: str, tags: Sequence[str]) -> Lookup:
+        """See ``Cache.get``."""
+
+    def keep(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
+        """See ``Cache.put``."""
+
+    def forget(self, tags: Sequence[str] | None) -> None:
+        """See ``Cache.invalidate``; ``None``: nothing is kept any more."""
 
 
 class Invalidations(Protocol):

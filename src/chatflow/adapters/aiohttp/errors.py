@@ -38,7 +38,7 @@ def errors_as_json(*, allow_origin: str = "") -> Middleware:
         response = await _answer(request, handler)
         if allow_origin:
             response.headers["Access-Control-Allow-Origin"] = allow_origin
-            response.headers["Access-Control-Expose-Headers"] = "X-Cache, Retry-After"
+            response.headers["Access-Control-Expose-Headers"] = "X-Cache, ETag, Retry-After"
             if allow_origin != "*":
                 response.headers["Vary"] = "Origin"
         return response

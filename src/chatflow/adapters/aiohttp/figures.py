@@ -6,8 +6,7 @@ import attrs
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from chatflow.domain.figures import Histogram
-from chatflow.domain.read_through import QueryFigures
+from chatflow.domain.figures import Histogram, QueryFigures
 
 
 @attrs.frozen(eq=False)

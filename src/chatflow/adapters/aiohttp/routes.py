@@ -17,6 +17,8 @@ from chatflow.ports.store import TimeWindow
 
 Query = MultiMapping[str]
 
+_HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
+
 
 @attrs.frozen
 class Endpoint:
@@ -46,21 +48,30 @@ def add_endpoints(app: web.Application, queries: QueryService) -> None:
 
 def answer(body: bytes, source: str) -> web.Response:
     """JSON that says which tier it came from."""
-    return web.Response(
-        body=body,
-        headers={
-            "Content-Type": JSON,
-            "X-Cache": source,
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
-        },
-    )
+    return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
+
+
+def conditional(request: web.Request, query: str, answered: Answered) -> web.Response:
+    """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
+
+    The tag is weak: it says nothing of how long this query took.
+    """
+    tag = f'W/"{answered.digest}"'
+    headers = {"X-Cache": answered.source.value, "ETag": tag, "Cache-Control": "no-cache"}
+    known = request.headers.get("If-None-Match")
+    if known is not None and _names(known, answered.digest):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=framed(query, answered), headers={**_HEADERS, **headers})
+
+
+def _names(known: str, digest: str) -> bool:
+    return known.strip() == "*" or any(tag.strip().removeprefix("W/") == f'"{digest}"' for tag in known.split(","))
 
 
 def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         answered = await endpoint.ask(queries, request.rel_url.query)
-        return answer(framed(endpoint.query, answered), answered.source)
+        return conditional(request, endpoint.query, answered)
 
     return handle
 

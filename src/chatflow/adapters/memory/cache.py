@@ -2,12 +2,12 @@
 
 import itertools
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from chatflow.ports.cache import Cache, Lookup, Version
+from chatflow.ports.cache import Cache, LocalCache, Lookup, Version
 from chatflow.ports.clock import Clock
 
 ENTRY_OVERHEAD_BYTES = 200
@@ -34,12 +34,14 @@ class MemoryCache:
         clock: monotonic seconds.
         limit_bytes: keys, values and an overhead per entry; a value that alone passes it is not kept.
         limit_tags: stamps held; the least recently asked for is forgotten first.
+        told: called with the tags of each invalidation.
     """
 
     clock: Clock
     limit_entries: int = attrs.field(default=20_000, kw_only=True, validator=attrs.validators.ge(1))
     limit_bytes: int = attrs.field(default=64 * 1024 * 1024, kw_only=True, validator=attrs.validators.ge(1))
     limit_tags: int = attrs.field(default=100_000, kw_only=True, validator=attrs.validators.ge(1))
+    told: Callable[[Sequence[str]], None] = attrs.field(default=lambda _: None, kw_only=True)
     size_bytes: int = attrs.field(default=0, init=False)
     evictions: int = attrs.field(default=0, init=False)
     _entries: OrderedDict[str, _Entry] = attrs.field(init=False, factory=OrderedDict)
@@ -51,6 +53,26 @@ class MemoryCache:
 
     async def get(self, key: str, tags: Sequence[str]) -> Lookup:
         """See the port."""
+        return self.find(key, tags)
+
+    async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
+        """See the port; a value that nobody would accept is not kept at all."""
+        self.keep(key, value, tags=tags, version=version, ttl_s=ttl_s)
+
+    async def invalidate(self, tags: Sequence[str]) -> None:
+        """See the port."""
+        self.forget(tags)
+        self.told(tags)
+
+    def is_available(self) -> bool:
+        """Memory always is."""
+        return True
+
+    async def ping(self) -> None:
+        """Memory always answers."""
+
+    def find(self, key: str, tags: Sequence[str]) -> Lookup:
+        """See ``get``."""
         version = Version(tuple(map(self._stamp, tags)))
         entry = self._entries.get(key)
         if entry is None:
@@ -62,8 +84,8 @@ class MemoryCache:
         self._entries.move_to_end(key)
         return Lookup(entry.value, version, now - entry.stored_at)
 
-    async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
-        """See the port; a value that nobody would accept is not kept at all."""
+    def keep(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
+        """See ``put``."""
         names = tuple(tags)
         if ttl_s <= 0 or _cost(key, value) > self.limit_bytes or not self._is_current(names, version):
             return
@@ -75,19 +97,15 @@ class MemoryCache:
             self._drop(next(iter(self._entries)))
             self.evictions += 1
 
-    async def invalidate(self, tags: Sequence[str]) -> None:
+    def forget(self, tags: Sequence[str] | None) -> None:
         """See the port."""
+        if tags is None:
+            self._stamps.clear()
+            self._entries.clear()
+            self.size_bytes = 0
+            return
         for tag in tags:
             self._stamps.pop(tag, None)
-
-    async def ping(self) -> None:
-        """Memory always answers."""
-
-    def clear(self) -> None:
-        """Invalidate everything; a value whose source is being read will not be kept."""
-        self._stamps.clear()
-        self._entries.clear()
-        self.size_bytes = 0
 
     def _stamp(self, tag: str) -> str:
         stamp = self._stamps.get(tag)
@@ -115,4 +133,5 @@ def _cost(key: str, value: bytes) -> int:
 
 
 if TYPE_CHECKING:
-    _: Cache = MemoryCache(clock=float)
+    _cache: Cache = MemoryCache(clock=float)
+    _local: LocalCache = MemoryCache(clock=float)

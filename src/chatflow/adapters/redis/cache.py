@@ -14,6 +14,7 @@ import attrs
 from chatflow.adapters.redis.client import SLOT
 from chatflow.adapters.redis.link import EVERYTHING, Link, tag_key
 from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
+from chatflow.domain.breaker import BreakerState
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
 
 VERSION_TTL_S = 3600.0
@@ -61,6 +62,10 @@ class RedisCache:
     async def invalidate(self, tags: Collection[str]) -> None:
         """See the port; what failed is told to Redis again until it knows."""
         await self.link.forget(tags)
+
+    def is_available(self) -> bool:
+        """See the port."""
+        return self.link.is_trusted and self.link.breaker.state is BreakerState.CLOSED
 
     async def ping(self) -> None:
         """See the port."""
