@@ -33,6 +33,7 @@ FLEET_ENDPOINTS: tuple[tuple[str, str, type[Struct]], ...] = (
 )
 
 _REFUSALS = {
+    304: "The answer that `If-None-Match` names is still right",
     400: "`invalid_parameter`: the reason names it",
     404: "`not_found`",
     409: "`behind`: the room stayed behind `minSeq` for 500 ms",
@@ -63,7 +64,7 @@ def openapi_document(version: str) -> _Object:
 def _paths(ref_of: Mapping[type[Struct], _Object]) -> _Object:
     paths: _Object = {}
     for endpoint in ENDPOINTS:
-        refusals = [*endpoint.refusals, 500, 503, 504]
+        refusals = [*endpoint.refusals, 304, 500, 503, 504]
         if endpoint.parameters:
             refusals.append(400)
         paths[endpoint.path] = _operation(
@@ -90,6 +91,8 @@ def _operation(
     if cached:
         tiers = {"type": "string", "enum": ["l1", "l2", "miss"]}
         ok["headers"] = {"X-Cache": {"description": "Which tier answered.", "schema": tiers}}
+    if 304 in refusals:
+        ok["headers"]["ETag"] = {"description": "For `If-None-Match`.", "schema": {"type": "string"}}
     responses: _Object = {"200": ok}
     responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(refusals)}
     described = [_parameter(parameter) for parameter in parameters]
@@ -117,7 +120,7 @@ def _refusals(schema: _Object) -> _Object:
     return {
         str(status): {
             "description": words,
-            "content": content,
+            **({} if status == 304 else {"content": content}),
             **({"headers": retry} if status in {409, 503, 504} else {}),
         }
         for status, words in _REFUSALS.items()

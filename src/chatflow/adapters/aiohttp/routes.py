@@ -11,6 +11,7 @@ from multidict import MultiMapping
 from chatflow.adapters.aiohttp import answers, params
 from chatflow.adapters.aiohttp.encoding import framed
 from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.adapters.aiohttp.written import Written
 from chatflow.domain.answers import Answered
 from chatflow.domain.querying import QueryService
 from chatflow.ports.store import TimeWindow
@@ -51,25 +52,29 @@ def answer(body: bytes, source: str) -> web.Response:
     return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
 
 
-def conditional(request: web.Request, query: str, answered: Answered) -> web.Response:
+def conditional(request: web.Request, query: str, answered: Answered) -> web.StreamResponse:
     """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
 
     The tag is weak: it says nothing of how long this query took.
     """
-    tag = f'W/"{answered.digest}"'
-    headers = {"X-Cache": answered.source.value, "ETag": tag, "Cache-Control": "no-cache"}
+    headers = {"X-Cache": answered.source.value, "ETag": f'W/"{answered.digest}"', "Cache-Control": "no-cache"}
     known = request.headers.get("If-None-Match")
     if known is not None and _names(known, answered.digest):
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=framed(query, answered), headers={**_HEADERS, **headers})
+        status, body = 304, b""
+    else:
+        status, body = 200, framed(query, answered)
+        headers |= _HEADERS
+    if Written.fits(request):
+        return Written(status, headers, body)
+    return web.Response(status=status, headers=headers, body=body)
 
 
 def _names(known: str, digest: str) -> bool:
     return known.strip() == "*" or any(tag.strip().removeprefix("W/") == f'"{digest}"' for tag in known.split(","))
 
 
-def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
+def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
         answered = await endpoint.ask(queries, request.rel_url.query)
         return conditional(request, endpoint.query, answered)
 

@@ -1,0 +1,261 @@
+"""Two api processes over one shared cache: L1 in each, one read for both, and a cap while the cache is gone."""
+
+import asyncio
+
+import msgspec
+import pytest
+
+from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.memory.invalidations import MemoryInvalidations
+from chatflow.adapters.memory.leases import MemoryLeases
+from chatflow.domain.answers import Source
+from chatflow.domain.cache_policy import CachePolicy
+from chatflow.domain.near_cache import NearCache
+from chatflow.domain.querying import QueryService
+from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
+from chatflow.ports.store import TimeWindow
+from tests.reading_fakes import FakeClock, ListStore
+
+
+class Shared(MemoryCache):
+    """May be out of reach, for one method or for all."""
+
+    broken: frozenset[str] = frozenset()
+
+    def _check(self, method):
+        if method in self.broken:
+            raise CacheUnavailable("out of reach")
+
+    async def get(self, key, tags):
+        self._check("get")
+        return await super().get(key, tags)
+
+    async def put(self, key, value, **how):
+        self._check("put")
+        await super().put(key, value, **how)
+
+
+class Leases(MemoryLeases):
+    broken = False
+
+    async def acquire(self, key, *, ttl_s):
+        if self.broken:
+            raise CacheUnavailable("out of reach")
+        return await super().acquire(key, ttl_s=ttl_s)
+
+
+class Fleet:
+    """Two query services that share a cache, leases and a store."""
+
+    def __init__(self, **options):
+        self.clock, self.store = FakeClock(), ListStore()
+        self.ears = MemoryInvalidations()
+        self.cache = Shared(self.clock, told=self.ears.tell)
+        self.leases = Leases(self.clock)
+        self.nears = [NearCache(MemoryCache(self.clock), self.ears) for _ in range(2)]
+        self.apis = [
+            QueryService(
+                self.store,
+                self.store,
+                near=near,
+                cache=self.cache,
+                leases=self.leases,
+                encode=msgspec.json.encode,
+                clock=self.clock,
+                draw=lambda: 0.5,
+                sleep=self.clock.sleep,
+                **options,
+            )
+            for near in self.nears
+        ]
+        self.following = []
+
+    async def listen(self):
+        self.following = [asyncio.create_task(near.follow()) for near in self.nears]
+        await asyncio.sleep(0)
+        return self
+
+    async def commit(self, room_id="5", **fields):
+        stored = self.store.add(room_id, **fields)
+        await self.cache.invalidate(CachePolicy().touched([stored]))
+
+    async def close(self):
+        for api in self.apis:
+            await api.close()
+        for task in self.following:
+            task.cancel()
+
+
+@pytest.fixture
+async def fleet():
+    made = await Fleet().listen()
+    yield made
+    await made.close()
+
+
+async def page(api, **options):
+    answered = await api.room_page("5", limit=10, **options)
+    return [row["seq"] for row in msgspec.json.decode(answered.body)["messages"]], answered.source
+
+
+async def turns(n=10):
+    for _ in range(n):
+        await asyncio.sleep(0)
+
+
+async def test_a_page_comes_from_the_store_once_then_from_the_shared_cache_then_from_the_process(fleet):
+    await fleet.commit()
+    first, second = fleet.apis
+    answers = [await page(api) for api in (first, first, second, second)]
+    assert [source for _, source in answers] == [Source.MISS, Source.L1, Source.L2, Source.L1]
+    assert fleet.store.calls["room_page"] == 1
+
+
+async def test_a_commit_ends_the_page_in_every_process_at_once(fleet):
+    await fleet.commit()
+    for api in fleet.apis:
+        await page(api)
+    await fleet.commit()
+    assert [await page(api) for api in fleet.apis] == [([2, 1], Source.MISS), ([2, 1], Source.L2)]
+
+
+async def test_a_page_read_before_a_commit_and_kept_after_it_is_never_served_by_any_process(fleet):
+    await fleet.commit()
+    fleet.store.gate.clear()
+    reading = asyncio.create_task(page(fleet.apis[0]))
+    await turns()
+    await fleet.commit()
+    fleet.store.gate.set()
+    assert (await reading)[0] == [1]
+    assert [(await page(api))[0] for api in fleet.apis] == [[2, 1], [2, 1]]
+
+
+async def test_a_page_found_in_the_shared_cache_before_a_commit_is_not_kept_near_after_it(fleet):
+    await fleet.commit()
+    await page(fleet.apis[0])
+    near = fleet.nears[1]
+    seen = near.find("room:5:10::", ("room:5",))
+    await fleet.commit()
+    fleet.apis[1]._tier.fetcher.near.keep("room:5:10::", b"old", tags=("room:5",), version=seen.version, ttl_s=1)
+    assert await page(fleet.apis[1]) == ([2, 1], Source.MISS)
+
+
+async def test_two_processes_that_miss_at_the_same_time_cost_one_read(fleet):
+    await fleet.commit()
+    fleet.store.gate.clear()
+    asking = [asyncio.create_task(page(api)) for api in fleet.apis for _ in range(500)]
+    await turns()
+    fleet.store.gate.set()
+    answers = await asyncio.gather(*asking)
+    assert {tuple(seqs) for seqs, _ in answers} == {(1,)}
+    assert [source for _, source in answers].count(Source.L2) == 500
+    assert fleet.store.calls["room_page"] == 1
+
+
+async def test_a_holder_that_fails_does_not_take_the_other_process_along(fleet):
+    await fleet.commit()
+    read, failures = fleet.store.room_page, [StoreUnavailable("down")]
+
+    async def fails_once(*args, **options):
+        rows = await read(*args, **options)
+        if failures:
+            raise failures.pop()
+        return rows
+
+    fleet.store.room_page = fails_once
+    fleet.store.gate.clear()
+    holder = asyncio.create_task(page(fleet.apis[0]))
+    await turns()
+    waiting = asyncio.create_task(page(fleet.apis[1]))
+    await turns()
+    fleet.store.gate.set()
+    with pytest.raises(StoreUnavailable):
+        await holder
+    assert await waiting == ([1], Source.MISS)
+
+
+async def test_a_lease_whose_holder_has_died_is_waited_for_no_longer_than_it_lives(fleet):
+    await fleet.commit()
+    version = (await fleet.cache.get("room:5:10::", ["room:5"])).version
+    assert await fleet.leases.acquire(f"room:5:10::@{version.stamps[0]}", ttl_s=60)
+    started = fleet.clock()
+    assert await page(fleet.apis[0]) == ([1], Source.MISS)
+    assert 2.0 <= fleet.clock() - started < 2.1
+
+
+async def test_without_leases_to_be_had_each_process_reads_for_itself(fleet):
+    await fleet.commit()
+    fleet.leases.broken = True
+    assert await page(fleet.apis[0]) == ([1], Source.MISS)
+
+
+async def test_a_cache_that_goes_while_one_waits_for_a_holder_ends_the_wait(fleet):
+    await fleet.commit()
+    version = (await fleet.cache.get("room:5:10::", ["room:5"])).version
+    await fleet.leases.acquire(f"room:5:10::@{version.stamps[0]}", ttl_s=60)
+    asking = asyncio.create_task(page(fleet.apis[0]))
+    await asyncio.sleep(0)
+    fleet.cache.broken = frozenset({"get", "put"})
+    assert await asking == ([1], Source.MISS)
+    assert fleet.clock() < 1001.0
+
+
+async def test_while_the_shared_cache_is_out_of_reach_the_process_keeps_its_own_answers(fleet):
+    await fleet.commit()
+    fleet.cache.broken = frozenset({"get", "put"})
+    assert [(await page(fleet.apis[0]))[1] for _ in range(2)] == [Source.MISS, Source.L1]
+
+
+async def test_reads_without_the_shared_cache_are_capped_and_the_next_is_refused():
+    fleet = Fleet(uncached_limit=3)  # nobody listens: L1 is off
+    fleet.cache.broken = frozenset({"get", "put"})
+    fleet.store.gate.clear()
+    reading = [asyncio.create_task(fleet.apis[0].top_rooms(n)) for n in (1, 2, 3)]
+    await turns()
+    with pytest.raises(StoreOverloaded):
+        await fleet.apis[0].top_rooms(4)
+    fleet.store.gate.set()
+    await asyncio.gather(*reading)
+    await fleet.apis[0].top_rooms(4)
+    await fleet.close()
+
+
+async def test_nothing_is_capped_while_the_shared_cache_works():
+    fleet = await Fleet(uncached_limit=3).listen()
+    fleet.store.gate.clear()
+    reading = [asyncio.create_task(fleet.apis[0].top_rooms(n)) for n in range(1, 10)]
+    await turns()
+    fleet.store.gate.set()
+    assert len(await asyncio.gather(*reading)) == 9
+    await fleet.close()
+
+
+async def test_an_answer_is_kept_near_for_no_longer_than_it_may_be_served_at_all(fleet):
+    await fleet.apis[0].top_rooms(10)
+    fleet.clock.advance(28)
+    fleet.store.gate.clear()  # the refresh that this starts does not end
+    assert (await fleet.apis[1].top_rooms(10)).source is Source.L2
+    fleet.clock.advance(1.9)
+    assert (await fleet.apis[1].top_rooms(10)).source is Source.L1
+    fleet.clock.advance(0.2)
+    asking = asyncio.create_task(fleet.apis[1].top_rooms(10))
+    await turns()
+    fleet.store.gate.set()
+    assert (await asking).source is Source.MISS
+
+
+async def test_min_seq_passes_over_a_near_page_that_is_behind_it(fleet):
+    await fleet.commit()
+    await page(fleet.apis[0])
+    assert await page(fleet.apis[0], min_seq=1) == ([1], Source.L1)
+    fleet.store.add("5")  # committed, and its invalidation still on its way
+    assert await page(fleet.apis[0], min_seq=2) == ([2, 1], Source.MISS)
+
+
+async def test_equal_bodies_have_equal_digests_whatever_tier_they_come_from(fleet):
+    await fleet.commit()
+    digests = {(await api.room_page("5", limit=10)).digest for api in (*fleet.apis, *fleet.apis)}
+    assert len(digests) == 1
+    await fleet.commit()
+    assert (await fleet.apis[0].room_page("5", limit=10)).digest not in digests
+    assert (await fleet.apis[0].active_users(TimeWindow())).digest not in digests
