@@ -21,6 +21,9 @@ from chatflow.ports.errors import CacheUnavailable, StoreError
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageReader
 
+FLEET_FRESH_S = 0.25
+"""A quarter of what passes between two reports of a process."""
+
 log = structlog.get_logger()
 
 
@@ -67,6 +70,7 @@ class ApiRole:
             gateway=GatewayAddress(public_url=settings.gateway_url, port=self.gateway_port),
             limits=PageLimits(limits.message_max_chars, limits.username_min_chars, limits.username_max_chars),
             allow_origin=settings.cors_origin,
+            fleet_fresh_s=FLEET_FRESH_S,
         )
 
     async def drain(self) -> None:

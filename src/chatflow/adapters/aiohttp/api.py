@@ -1,5 +1,6 @@
 """The role ``api`` as one HTTP application: questions, fleet, health, documentation and pages."""
 
+import time
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -16,6 +17,7 @@ from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
 from chatflow.adapters.aiohttp.routes import add_endpoints, answer
+from chatflow.domain.lately import Lately
 from chatflow.domain.querying import QueryService
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import Fleet, RoleSnapshot
@@ -33,6 +35,7 @@ def build_api(
     gateway: GatewayAddress | None = None,
     limits: PageLimits | None = None,
     allow_origin: str = "",
+    fleet_fresh_s: float = 0.0,
 ) -> web.Application:
     """Assemble the application.
 
@@ -45,22 +48,30 @@ def build_api(
         gateway: where the page's WebSocket goes.
         limits: what the page checks.
         allow_origin: value of ``Access-Control-Allow-Origin``; ``""``: no such header.
+        fleet_fresh_s: for which what was said of the fleet is said again.
     """
     app = web.Application(middlewares=[errors_as_json(allow_origin=allow_origin)])
     add_endpoints(app, queries)
-    _FleetRoutes(queries, fleet, own, health).add_to(app)
+    _FleetRoutes(queries, fleet, own, health, fleet_fresh_s).add_to(app)
     add_health(app, "api", health, registry)
     _add_description(app)
     add_pages(app, gateway or GatewayAddress(), limits or PageLimits())
     return app
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _FleetRoutes:
     queries: QueryService
     fleet: Fleet
     own: Callable[[], RoleSnapshot]
     health: Health
+    fresh_s: float
+    _healths: Lately[tuple[bytes, int]] = attrs.field(init=False)
+    _metrics: Lately[bytes] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._healths = Lately(self._encode_health, time.monotonic, self.fresh_s)
+        self._metrics = Lately(self._encode_metrics, time.monotonic, self.fresh_s)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/health", self.answer_health)
@@ -68,13 +79,19 @@ class _FleetRoutes:
         app.router.add_get("/api/all", self.answer_all)
 
     async def answer_health(self, _: web.Request) -> web.Response:
+        return _json(*await self._healths.get())
+
+    async def answer_metrics(self, _: web.Request) -> web.Response:
+        return _json(await self._metrics.get())
+
+    async def _encode_health(self) -> tuple[bytes, int]:
         report = await self.health()
         healthy = report.ok and "down" not in report.dependencies.values()
         body = (await self._view()).health(healthy=healthy)
-        return _json(msgspec.json.encode(body), 200 if report.ok else 503)
+        return msgspec.json.encode(body), 200 if report.ok else 503
 
-    async def answer_metrics(self, _: web.Request) -> web.Response:
-        return _json(msgspec.json.encode((await self._view()).metrics()))
+    async def _encode_metrics(self) -> bytes:
+        return msgspec.json.encode((await self._view()).metrics())
 
     async def answer_all(self, _: web.Request) -> web.Response:
         everything = await self.queries.everything(

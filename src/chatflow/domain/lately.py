@@ -1,0 +1,37 @@
+"""An answer that is good for a moment, worked out once for all who ask meanwhile."""
+
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+import attrs
+
+from chatflow.domain.single_flight import SingleFlight
+from chatflow.ports.clock import Clock
+
+V = TypeVar("V")
+
+
+@attrs.define(eq=False)
+class Lately(Generic[V]):
+    """What ``work`` returned, at most ``fresh_s`` seconds ago; 0: only those who ask at the same time share it.
+
+    What it raised is told to those who waited, and kept for nobody.
+    """
+
+    work: Callable[[], Awaitable[V]]
+    clock: Clock
+    fresh_s: float
+    _kept: tuple[float, V] | None = attrs.field(default=None, init=False)
+    _flight: SingleFlight[V] = attrs.field(init=False, factory=SingleFlight)
+
+    async def get(self) -> V:
+        """See the class."""
+        if self._kept is not None and self.clock() - self._kept[0] < self.fresh_s:
+            return self._kept[1]
+        return await self._flight.run("", self._work)
+
+    async def _work(self) -> V:
+        started = self.clock()
+        value = await self.work()
+        self._kept = (started, value)
+        return value
