@@ -183,6 +183,13 @@ async def test_a_lease_whose_holder_has_died_is_waited_for_no_longer_than_it_liv
     assert 2.0 <= fleet.clock() - started < 2.1
 
 
+async def test_a_lease_is_given_back_with_the_answer(fleet):
+    await fleet.commit()
+    version = (await fleet.cache.get("room:5:10::", ["room:5"])).version
+    await page(fleet.apis[0])
+    assert await fleet.leases.acquire(f"room:5:10::@{version.stamps[0]}", ttl_s=60)
+
+
 async def test_without_leases_to_be_had_each_process_reads_for_itself(fleet):
     await fleet.commit()
     fleet.leases.broken = True

@@ -1,8 +1,8 @@
 """L1: answers kept in the process that gives them, for as long as it hears of every commit.
 
 Coherent like the shared cache: a value is kept under the version that its tags had before the source was asked, and
-hearing of an invalidation ends that version. While something may go unheard nothing is taken from here or put here,
-and what is here is dropped before that changes. Each value also has a lifetime, which bounds whatever is left.
+hearing of an invalidation ends that version. While something may go unheard nothing is taken from here, and what is here
+is dropped before that changes. Each value also has a lifetime, which bounds whatever is left.
 """
 
 from collections.abc import Sequence
@@ -30,6 +30,8 @@ class NearCache:
         return self.local.find(key, tags)
 
     def keep(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
-        """Keep what was read after ``find`` gave ``version``; not at all if that has ended."""
-        if self.invalidations.is_current():
-            self.local.keep(key, value, tags=tags, version=version, ttl_s=ttl_s)
+        """Keep what was read after ``find`` gave ``version``; not at all if that has ended.
+
+        What comes while the cache is off is dropped before it is on again.
+        """
+        self.local.keep(key, value, tags=tags, version=version, ttl_s=ttl_s)
