@@ -1,8 +1,8 @@
 """L1: answers kept in the process that gives them, for as long as it hears of every commit.
 
 Coherent like the shared cache: a value is kept under the version that its tags had before the source was asked, and
-hearing of an invalidation ends that version. While something may go unheard nothing is taken from here, and what is here
-is dropped before that changes. Each value also has a lifetime, which bounds whatever is left.
+hearing of an invalidation ends that version. While something may go unheard nothing is taken from here, and what is
+here is dropped before that changes. Each value also has a lifetime, which bounds whatever is left.
 """
 
 from collections.abc import Sequence
