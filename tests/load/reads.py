@@ -1,0 +1,187 @@
+"""What each core question costs over HTTP when no cache answers it, cold and warm, with and without summary tables.
+
+Cold: the first call after MariaDB was restarted with an empty buffer pool. Warm: calls one after the other, with rooms,
+users and windows drawn anew for each, the same for each profile.
+"""
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+from rich.console import Console
+from rich.table import Table
+
+from tests.harness.maria import MariaServer
+from tests.harness.server import Guard
+from tests.load.fill import DAYS, END_US, ROOMS, USERS, fill
+from tests.load.fleet import Fleet
+from tests.load.http import timed_get
+
+CALLS = 30
+LONGEST_S = 20.0
+"""No more calls of a question after that."""
+BUFFER_POOL_BYTES = 2**30
+COMES_BACK_S = 60.0
+END = datetime.fromtimestamp(END_US / 1e6, UTC)
+
+Draw = Callable[[random.Random], str]
+
+
+@attrs.frozen
+class CoreQuestion:
+    """``path`` draws one; ``target_ms`` and ``reference_ms`` are p50s, where somebody named one."""
+
+    name: str
+    path: Draw
+    target_ms: float | None = None
+    reference_ms: str = ""
+
+
+@attrs.frozen
+class Timing:
+    """Seconds of calls, and how many were not answered with 200."""
+
+    cold_s: float
+    warm_s: list[float]
+    refused: int
+
+    def percentile_ms(self, percent: float) -> float:
+        ordered = sorted(self.warm_s)
+        return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] * 1e3
+
+
+def _room(query: str) -> Draw:
+    return lambda rng: f"/api/messages/room?roomId={rng.randint(1, ROOMS)}&{query}"
+
+
+def _active(window: timedelta) -> Draw:
+    def path(rng: random.Random) -> str:
+        start = END - timedelta(days=DAYS) + rng.random() * (timedelta(days=DAYS) - window)
+        return f"/api/users/active?start={start:%Y-%m-%dT%H:%M:%SZ}&end={start + window:%Y-%m-%dT%H:%M:%SZ}"
+
+    return path
+
+
+def _older(rng: random.Random) -> str:
+    end = END - timedelta(days=DAYS) * rng.random()
+    return f"{_room('limit=1000')(rng)}&end={end:%Y-%m-%dT%H:%M:%SZ}"
+
+
+QUESTIONS = (
+    CoreQuestion("room page, 1,000 rows", _room("limit=1000"), 100, "13"),
+    CoreQuestion("room page of any day, 1,000 rows", _older, 100),
+    CoreQuestion("user history, 100 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}", 200, "2"),
+    CoreQuestion(
+        "user history, 1,000 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}&limit=1000", 200
+    ),
+    CoreQuestion("active users, 1 hour", _active(timedelta(hours=1)), 500, "<1"),
+    CoreQuestion("active users, 1 day", _active(timedelta(days=1)), 500),
+    CoreQuestion("active users, 20 days", _active(timedelta(days=20)), 500),
+    CoreQuestion("active users, ever", lambda _: "/api/users/active", 500),
+    CoreQuestion("rooms of a user", lambda rng: f"/api/users/rooms?userId={rng.randint(1, USERS)}", 50, "2"),
+    CoreQuestion("top users", lambda _: "/api/analytics/top-users"),
+    CoreQuestion("top rooms", lambda _: "/api/analytics/top-rooms"),
+    CoreQuestion("throughput, 60 minutes", lambda _: "/api/analytics/throughput"),
+    CoreQuestion("patterns", lambda _: "/api/analytics/patterns"),
+    CoreQuestion(
+        "all of it in one, with the total",
+        lambda rng: f"/api/all?roomId={rng.randint(1, ROOMS)}&userId={rng.randint(1, USERS)}",
+    ),
+)
+
+
+async def bench_reads(console: Console, profiles: list[str], rows: int) -> int:
+    """Print what each question took; the exit code is the worst of the audit and the drains."""
+    timings: dict[str, dict[str, Timing]] = {}
+    with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+        maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
+        maria.make_ready()
+        database = maria.database()
+        worst = _filled(console, Path(directory), maria, database, rows)
+        for profile in profiles:
+            fleet = _api(Path(directory) / profile, maria.url(database), profile)
+            await fleet.start()
+            try:
+                port = fleet.of("api")[0].port
+                timings[profile] = {each.name: await _measured(port, maria, each) for each in QUESTIONS}
+                worst = max(worst, *(await fleet.stop()).values())
+            finally:
+                fleet.kill()
+        maria.kill()
+    console.print(_table(timings, rows))
+    console.print("milliseconds; cold: the first call on an empty buffer pool; a number in brackets: calls refused")
+    return worst
+
+
+def _api(directory: Path, database_url: str, profile: str) -> Fleet:
+    return Fleet(
+        directory, "memory://", database_url, gateways=0, processors=0, apis=1, settings={"CHATFLOW_PROFILE": profile}
+    )
+
+
+def _filled(console: Console, directory: Path, maria: MariaServer, database: str, rows: int) -> int:
+    """Fill the database, sum it up and audit it; the audit's exit code."""
+    fleet = _api(directory, maria.url(database), "O2")
+    begin = time.perf_counter()
+    _run(fleet, "migrate")
+    fill(maria, database, rows)
+    _run(fleet, "migrate")  # now there is something to sum up
+    took_s = time.perf_counter() - begin
+    audit = fleet.run("audit")
+    said = audit.stdout.strip() or audit.stderr.strip()
+    console.print(f"{rows:,} rows made and summed up in {took_s:.0f} s; {said}")
+    return audit.returncode
+
+
+def _run(fleet: Fleet, command: str) -> None:
+    done = fleet.run(command)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+
+
+async def _measured(port: int, maria: MariaServer, question: CoreQuestion) -> Timing:
+    rng = random.Random(question.name)
+    await asyncio.to_thread(maria.kill)
+    await asyncio.to_thread(maria.make_ready)
+    await _serves(port)
+    answer, cold_s = await timed_get(port, question.path(rng))
+    refused, warm_s = int(answer.status != 200), []
+    begin = time.perf_counter()
+    while len(warm_s) < CALLS and time.perf_counter() - begin < LONGEST_S:
+        answer, took_s = await timed_get(port, question.path(rng))
+        refused += answer.status != 200
+        warm_s.append(took_s)
+    return Timing(cold_s, warm_s, refused)
+
+
+async def _serves(port: int) -> None:
+    """Wait until the api has found the database again; the room it asks for does not exist."""
+    async with asyncio.timeout(COMES_BACK_S):
+        while (await timed_get(port, "/api/messages/room?roomId=nowhere"))[0].status != 200:
+            await asyncio.sleep(0.05)
+
+
+def _table(timings: dict[str, dict[str, Timing]], rows: int) -> Table:
+    table = Table("question", title=f"{rows:,} rows, over HTTP, no cache", title_justify="left")
+    for profile in timings:
+        for column in ("cold", "p50", "p99"):
+            table.add_column(f"{profile} {column}", justify="right")
+    table.add_column("target", justify="right")
+    table.add_column("the reference", justify="right")
+    for question in QUESTIONS:
+        cells = [cell for timing in timings.values() for cell in _cells(timing[question.name], question.target_ms)]
+        target = f"< {question.target_ms:.0f}" if question.target_ms else ""
+        table.add_row(question.name, *cells, target, question.reference_ms)
+    return table
+
+
+def _cells(timing: Timing, target_ms: float | None) -> list[str]:
+    p50 = timing.percentile_ms(50)
+    missed = " missed" if target_ms is not None and p50 >= target_ms else ""
+    refused = f" ({timing.refused})" if timing.refused else ""
+    return [f"{timing.cold_s * 1e3:.1f}", f"{p50:.1f}{missed}{refused}", f"{timing.percentile_ms(99):.1f}"]
