@@ -128,20 +128,14 @@ def _filled(console: Console, directory: Path, maria: MariaServer, database: str
     """Fill the database, sum it up and audit it; the audit's exit code."""
     fleet = _api(directory, maria.url(database), "O2")
     begin = time.perf_counter()
-    _run(fleet, "migrate")
+    fleet.migrate()
     fill(maria, database, rows)
-    _run(fleet, "migrate")  # now there is something to sum up
+    fleet.migrate()  # now there is something to sum up
     took_s = time.perf_counter() - begin
     audit = fleet.run("audit")
     said = audit.stdout.strip() or audit.stderr.strip()
     console.print(f"{rows:,} rows made and summed up in {took_s:.0f} s; {said}")
     return audit.returncode
-
-
-def _run(fleet: Fleet, command: str) -> None:
-    done = fleet.run(command)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
 
 
 async def _measured(port: int, maria: MariaServer, question: CoreQuestion) -> Timing:
