@@ -2,7 +2,7 @@
 
 Times run evenly over ``DAYS`` in every room, so rows arrive in slices of time, as the pages of a database that has
 grown would hold them. Rooms are sized like 1, 1/2, 1/3 ..., and low user ids write most. Secondary indexes are built
-afterwards, sorted. Heads come with the messages; the summary tables are left to ``chatflow migrate``.
+afterwards, sorted. Summaries are counted over those, which a user's one name allows; ``chatflow audit`` recounts them.
 """
 
 from chatflow.adapters.sql.schema import messages
@@ -31,6 +31,16 @@ FROM (
 """
 
 
+_SUMS = (
+    """INSERT INTO room_message_summary
+    SELECT room_id, COUNT(*), COUNT(DISTINCT user_id), MAX(accepted_at) FROM messages GROUP BY room_id""",
+    """INSERT INTO user_room_summary
+    SELECT user_id, room_id, COUNT(*), MAX(accepted_at) FROM messages GROUP BY user_id, room_id""",
+    """INSERT INTO user_message_summary
+    SELECT user_id, CONCAT('user', user_id), COUNT(*), MAX(accepted_at) FROM messages GROUP BY user_id""",
+)
+
+
 def room_sizes(rows: int) -> dict[str, int]:
     """How many messages each room gets; the largest first, ``rows`` in all."""
     weights = [1 / number for number in range(1, ROOMS + 1)]
@@ -40,7 +50,7 @@ def room_sizes(rows: int) -> dict[str, int]:
 
 
 def fill(maria: MariaServer, database: str, rows: int) -> None:
-    """Fill ``messages`` and ``room_heads`` of a migrated, empty database."""
+    """Fill the messages, heads and summaries of a migrated, empty database."""
     names = [index.name for index in messages.indexes]
     maria.execute(f"ALTER TABLE messages {', '.join(f'DROP INDEX {name}' for name in names)}", database)
     sizes = room_sizes(rows)
@@ -54,6 +64,7 @@ def fill(maria: MariaServer, database: str, rows: int) -> None:
     columns = {index.name: ", ".join(column.name for column in index.columns) for index in messages.indexes}
     added = ", ".join(f"ADD INDEX {name} ({listed})" for name, listed in columns.items())
     maria.execute(f"ALTER TABLE messages {added}; ANALYZE TABLE messages", database)
+    maria.execute("; ".join(_SUMS), database)
     heads = ", ".join(f"('{room}', {size})" for room, size in sizes.items() if size)
     maria.execute(f"INSERT INTO room_heads VALUES {heads}", database)
 
