@@ -380,6 +380,22 @@ async def test_windows_include_both_of_their_ends(stack, start, end):
         assert await analytics.active_users(window) == bool(inside)
 
 
+async def test_a_page_of_a_window_follows_numbers_though_times_run_wild(stack):
+    stored = await append(stack, *crowd(300, rooms=2))
+    times = sorted({each.message.accepted_at_us for each in stored})
+    for start, end in [(0, -1), (3, 7), (5, 5), (0, 4), (8, -1)]:
+        window = TimeWindow(start_us=times[start], end_us=times[end])
+        inside = [each for each in stored if times[start] <= each.message.accepted_at_us <= times[end]]
+        for room, rows in by_room(inside).items():
+            newest = newest_first(rows)
+            for limit, at in [(400, 0), (7, 0), (7, len(newest) // 2)]:
+                before = None if at == 0 else newest[at].seq
+                page = await stack.reader.room_page(room, limit=limit, before_seq=before, window=window)
+                assert page == newest[at + (at > 0) :][:limit]
+        for analytics in stack.analytics():
+            assert await analytics.active_users(window) == len({each.message.user_id for each in inside})
+
+
 async def test_numbers_beyond_every_column_are_answered_like_any_other(stack):
     stored = await append(stack, message("a", 3))
     window = TimeWindow(start_us=-(10**30), end_us=10**30)

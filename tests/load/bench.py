@@ -13,15 +13,18 @@ import uvloop
 from rich.console import Console
 
 from tests.load.embedded import bench_embedded
+from tests.load.mix import bench_mix
 from tests.load.outages import bench_outages
+from tests.load.reads import bench_reads
 from tests.load.separate import bench_separate
 
-PATHS = ("embedded", "separate", "outages")
+PATHS = ("embedded", "separate", "outages", "reads", "mix")
 PROFILES = ("B0", "O1", "O2", "O12")
+UNCACHED = ("B0", "O2")
 console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
 
 
-async def run(paths: list[str], profiles: list[str], seconds: float) -> int:
+async def run(paths: list[str], profiles: list[str], seconds: float, rows: int) -> int:
     console.print(f"{os.cpu_count()} cores for servers and load client, Python {platform.python_version()}")
     worst = 0
     if "embedded" in paths:
@@ -30,17 +33,24 @@ async def run(paths: list[str], profiles: list[str], seconds: float) -> int:
         worst = max(worst, await bench_separate(console, profiles, seconds))
     if "outages" in paths:
         worst = max(worst, await bench_outages(console))
+    if "reads" in paths:
+        uncached = [profile for profile in profiles if profile in UNCACHED]
+        worst = max(worst, await bench_reads(console, uncached, rows))
+    if "mix" in paths:
+        worst = max(worst, await bench_mix(console, profiles, seconds))
     return worst
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--path", choices=PATHS, action="append", help="default: embedded and separate")
-    parser.add_argument("--profile", choices=PROFILES, action="append", help="for separate processes; default: all")
+    parser.add_argument("--profile", choices=PROFILES, action="append", help="not for embedded; default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="messages that reads are measured on")
     arguments = parser.parse_args()
     paths = arguments.path or ["embedded", "separate"]
-    sys.exit(uvloop.run(run(paths, arguments.profile or list(PROFILES), arguments.seconds)))
+    profiles = arguments.profile or list(PROFILES)
+    sys.exit(uvloop.run(run(paths, profiles, arguments.seconds, arguments.rows)))
 
 
 if __name__ == "__main__":

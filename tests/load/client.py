@@ -17,8 +17,6 @@ import attrs
 
 ZERO_MASK = b"\x00\x00\x00\x00"
 TEXT_FRAME = 0x81
-TAIL = 64
-"""Bytes kept of the last read: more than any marker has."""
 _REFS = re.compile(rb'"op":"ack","ref":(\d+)')
 
 
@@ -82,6 +80,20 @@ async def connect(port: int, connection: LoadConnection) -> LoadConnection:
 
 
 @attrs.define(eq=False)
+class Occurrences:
+    """How often ``marker`` comes in a stream that arrives in pieces."""
+
+    marker: bytes
+    _tail: bytes = attrs.field(default=b"", init=False)
+
+    def count(self, data: bytes) -> int:
+        """Those that end in this piece; one may begin in the piece before."""
+        seen = self._tail + data
+        self._tail = seen[-(len(self.marker) - 1) :]
+        return seen.count(self.marker)
+
+
+@attrs.define(eq=False)
 class WindowedSender:
     """Keeps ``window`` messages unacknowledged until told to stop; ``marker`` is what each ack contains once."""
 
@@ -93,7 +105,12 @@ class WindowedSender:
     acked: int = attrs.field(default=0, init=False)
     errors: int = attrs.field(default=0, init=False)
     stopping: bool = attrs.field(default=False, init=False)
-    _tail: bytes = attrs.field(default=b"", init=False)
+    _acks: Occurrences = attrs.field(init=False)
+    _refusals: tuple[Occurrences, ...] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._acks = Occurrences(self.marker)
+        self._refusals = Occurrences(b'"op":"error"'), Occurrences(b'"status":"error"')
 
     async def open(self, port: int, path: str, hello: bytes | None) -> None:
         self.connection = await connect(port, LoadConnection(path, self._on_data))
@@ -110,16 +127,11 @@ class WindowedSender:
         self.sent += count
 
     def _on_data(self, data: bytes) -> None:
-        acked = self._count(self.marker, data)
-        self.errors += self._count(b'"op":"error"', data) + self._count(b'"status":"error"', data)
+        acked = self._acks.count(data)
+        self.errors += sum(each.count(data) for each in self._refusals)
         self.acked += acked
-        self._tail = (self._tail + data)[-TAIL:]
         if acked and not self.stopping:
             self._send(acked)
-
-    def _count(self, marker: bytes, data: bytes) -> int:
-        """Occurrences that end in ``data``; one may begin in the read before."""
-        return (self._tail[-(len(marker) - 1) :] + data).count(marker)
 
 
 @attrs.define(eq=False)

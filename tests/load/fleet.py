@@ -41,12 +41,16 @@ class Fleet:
         """A command beside the roles."""
         return run_command(self.directory, self.common, *arguments)
 
-    async def start(self) -> None:
-        """Migrate, start all roles and wait for them."""
+    def migrate(self) -> None:
+        """Bring the database up to date."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        migrated = await asyncio.to_thread(self.run, "migrate")
+        migrated = self.run("migrate")
         if migrated.returncode:
             raise RuntimeError(migrated.stderr)
+
+    async def start(self) -> None:
+        """Migrate, start all roles and wait for them."""
+        await asyncio.to_thread(self.migrate)
         for each in self.roles.values():
             each.start()
         for each in self.roles.values():

@@ -1,0 +1,180 @@
+"""What each core question costs over HTTP when no cache answers it, cold and warm, with and without summary tables.
+
+Cold: the first call after MariaDB was restarted with an empty buffer pool. Warm: calls one after the other, with rooms,
+users and windows drawn anew for each, the same for each profile.
+"""
+
+import asyncio
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import attrs
+from rich.console import Console
+from rich.table import Table
+
+from tests.harness.maria import MariaServer
+from tests.harness.server import Guard
+from tests.load.fill import DAYS, END_US, ROOMS, USERS, fill
+from tests.load.fleet import Fleet
+from tests.load.http import timed_get
+
+CALLS = 30
+LONGEST_S = 20.0
+"""No more calls of a question after that."""
+BUFFER_POOL_BYTES = 2**30
+COMES_BACK_S = 60.0
+END = datetime.fromtimestamp(END_US / 1e6, UTC)
+
+Draw = Callable[[random.Random], str]
+
+
+@attrs.frozen
+class CoreQuestion:
+    """``path`` draws one; ``target_ms`` and ``reference_ms`` are p50s, where somebody named one."""
+
+    name: str
+    path: Draw
+    target_ms: float | None = None
+    reference_ms: str = ""
+
+
+@attrs.frozen
+class Timing:
+    """Seconds of calls, and how many were not answered with 200."""
+
+    cold_s: float
+    warm_s: list[float]
+    refused: int
+
+    def percentile_ms(self, percent: float) -> float:
+        ordered = sorted(self.warm_s)
+        return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] * 1e3
+
+
+def _room(query: str) -> Draw:
+    return lambda rng: f"/api/messages/room?roomId={rng.randint(1, ROOMS)}&{query}"
+
+
+def _window(rng: random.Random, length: timedelta) -> str:
+    start = END - timedelta(days=DAYS) + rng.random() * (timedelta(days=DAYS) - length)
+    return f"start={start:%Y-%m-%dT%H:%M:%SZ}&end={start + length:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _room_in(length: timedelta) -> Draw:
+    return lambda rng: f"{_room('limit=1000')(rng)}&{_window(rng, length)}"
+
+
+def _active(length: timedelta) -> Draw:
+    return lambda rng: f"/api/users/active?{_window(rng, length)}"
+
+
+def _room_before(rng: random.Random) -> str:
+    return f"{_room('limit=1000')(rng)}&end={END - timedelta(days=DAYS) * rng.random():%Y-%m-%dT%H:%M:%SZ}"
+
+
+QUESTIONS = (
+    CoreQuestion("room page, 1,000 rows", _room("limit=1000"), 100, "13"),
+    CoreQuestion("room page of one hour", _room_in(timedelta(hours=1)), 100),
+    CoreQuestion("room page of one day", _room_in(timedelta(days=1)), 100),
+    CoreQuestion("room page before a moment", _room_before, 100),
+    CoreQuestion("user history, 100 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}", 200, "2"),
+    CoreQuestion(
+        "user history, 1,000 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}&limit=1000", 200
+    ),
+    CoreQuestion("active users, 1 hour", _active(timedelta(hours=1)), 500, "<1"),
+    CoreQuestion("active users, 1 day", _active(timedelta(days=1)), 500),
+    CoreQuestion("active users, 20 days", _active(timedelta(days=20)), 500),
+    CoreQuestion("active users, ever", lambda _: "/api/users/active", 500),
+    CoreQuestion("rooms of a user", lambda rng: f"/api/users/rooms?userId={rng.randint(1, USERS)}", 50, "2"),
+    CoreQuestion("top users", lambda _: "/api/analytics/top-users"),
+    CoreQuestion("top rooms", lambda _: "/api/analytics/top-rooms"),
+    CoreQuestion("throughput, 60 minutes", lambda _: "/api/analytics/throughput"),
+    CoreQuestion("patterns", lambda _: "/api/analytics/patterns"),
+    CoreQuestion(
+        "all of it in one, with the total",
+        lambda rng: f"/api/all?roomId={rng.randint(1, ROOMS)}&userId={rng.randint(1, USERS)}",
+    ),
+)
+
+
+async def bench_reads(console: Console, profiles: list[str], rows: int) -> int:
+    """Print what each question took; the exit code is the worst of the audit and the drains."""
+    timings: dict[str, dict[str, Timing]] = {}
+    codes: list[int] = []
+    with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+        maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
+        maria.make_ready()
+        database = maria.database()
+        tools = _api(Path(directory), maria.url(database), "O2")
+        tools.migrate()
+        begin = time.perf_counter()
+        fill(maria, database, rows)
+        console.print(f"{rows:,} rows made in {time.perf_counter() - begin:.0f} s")
+        for profile in profiles:
+            fleet = _api(Path(directory) / profile, maria.url(database), profile)
+            await fleet.start()
+            try:
+                port = fleet.of("api")[0].port
+                timings[profile] = {each.name: await _measured(port, maria, each) for each in QUESTIONS}
+                codes += (await fleet.stop()).values()
+            finally:
+                fleet.kill()
+        console.print(_table(timings, rows))
+        console.print("milliseconds; cold: the first call on an empty buffer pool; a number in brackets: calls refused")
+        audit = await asyncio.to_thread(tools.run, "audit")
+        console.print(audit.stdout.strip() or audit.stderr.strip())
+        maria.kill()
+    return max(audit.returncode, *codes)
+
+
+def _api(directory: Path, database_url: str, profile: str) -> Fleet:
+    return Fleet(
+        directory, "memory://", database_url, gateways=0, processors=0, apis=1, settings={"CHATFLOW_PROFILE": profile}
+    )
+
+
+async def _measured(port: int, maria: MariaServer, question: CoreQuestion) -> Timing:
+    rng = random.Random(question.name)
+    await asyncio.to_thread(maria.kill)
+    await asyncio.to_thread(maria.make_ready)
+    await _serves(port)
+    answer, cold_s = await timed_get(port, question.path(rng))
+    refused, warm_s = int(answer.status != 200), []
+    begin = time.perf_counter()
+    while len(warm_s) < CALLS and time.perf_counter() - begin < LONGEST_S:
+        answer, took_s = await timed_get(port, question.path(rng))
+        refused += answer.status != 200
+        warm_s.append(took_s)
+    return Timing(cold_s, warm_s, refused)
+
+
+async def _serves(port: int) -> None:
+    """Wait until the api has found the database again; the room it asks for does not exist."""
+    async with asyncio.timeout(COMES_BACK_S):
+        while (await timed_get(port, "/api/messages/room?roomId=nowhere"))[0].status != 200:
+            await asyncio.sleep(0.05)
+
+
+def _table(timings: dict[str, dict[str, Timing]], rows: int) -> Table:
+    table = Table("question", title=f"{rows:,} rows, over HTTP, no cache", title_justify="left")
+    for profile in timings:
+        for column in ("cold", "p50", "p99"):
+            table.add_column(f"{profile} {column}", justify="right")
+    table.add_column("target", justify="right")
+    table.add_column("the reference", justify="right")
+    for question in QUESTIONS:
+        cells = [cell for timing in timings.values() for cell in _cells(timing[question.name], question.target_ms)]
+        target = f"< {question.target_ms:.0f}" if question.target_ms else ""
+        table.add_row(question.name, *cells, target, question.reference_ms)
+    return table
+
+
+def _cells(timing: Timing, target_ms: float | None) -> list[str]:
+    p50 = timing.percentile_ms(50)
+    missed = " missed" if target_ms is not None and p50 >= target_ms else ""
+    refused = f" ({timing.refused})" if timing.refused else ""
+    return [f"{timing.cold_s * 1e3:.1f}", f"{p50:.1f}{missed}{refused}", f"{timing.percentile_ms(99):.1f}"]
