@@ -152,6 +152,36 @@ async def test_two_processes_that_miss_at_the_same_time_cost_one_read(fleet):
     assert fleet.store.calls["room_page"] == 1
 
 
+async def test_a_crowd_in_one_process_asks_the_shared_cache_once(fleet):
+    await fleet.commit()
+    await page(fleet.apis[0])
+    asked = []
+    get = fleet.cache.get
+
+    async def counted(key, tags):
+        asked.append(key)
+        await asyncio.sleep(0)
+        return await get(key, tags)
+
+    fleet.cache.get = counted
+    answers = await asyncio.gather(*(page(fleet.apis[1]) for _ in range(500)))
+    assert {source for _, source in answers} == {Source.L2}
+    assert len(asked) == 1
+
+
+async def test_who_asks_after_a_commit_does_not_join_who_asked_before_it(fleet):
+    await fleet.commit()
+    fleet.store.gate.clear()
+    before = asyncio.create_task(page(fleet.apis[0]))
+    await turns()
+    await fleet.commit()
+    after = asyncio.create_task(page(fleet.apis[0]))
+    await turns()
+    fleet.store.gate.set()
+    assert (await before)[0] == [1]
+    assert (await after)[0] == [2, 1]
+
+
 async def test_a_holder_that_fails_does_not_take_the_other_process_along(fleet):
     await fleet.commit()
     read, failures = fleet.store.room_page, [StoreUnavailable("down")]

@@ -10,6 +10,7 @@ from chatflow.domain.answers import Answered, Source
 from chatflow.domain.cache_policy import Freshness
 from chatflow.domain.fetching import Fetcher, Question, Seen
 from chatflow.domain.figures import QueryFigures
+from chatflow.domain.single_flight import SingleFlight
 from chatflow.ports.cache import Lookup
 from chatflow.ports.errors import ChatflowError
 
@@ -27,6 +28,7 @@ class ReadThrough:
 
     fetcher: Fetcher
     draw: Callable[[], float] = attrs.field(kw_only=True)
+    _flights: SingleFlight[tuple[bytes, Source]] = attrs.field(init=False, factory=SingleFlight)
     _refreshes: dict[str, asyncio.Task[None]] = attrs.field(init=False, factory=dict)
 
     @property
@@ -38,12 +40,13 @@ class ReadThrough:
         """The answer."""
         started = self.fetcher.clock()
         near = self._look_near(question)
-        if near is not None and near.value is not None:
-            return self._answered(question, near.value, Source.L1, started)
-        seen = Seen(near, await self.fetcher.look_up(question))
-        if (value := self._servable(question, seen)) is not None:
-            return self._answered(question, value, Source.L2, started)
-        value, source = await self.fetcher.fetch(question, seen)
+        if near is None:
+            value, source = await self._from_afar(question, None)
+        elif near.value is not None:
+            value, source = near.value, Source.L1
+        else:
+            flight = (question.key, near.version.stamps)
+            value, source = await self._flights.run(flight, lambda: self._from_afar(question, near))
         return self._answered(question, value, source, started)
 
     async def ask_from(self, question: Question, min_head: int, catch_up: Callable[[], Awaitable[None]]) -> Answered:
@@ -61,6 +64,13 @@ class ReadThrough:
             return self._answered(question, value, Source.L2, started)
         await catch_up()
         return self._answered(question, await self.fetcher.read(question, seen), Source.MISS, started)
+
+    async def _from_afar(self, question: Question, near: Lookup | None) -> tuple[bytes, Source]:
+        """The shared cache's answer or the store's; one question to it for all who found the same version near."""
+        seen = Seen(near, await self.fetcher.look_up(question))
+        if (value := self._servable(question, seen)) is not None:
+            return value, Source.L2
+        return await self.fetcher.fetch(question, seen)
 
     async def close(self) -> None:
         """Stop every refresh under way."""

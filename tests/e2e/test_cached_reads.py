@@ -1,0 +1,171 @@
+"""Reads through L1 and Redis over two api processes: fresh, honest, cheap for the database, and well without Redis."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.reading import HARD_BOUND_S, Site, open_site
+from tests.harness.maria import MariaServer
+from tests.harness.proxy import FaultProxy
+from tests.harness.redis import RedisServer
+from tests.load.fleet import Fleet
+
+pytestmark = pytest.mark.xdist_group("servers")
+
+PAIRS = 300
+"""Of ten thousand, none was behind."""
+ROOMS = ["a", "b", "c", "d"]
+
+
+@pytest.fixture
+def redis_proxy(redis_url: str, fault_proxy: type[FaultProxy]) -> FaultProxy:
+    """Between the whole fleet and its Redis."""
+    return fault_proxy(redis_url)
+
+
+@pytest.fixture(params=["O12", "O1"])
+def profile(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def site(
+    tmp_path: Path, vhost_url: str, maria_url: str, redis_proxy: FaultProxy, profile: str
+) -> AsyncIterator[Site]:
+    settings = {"CHATFLOW_PROFILE": profile, "CHATFLOW_CACHE_URL": redis_proxy.url("redis://host/0")}
+    fleet = Fleet(tmp_path, vhost_url, maria_url, gateways=1, processors=1, apis=2, settings=settings)
+    async with open_site(fleet) as opened:
+        yield opened
+
+
+only_o12 = pytest.mark.parametrize("profile", ["O12"], indirect=True)
+
+
+async def test_a_page_comes_from_the_nearest_tier_and_a_commit_ends_it_in_all_of_them(site: Site) -> None:
+    async with site.writer() as writer:
+        await writer.write("lobby")
+        await site.hits_come(0, "lobby")
+        tiers = [(await site.page(api, "lobby", limit=9))[1] for api in (0, 0, 1, 1)]
+        assert tiers == ["miss", "l1", "l2", "l1"]
+        await writer.write("lobby")
+        async with asyncio.timeout(HARD_BOUND_S):
+            while {(await site.page(api, "lobby", limit=9))[2][0] for api in (0, 1)} != {2}:
+                pass
+    async with asyncio.timeout(10):
+        while (metrics := await site.metrics(1))["totals"][
+            "messagesInserted"
+        ] != 2:  # the processor tells once a second
+            await asyncio.sleep(0.1)
+    assert metrics["redisCache"]["available"] is True
+
+
+@only_o12
+async def test_no_page_is_older_than_its_bound_while_rooms_are_written(site: Site) -> None:
+    async with site.busy(ROOMS) as reading:
+        started = time.monotonic()
+        await asyncio.sleep(4)
+        seconds = time.monotonic() - started
+    commits = sum(site.committed.head(room) for room in ROOMS)
+    print(f"{commits / seconds:.0f} commits/s: {reading}")
+    assert not reading.unwelcome
+    assert commits > 40
+    assert reading.tiers["l1"] > 0
+    assert max(reading.staleness_s) < HARD_BOUND_S, str(reading)
+
+
+@only_o12
+async def test_who_names_the_message_it_has_seen_is_never_answered_from_before_it(site: Site) -> None:
+    async with site.writer() as writer:
+        for pair in range(PAIRS):
+            room = ROOMS[pair % len(ROOMS)]
+            seq = await writer.write(room)
+            status, _, seqs = await site.page(pair % 2, room, minSeq=seq)
+            assert (status, seqs) == (200, [seq])
+
+
+@only_o12
+async def test_a_thousand_concurrent_misses_over_two_processes_cost_two_queries_at_most(
+    site: Site, maria_server: MariaServer
+) -> None:
+    def selects() -> int:
+        return int(str(maria_server.execute("SHOW GLOBAL STATUS LIKE 'Com_select'")[0][1]))
+
+    async with site.writer() as writer:
+        await writer.write("lobby")
+    for _ in range(3):  # connections to the apis, and theirs to the database
+        await asyncio.gather(*(site.page(n % 2, "lobby", limit=2 + n % 40) for n in range(1000)))
+    before = await asyncio.to_thread(selects)
+    answers = await asyncio.gather(*(site.page(n % 2, "lobby", limit=500) for n in range(1000)))
+    cost = await asyncio.to_thread(selects) - before
+    assert {(status, tuple(seqs)) for status, _, seqs in answers} == {(200, (1,))}
+    assert 1 <= cost <= 2
+
+
+async def killed(redis: RedisServer, _: FaultProxy) -> None:
+    redis.kill()
+    await asyncio.sleep(2)
+    await asyncio.to_thread(redis.restart)
+
+
+async def stopped(redis: RedisServer, _: FaultProxy) -> None:
+    redis.pause()
+    await asyncio.sleep(3)
+    redis.resume()
+
+
+async def restarted_empty(redis: RedisServer, _: FaultProxy) -> None:
+    redis.kill()
+    await asyncio.to_thread(redis.restart)
+
+
+async def slow(_: RedisServer, proxy: FaultProxy) -> None:
+    proxy.delay(2.0)
+    await asyncio.sleep(4)
+    proxy.heal()
+
+
+async def cut(_: RedisServer, proxy: FaultProxy) -> None:
+    proxy.cut()
+    await asyncio.sleep(1)
+
+
+@only_o12
+@pytest.mark.parametrize("fault", [killed, stopped, restarted_empty, slow, cut], ids=lambda fault: fault.__name__)
+async def test_reads_go_on_without_redis_and_nothing_stale_is_served_when_it_is_back(
+    site: Site, redis_server: RedisServer, redis_proxy: FaultProxy, fault
+) -> None:
+    async with site.busy(ROOMS) as reading:
+        await asyncio.sleep(0.5)
+        await fault(redis_server, redis_proxy)
+        await asyncio.sleep(1.5)
+    print(f"{fault.__name__}: {reading}")
+    assert not reading.unwelcome
+    assert reading.statuses[200] > 0
+    assert max(reading.staleness_s) < HARD_BOUND_S, str(reading)
+    for api in (0, 1):
+        await site.hits_come(api, "a")
+
+
+@only_o12
+async def test_a_walk_by_cursor_meets_every_message_once_while_the_room_is_written(site: Site) -> None:
+    writers = [asyncio.create_task(site.write_for_ever("lobby"))]
+    async with asyncio.timeout(30):
+        while site.committed.head("lobby") < 150:
+            await asyncio.sleep(0.05)
+    start, seen, cursor = site.committed.head("lobby"), [], {}
+    while True:
+        query = {"roomId": "lobby", "limit": "20", **cursor}
+        async with site.http[len(seen) // 20 % 2].get("/api/messages/room", params=query) as response:
+            body = await response.json()
+        seen += [row["seq"] for row in body["messages"]]
+        if "nextCursor" not in body:
+            break
+        cursor = {"cursor": body["nextCursor"]}
+    for writer in writers:
+        writer.cancel()
+    await asyncio.gather(*writers, return_exceptions=True)
+    assert seen == list(range(seen[0], 0, -1))
+    assert seen[0] >= start

@@ -1,0 +1,158 @@
+"""A reader reads the old rows, a commit comes, the reader keeps what it read: at random, ten thousand times.
+
+Each try ends with the question to both processes whether they are up to date. The same race with a cache that forgets
+the version check must be lost now and then, or the test would show nothing.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import msgspec
+import pytest
+
+from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.memory.invalidations import MemoryInvalidations
+from chatflow.adapters.memory.leases import MemoryLeases
+from chatflow.adapters.redis.opening import open_redis
+from chatflow.domain.cache_policy import CachePolicy
+from chatflow.domain.near_cache import NearCache
+from chatflow.domain.querying import QueryService
+from chatflow.ports.messages import StoredMessage
+from tests.reading_fakes import ListStore
+
+TRIES = 10_000
+AT_A_TIME = 50
+
+
+class SlowStore(ListStore):
+    """Finds a room without looking through all, and holds rows back for a few turns after they were read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rooms: dict[str, list[StoredMessage]] = {}
+
+    def add(self, room_id, **fields):
+        self.rows = self.rooms.setdefault(room_id, [])
+        return super().add(room_id, **fields)
+
+    async def room_page(self, room_id, *, limit, before_seq=None, window=None):
+        rows = self.rooms[room_id][::-1]
+        for _ in range(random.randrange(6)):
+            await asyncio.sleep(0)
+        return rows[:limit]
+
+
+@attrs.define(eq=False)
+class Unversioned:
+    """The same cache, storing under whatever version the tags have by then."""
+
+    inner: MemoryCache
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    async def put(self, key, value, *, tags, version, ttl_s):
+        now = (await self.inner.get(key, tags)).version
+        await self.inner.put(key, value, tags=tags, version=now, ttl_s=ttl_s)
+
+
+@asynccontextmanager
+async def memory() -> AsyncIterator[list]:
+    ears = MemoryInvalidations()
+    cache, leases = MemoryCache(time.monotonic, told=ears.tell), MemoryLeases(time.monotonic)
+    yield [(cache, leases, ears), (cache, leases, ears)]
+
+
+def _patient(url: str):
+    return open_redis(url, clock=time.monotonic, timeout_s=2.0)
+
+
+@asynccontextmanager
+async def redis(url: str) -> AsyncIterator[list]:
+    async with _patient(url) as one, _patient(url) as other:
+        yield [(each.cache, each.leases, each.invalidations) for each in (one, other)]
+
+
+@attrs.define(eq=False)
+class Race:
+    """Two query services over what each has of the caches."""
+
+    services: list
+    near: bool = True
+    store: SlowStore = attrs.field(factory=SlowStore)
+    apis: list[QueryService] = attrs.field(init=False)
+    nears: list[NearCache] = attrs.field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        if self.near:
+            self.nears = [NearCache(MemoryCache(time.monotonic), ears) for _, _, ears in self.services]
+        kept = self.nears or [None] * len(self.services)
+        self.apis = [self._api(*parts) for parts in zip(kept, self.services, strict=True)]
+
+    def _api(self, near: NearCache | None, services) -> QueryService:
+        cache, leases, _ = services
+        return QueryService(
+            self.store,
+            self.store,
+            near=near,
+            cache=cache,
+            leases=leases,
+            encode=msgspec.json.encode,
+            clock=time.monotonic,
+            draw=random.random,
+        )
+
+    async def run(self, tries: int) -> int:
+        """How many tries ended with a stale page, half a second after the commit."""
+        following = [asyncio.create_task(near.follow()) for near in self.nears]
+        async with asyncio.timeout(10):
+            while not all(near.invalidations.is_current() for near in self.nears):
+                await asyncio.sleep(0.01)
+        stale = 0
+        for start in range(0, tries, AT_A_TIME):
+            stale += sum(await asyncio.gather(*(self._try(number) for number in range(start, start + AT_A_TIME))))
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, *(api.close() for api in self.apis), return_exceptions=True)
+        return stale
+
+    async def _try(self, number: int) -> bool:
+        room = f"room-{number}"
+        self.store.add(room)
+        await asyncio.gather(*(self._head(api, room) for api in self.apis), self._commit(room))
+        deadline = time.monotonic() + 0.5  # what another process invalidates is on its way for a moment
+        while [await self._head(api, room) for api in self.apis] != [2, 2]:
+            if time.monotonic() > deadline:
+                return True
+            await asyncio.sleep(0.005)
+        return False
+
+    async def _commit(self, room: str) -> None:
+        for _ in range(random.randrange(8)):
+            await asyncio.sleep(0)
+        await self.services[0][0].invalidate(CachePolicy().touched([self.store.add(room)]))
+
+    async def _head(self, api: QueryService, room: str) -> int:
+        body = msgspec.json.decode((await api.room_page(room, limit=1)).body)
+        return int(body["messages"][0]["seq"]) if body["messages"] else 0
+
+
+async def test_no_page_read_before_a_commit_is_served_after_it_in_memory() -> None:
+    async with memory() as services:
+        assert await Race(services).run(TRIES) == 0
+
+
+@pytest.mark.xdist_group("servers")
+async def test_no_page_read_before_a_commit_is_served_after_it_on_redis(redis_url: str) -> None:
+    async with redis(redis_url) as services:
+        assert await Race(services).run(TRIES) == 0
+
+
+async def test_without_the_version_check_the_race_is_lost_now_and_then() -> None:
+    async with memory() as services:
+        broken = [(Unversioned(cache), leases, ears) for cache, leases, ears in services]
+        assert await Race(broken, near=False).run(200) > 0
