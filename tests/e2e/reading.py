@@ -1,4 +1,4 @@
-"""A fleet with two apis over one Redis, writers who know what is committed, and readers who check what they are told."""
+"""A fleet with two apis over one Redis, writers who know what is committed, and readers who check their answers."""
 
 import asyncio
 import contextlib
