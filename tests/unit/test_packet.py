@@ -1,0 +1,60 @@
+"""What becomes of a connection whose packet was refused or broke off, over a connection that only says so."""
+
+import asyncio
+
+import asyncmy
+import pytest
+from asyncmy.errors import IntegrityError, OperationalError
+
+from chatflow.adapters.sql.packet import run_together
+from chatflow.adapters.sql.pools import open_connection
+from chatflow.ports.errors import StoreUnavailable
+
+
+class FailingConnection:
+    """As much of a SQLAlchemy connection as a packet needs; every packet ends with ``error``."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.invalidated = False
+        self.connection = self.dbapi_connection = self
+
+    def run_async(self, fn):
+        raise self.error
+
+    def invalidate(self, _: BaseException | None = None) -> None:
+        self.invalidated = True
+
+
+def outcome(error: BaseException) -> tuple[type[BaseException], bool]:
+    """What the caller hears, and whether the connection is given up."""
+    conn = FailingConnection(error)
+    with pytest.raises(BaseException) as caught:
+        run_together(conn, ["SELECT 1"])
+    return type(caught.value), conn.invalidated
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (IntegrityError(1062, "Duplicate entry"), (IntegrityError, False)),
+        (OperationalError(1213, "Deadlock found"), (OperationalError, False)),
+        (OperationalError(1290, "The server is running with the --read-only option"), (OperationalError, True)),
+        (OperationalError(2013, "Lost connection"), (OperationalError, True)),
+        (ConnectionResetError("reset"), (StoreUnavailable, True)),
+        (RuntimeError("the stream is broken"), (StoreUnavailable, True)),
+        (asyncio.CancelledError(), (asyncio.CancelledError, True)),
+    ],
+    ids=["duplicate", "deadlock", "read only", "lost", "reset", "broken", "cancelled"],
+)
+def test_a_connection_stays_in_use_only_after_a_fault_of_the_statement(error, expected):
+    assert outcome(error) == expected
+
+
+async def test_a_connection_that_is_lost_while_it_opens_is_told_as_lost(monkeypatch):
+    async def connect(**_):
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    monkeypatch.setattr(asyncmy, "connect", connect)
+    with pytest.raises(ConnectionResetError):
+        await open_connection(host="127.0.0.1")
