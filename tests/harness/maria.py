@@ -8,6 +8,7 @@ from tests.harness.server import Server, absent, run
 
 USER = "chatflow"
 PASSWORD = "chatflow"
+STATEMENTS_S = 60.0
 
 
 @attrs.define(eq=False)
@@ -49,7 +50,7 @@ class MariaServer(Server):
         super().make_ready()
         self.read_only(on=False)
 
-    def execute(self, statements: str, database: str = "") -> list[list[str]]:
+    def execute(self, statements: str, database: str = "", *, timeout_s: float = STATEMENTS_S) -> list[list[str]]:
         """Run SQL as root; the rows as text."""
         client = [
             "mariadb",
@@ -59,7 +60,7 @@ class MariaServer(Server):
             "--batch",
             "--skip-column-names",
         ]
-        output = run([*client, f"--execute={statements}", database], self._environ())
+        output = run([*client, f"--execute={statements}", database], self._environ(), timeout_s)
         return [line.split("\t") for line in output.splitlines()]
 
     @property

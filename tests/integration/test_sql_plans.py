@@ -150,7 +150,6 @@ PAGES = {
     "older user page": (lambda my: my.reader.user_page(7, limit=100, before=PLACE), BY_USER, ROWS // USERS),
     "user page in an hour": (lambda my: my.reader.user_page(7, limit=100, window=HOUR), BY_USER, 1),
     "messages by id": (lambda my: my.reader.locate(IDS), BY_ID, 2),
-    "active users of an hour": (lambda my: my.computed.active_users(HOUR), BY_TIME, 601),
     "rooms of a user": (lambda my: my.computed.user_rooms(7), BY_USER, ROWS // USERS),
 }
 """What to ask, the one index of ``messages`` that answers it, and about how many of its rows that takes."""
@@ -165,7 +164,6 @@ SUMMED = {
 """What to ask, the one small table that answers it, and the index, or ``None`` for all of it."""
 
 WHOLE = {
-    "active users, ever": lambda my: my.computed.active_users(TimeWindow()),
     "top users": lambda my: my.computed.top_users(10),
     "patterns": lambda my: my.computed.patterns(),
     "total": lambda my: my.computed.total_messages(),
@@ -253,11 +251,31 @@ async def test_mariadb_counts_rooms_in_the_order_of_the_clustered_key(maria):
     assert (access.table, access.how, access.key) == ("messages", "index", PRIMARY)
 
 
+async def test_mariadb_counts_active_users_of_an_hour_by_time(maria):
+    ((_, counted),) = await maria.plans(lambda my: my.computed.active_users(HOUR))
+    assert (counted.table, counted.how, counted.key) == ("messages", "range", BY_TIME)
+    assert counted.rows <= 1_000
+    assert "Using index" in counted.extra
+
+
+@pytest.mark.parametrize("window", [TimeWindow(), TimeWindow(end_us=HOUR.end_us)], ids=["ever", "wide"])
+async def test_mariadb_counts_active_users_of_a_wide_window_by_leaping_from_user_to_user(maria, window):
+    ((_, counted),) = await maria.plans(lambda my: my.computed.active_users(window))
+    assert (counted.table, counted.how, counted.key) == ("messages", "range", BY_USER)
+    assert counted.rows <= 3 * USERS
+    assert "Using index for group-by" in counted.extra
+
+
+async def test_sqlite_counts_active_users_by_time(sqlite):
+    (steps,) = await sqlite.plans(lambda my: my.computed.active_users(HOUR))
+    assert f"SEARCH messages USING COVERING INDEX {BY_TIME} (accepted_at>? AND accepted_at<?)" in steps
+
+
 @pytest.mark.parametrize("window", [HOUR, LATEST], ids=["past", "latest"])
 async def test_mariadb_sums_active_users_after_one_look_at_the_newest_time(maria, window):
     (plan,) = await maria.plans(lambda my: my.summed.active_users(window))
     counted = {each.table: each for each in plan}
-    assert set(counted) == {None, "messages", "user_message_summary"}
+    assert set(counted) == {None, "<derived5>", "messages", "user_message_summary"}
     assert (counted["messages"].how, counted["messages"].key) == ("range", BY_TIME)
     assert [each.extra for each in plan if "optimized away" in each.extra] == ["Select tables optimized away"]
 

@@ -15,6 +15,7 @@ BEGIN = "2026-10-25 00:00:00"
 END_US = 1_795_478_400_000_000
 """``DAYS`` after ``BEGIN``: 2026-11-24."""
 SLICE = 50_000
+AT_LEISURE_S = 1_800.0
 
 _INSERT = """
 INSERT INTO messages
@@ -63,8 +64,8 @@ def fill(maria: MariaServer, database: str, rows: int) -> None:
         maria.execute(f"SET unique_checks = 0; BEGIN; {' '.join(inserts)} COMMIT", database)
     columns = {index.name: ", ".join(column.name for column in index.columns) for index in messages.indexes}
     added = ", ".join(f"ADD INDEX {name} ({listed})" for name, listed in columns.items())
-    maria.execute(f"ALTER TABLE messages {added}; ANALYZE TABLE messages", database)
-    maria.execute("; ".join(_SUMS), database)
+    maria.execute(f"ALTER TABLE messages {added}; ANALYZE TABLE messages", database, timeout_s=AT_LEISURE_S)
+    maria.execute("; ".join(_SUMS), database, timeout_s=AT_LEISURE_S)
     heads = ", ".join(f"('{room}', {size})" for room, size in sizes.items() if size)
     maria.execute(f"INSERT INTO room_heads VALUES {heads}", database)
 

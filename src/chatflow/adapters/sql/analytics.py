@@ -111,7 +111,13 @@ def _rows_of(conn: Connection, query: Query, params: dict[str, object]) -> Seque
 
 
 def _active_users() -> Select[Any]:
-    return select(func.count(distinct(_m.user_id)).label("users")).where(_m.accepted_at.between(_start, _end))
+    """Count users with a first message in the window: MariaDB finds that by one dive per user when the window is wide.
+
+    It reads the window in the index by time when that is cheaper (manual, "Loose Index Scan": needs the minimum).
+    """
+    first = func.min(_m.accepted_at).label("first")
+    active = select(_m.user_id, first).where(_m.accepted_at.between(_start, _end)).group_by(_m.user_id)
+    return select(func.count().label("users")).select_from(active.subquery("active"))
 
 
 def _active_users_summed() -> Select[Any]:
