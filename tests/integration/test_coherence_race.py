@@ -41,9 +41,17 @@ class SlowStore(ListStore):
 
     async def room_page(self, room_id, *, limit, before_seq=None, window=None):
         rows = self.rooms[room_id][::-1]
+        await self._be_slow()
+        return rows[:limit]
+
+    async def room_range(self, room_id, *, after_seq, limit):
+        rows = self.rooms[room_id][after_seq : after_seq + limit]
+        await self._be_slow()
+        return rows
+
+    async def _be_slow(self) -> None:
         for _ in range(random.randrange(6)):
             await asyncio.sleep(0)
-        return rows[:limit]
 
 
 @attrs.define(eq=False)

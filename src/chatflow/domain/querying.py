@@ -32,6 +32,7 @@ from chatflow.domain.fetching import Fetcher, Question
 from chatflow.domain.figures import QueryFigures
 from chatflow.domain.near_cache import NearCache
 from chatflow.domain.read_through import ReadThrough
+from chatflow.domain.room_tails import RoomTails
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import Refusal
@@ -64,7 +65,7 @@ class QueryService:
     and cannot.
 
     Attributes:
-        near: what this process keeps; ``None``: nothing.
+        near: what this process keeps; ``None``: nothing, not even the newest messages of rooms.
         cache: what is shared with other processes; ``None``: nothing.
         leases: over the processes that share the cache; ``None``: each reads for itself.
         uncached_limit: reads at one time while the shared cache is out of reach; the next is ``StoreOverloaded``.
@@ -86,8 +87,10 @@ class QueryService:
     policy: CachePolicy = attrs.field(kw_only=True, factory=CachePolicy)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     _tier: ReadThrough = attrs.field(init=False)
+    _tails: RoomTails | None = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._tails = None if self.near is None else RoomTails(self.reader, self.clock)
         fetcher = Fetcher(
             self.near,
             self.cache,
@@ -229,7 +232,10 @@ class QueryService:
         )
 
     async def _read_room(self, room_id: str, limit: int, before_seq: int | None, window: TimeWindow | None) -> RoomPage:
-        rows = await self.reader.room_page(room_id, limit=limit + 1, before_seq=before_seq, window=window)
+        if self._tails is not None and before_seq is None and window is None:
+            rows = await self._tails.newest(room_id, limit + 1)
+        else:
+            rows = await self.reader.room_page(room_id, limit=limit + 1, before_seq=before_seq, window=window)
         page = tuple(rows[:limit])
         more = cursors.encode_room_cursor(room_id, page[-1].seq) if len(rows) > limit else None
         head = max(page[0].seq if page else 0, before_seq or 0)

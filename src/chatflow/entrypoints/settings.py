@@ -51,6 +51,11 @@ Role = Literal["up", "gateway", "processor", "api", "tool"]
 """``tool`` stands for every command that needs the common part only, such as ``migrate`` and ``audit``."""
 
 
+def _check_redis(value: str) -> None:
+    if not value.startswith("memory:"):
+        redis_address.parse(value)
+
+
 class Profile(enum.StrEnum):
     """Which optimisations are on."""
 
@@ -95,7 +100,7 @@ class Common:
         "memory://",
         "memory:// (up only), redis://host:port/number, redis+sentinel://hosts/name/number or redis+cluster://hosts",
         schemes=("memory://", *(f"{scheme}://" for scheme in redis_address.SCHEMES)),
-        check=lambda value: value.startswith("memory:") or redis_address.parse(value),
+        check=_check_redis,
     )
     host: str = text("127.0.0.1", "bind address of every listener")
     partitions: int = integer(8, "partitions of the broker, the same in every role", most=1024)
