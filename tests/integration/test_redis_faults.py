@@ -73,6 +73,19 @@ async def test_a_failed_invalidation_reaches_readers_that_noticed_nothing(redis_
         assert (await reader.cache.get("k", ("t",))).value is None
 
 
+@pytest.mark.parametrize("end", ["owes", "trips"])
+async def test_it_says_whether_it_can_be_used(redis_url, fault_proxy, end):
+    proxy = fault_proxy(redis_url)
+    async with process(proxy.url(redis_url)) as processor:
+        assert processor.cache.is_available()
+        proxy.half_open()
+        await (trip(processor) if end == "trips" else fails(processor.cache.invalidate(["t"])))
+        assert not processor.cache.is_available()
+        proxy.heal()
+        await told(processor)
+        await eventually(processor.cache.is_available, "it is still away")
+
+
 async def test_a_process_that_ends_tells_what_it_owes(redis_url, fault_proxy):
     proxy = fault_proxy(redis_url)
     async with process(redis_url) as reader:

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from typing import cast
 
 import attrs
 
@@ -38,7 +39,7 @@ class HttpConnection(asyncio.Protocol):
     _answer: HttpAnswer | None = attrs.field(default=None, init=False)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         if self._answer is None:
