@@ -1,5 +1,6 @@
 """The real HTTP application on a free port, over a list store and memory adapters."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -9,16 +10,17 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from chatflow.adapters.aiohttp.api import build_api
-from chatflow.adapters.aiohttp.encoding import encode_answer
+from chatflow.adapters.aiohttp.encoding import JsonAnswers
 from chatflow.adapters.aiohttp.figures import QueryCollector
 from chatflow.adapters.aiohttp.health import HealthReport
-from chatflow.adapters.aiohttp.server import serve
+from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
+from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.domain.cache_policy import CachePolicy
 from chatflow.domain.querying import QueryService
 from chatflow.ports.fleet import RoleSnapshot
-from tests.reading_fakes import FakeClock, ListStore
+from tests.reading_fakes import FakeClock, ListStore, near_cache
 
 
 @attrs.define
@@ -31,9 +33,13 @@ class Api:
     fleet: MemoryFleet
     clock: FakeClock
     queries: QueryService
-    port: int
+    server: HttpServer | None = None
     report: HealthReport = HealthReport(ok=True, dependencies={"store": "up", "cache": "up"})  # noqa: RUF009 - frozen
     own: RoleSnapshot = RoleSnapshot("api", "me", 0)  # noqa: RUF009 - frozen
+
+    @property
+    def port(self) -> int:
+        return self.server.port
 
     async def get(self, path: str, **headers: str):
         """Status, decoded JSON and headers."""
@@ -49,32 +55,36 @@ class Api:
     async def commit(self, room_id: str, **fields):
         """Store and invalidate, as the processor does."""
         stored = self.store.add(room_id, **fields)
-        await self.cache.invalidate(CachePolicy().touched([stored]))
+        invalidation = CachePolicy().invalidation([stored])
+        await self.cache.invalidate(invalidation.tags, invalidation.stored)
         return stored
 
 
 @asynccontextmanager
-async def open_api(**options) -> AsyncIterator[Api]:
-    """Start it; ``options`` go to ``build_api``."""
-    clock, store = FakeClock(), ListStore()
-    cache, fleet = MemoryCache(clock), MemoryFleet(clock)
+async def open_api(*, listens=False, **options) -> AsyncIterator[Api]:
+    """Start it, with an L1 if it ``listens``; other ``options`` go to ``build_api``."""
+    clock, store, ears = FakeClock(), ListStore(), MemoryInvalidations()
+    cache, fleet = MemoryCache(clock, told=ears.tell), MemoryFleet(clock)
+    near = near_cache(clock, ears, encoder=JsonAnswers()) if listens else None
     queries = QueryService(
-        store, store, cache=cache, encode=encode_answer, clock=clock, draw=lambda: 0.5, sleep=clock.sleep
+        store, store, near=near, cache=cache, encoder=JsonAnswers(), clock=clock, draw=lambda: 0.5, sleep=clock.sleep
     )
     registry = CollectorRegistry()
     registry.register(QueryCollector(queries.figures))
-    api = Api(None, store, cache, fleet, clock, queries, 0)
+    api = Api(None, store, cache, fleet, clock, queries)
 
     async def health() -> HealthReport:
         return api.report
 
     options.setdefault("fleet", fleet)
     app = build_api(queries, own=lambda: api.own, health=health, registry=registry, **options)
-    server = await serve(app, host="127.0.0.1", port=0)
-    api.port = server.port
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{server.port}") as api.http:
-        try:
+    api.server = await serve(app, host="127.0.0.1", port=0)
+    following = asyncio.create_task(near.follow()) if near is not None else None
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{api.port}") as api.http:
             yield api
-        finally:
-            await queries.close()
-    await server.close()
+    finally:
+        await queries.close()
+        if following is not None:
+            following.cancel()
+        await api.server.close()

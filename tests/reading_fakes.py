@@ -5,6 +5,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.domain.answers import Answer, RoomPage
+from chatflow.domain.cache_policy import CachePolicy, Family
+from chatflow.domain.near_cache import NearCache
+from chatflow.domain.questions import AnswerEncoder
+from chatflow.domain.room_tails import RoomTails
+from chatflow.ports.cache import Invalidations
+from chatflow.ports.clock import Clock
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import (
@@ -38,6 +48,32 @@ class FakeClock:
     async def sleep(self, seconds: float) -> None:
         self.now += seconds
         await asyncio.sleep(0)
+
+
+class PlainAnswers:
+    """Every answer as JSON of its fields; tells in its bytes what it was made of, and in nothing else."""
+
+    def answer(self, answer: Answer) -> bytes:
+        if isinstance(answer, RoomPage):
+            rows = [self.row(stored) for stored in answer.messages]
+            return self.room_page(answer.room_id, answer.limit, rows, answer.next_cursor)
+        return msgspec.json.encode(answer)
+
+    def row(self, stored: StoredMessage) -> bytes:
+        return msgspec.json.encode(stored)
+
+    def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
+        raw = [msgspec.Raw(row) for row in rows]
+        page = {"room_id": room_id, "limit": limit, "messages": raw, "next_cursor": next_cursor}
+        return msgspec.json.encode(page)
+
+
+def near_cache(clock: Clock, ears: Invalidations, *, encoder: AnswerEncoder | None = None) -> NearCache:
+    """L1 as a process has it."""
+    policy = CachePolicy()
+    fresh_s = policy.rule(Family.ROOM_NEWEST).l1_ttl_s
+    tails = RoomTails(encoder or PlainAnswers(), clock, fresh_s=fresh_s, tag_of=policy.room_tag)
+    return NearCache(MemoryCache(clock), ears, tails)
 
 
 class ListStore:
@@ -164,5 +200,6 @@ def _place(row: StoredMessage) -> tuple[int, str, int]:
 
 
 if TYPE_CHECKING:
+    _encoder: AnswerEncoder = PlainAnswers()
     _reader: MessageReader = ListStore()
     _analytics: Analytics = ListStore()

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 import attrs
 
 from chatflow.adapters.redis.opening import RedisServices, open_redis
-from chatflow.ports.cache import Lookup
+from chatflow.ports.cache import Invalidation, Lookup
 from chatflow.ports.errors import CacheUnavailable
+from chatflow.ports.messages import StoredMessage
 
 PATIENCE_S = 20.0
 SLACK_S = 5.0
@@ -21,12 +22,14 @@ RESET_S = 0.3
 
 @attrs.define
 class Listener:
-    """Everything that a process heard."""
+    """Everything that a process heard: tags, and messages."""
 
     heard: list[list[str] | None] = attrs.field(factory=list)
+    told: list[StoredMessage] = attrs.field(factory=list)
 
-    def __call__(self, tags: list[str] | None) -> None:
-        self.heard.append(tags)
+    def __call__(self, invalidation: Invalidation | None) -> None:
+        self.heard.append(None if invalidation is None else list(invalidation.tags))
+        self.told += () if invalidation is None else invalidation.stored
 
 
 @asynccontextmanager

@@ -22,7 +22,7 @@ from chatflow.domain.cache_policy import CachePolicy
 from chatflow.domain.near_cache import NearCache
 from chatflow.domain.querying import QueryService
 from chatflow.ports.messages import StoredMessage
-from tests.reading_fakes import ListStore
+from tests.reading_fakes import ListStore, PlainAnswers, near_cache
 
 TRIES = 10_000
 AT_A_TIME = 50
@@ -97,7 +97,7 @@ class Race:
 
     def __attrs_post_init__(self) -> None:
         if self.near:
-            self.nears = [NearCache(MemoryCache(time.monotonic), ears) for _, _, ears in self.services]
+            self.nears = [near_cache(time.monotonic, ears) for _, _, ears in self.services]
         kept = self.nears or [None] * len(self.services)
         self.apis = [self._api(*parts) for parts in zip(kept, self.services, strict=True)]
 
@@ -109,7 +109,7 @@ class Race:
             near=near,
             cache=cache,
             leases=leases,
-            encode=msgspec.json.encode,
+            encoder=PlainAnswers(),
             clock=time.monotonic,
             draw=random.random,
         )
@@ -142,10 +142,12 @@ class Race:
     async def _commit(self, room: str) -> None:
         for _ in range(random.randrange(8)):
             await asyncio.sleep(0)
-        await self.services[0][0].invalidate(CachePolicy().touched([self.store.add(room)]))
+        invalidation = CachePolicy().invalidation([self.store.add(room)])
+        told = invalidation.stored if random.random() < 0.5 else ()
+        await self.services[0][0].invalidate(invalidation.tags, told)
 
     async def _head(self, api: QueryService, room: str) -> int:
-        body = msgspec.json.decode((await api.room_page(room, limit=1)).body)
+        body = msgspec.json.decode((await api.ask(api.questions.room(room, limit=1))).body)
         return int(body["messages"][0]["seq"]) if body["messages"] else 0
 
 

@@ -56,7 +56,7 @@ async def test_each_profile_counts_the_same_and_caches_only_where_it_says_so(bui
     rows = [message(room, user, 1_000_000 * at) for at, (room, user) in enumerate([("a", 1), ("a", 2), ("b", 1)])]
     await store.append_batch(rows)
     for expected in (Source.MISS, Source.L2 if profile.caches else Source.MISS):
-        answered = await queries.top_users(10)
+        answered = await queries.ask(queries.questions.top_users(10))
         assert answered.source is expected
         assert b'"userId":1,"username":"user1","messageCount":2' in answered.body
     await queries.close()
@@ -87,10 +87,10 @@ async def test_a_commit_invalidates_what_the_read_side_has_cached(tmp_path: Path
         processor, queries = await container.processor.async_(), await container.queries.async_()
         persister = processor.processors[0].persister
         await persister.persist(0, [message("a", 1, 1)])
-        first = await queries.room_page("a", limit=10)
-        again = await queries.room_page("a", limit=10)
+        first = await queries.ask(queries.questions.room("a", limit=10))
+        again = await queries.ask(queries.questions.room("a", limit=10))
         await persister.persist(0, [message("a", 1, 2)])
-        after = await queries.room_page("a", limit=10)
+        after = await queries.ask(queries.questions.room("a", limit=10))
         await queries.close()
     assert (first.source, again.source, after.source) == (Source.MISS, Source.L2, Source.MISS)
     assert b'"seq":2' in after.body

@@ -9,6 +9,7 @@ import redis.asyncio
 from chatflow.adapters.redis.link import CHANNEL
 from chatflow.ports.errors import CacheUnavailable
 from tests.integration.redis_cases import eventually, fill, first_answer, listening, process
+from tests.reading_fakes import ListStore
 
 pytestmark = pytest.mark.xdist_group("servers")
 
@@ -42,8 +43,18 @@ async def test_what_is_said_in_an_unknown_way_stands_for_everything(redis_url):
     async with process(redis_url) as reader, redis.asyncio.from_url(redis_url) as raw, listening(reader) as listener:
         await raw.publish(CHANNEL, b"\xff{")
         await raw.publish(CHANNEL, b'["t"]')
-        await eventually(lambda: len(listener.heard) == 3, "not heard")
-        assert listener.heard == [None, None, ["t"]]
+        await raw.publish(CHANNEL, b'{"tags":["t"]}')
+        await eventually(lambda: len(listener.heard) == 4, "not heard")
+        assert listener.heard == [None, None, None, ["t"]]
+
+
+async def test_the_messages_of_a_commit_are_heard_with_its_tags(redis_url):
+    store = ListStore()
+    stored = [store.add("5", text=text) for text in ("hi", 'a "quoted" \u2028 \U0001f600', "")]
+    async with process(redis_url) as processor, process(redis_url) as reader, listening(reader) as listener:
+        await processor.cache.invalidate(["room:5"], stored)
+        await eventually(lambda: len(listener.heard) == 2, "not heard")
+        assert listener.told == stored
 
 
 @pytest.mark.parametrize("fault", ["cut", "half_open", "stall"])

@@ -10,11 +10,10 @@ from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
 from chatflow.domain.answers import Source
 from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.near_cache import NearCache
 from chatflow.domain.querying import QueryService
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow
-from tests.reading_fakes import FakeClock, ListStore
+from tests.reading_fakes import FakeClock, ListStore, PlainAnswers, near_cache
 
 
 class Shared(MemoryCache):
@@ -52,7 +51,7 @@ class Fleet:
         self.ears = MemoryInvalidations()
         self.cache = Shared(self.clock, told=self.ears.tell)
         self.leases = Leases(self.clock)
-        self.nears = [NearCache(MemoryCache(self.clock), self.ears) for _ in range(2)]
+        self.nears = [near_cache(self.clock, self.ears) for _ in range(2)]
         self.apis = [
             QueryService(
                 self.store,
@@ -60,7 +59,7 @@ class Fleet:
                 near=near,
                 cache=self.cache,
                 leases=self.leases,
-                encode=msgspec.json.encode,
+                encoder=PlainAnswers(),
                 clock=self.clock,
                 draw=lambda: 0.5,
                 sleep=self.clock.sleep,
@@ -94,7 +93,7 @@ async def fleet():
 
 
 async def page(api, **options):
-    answered = await api.room_page("5", limit=10, **options)
+    answered = await api.ask(api.questions.room("5", limit=10, **options))
     return [row["seq"] for row in msgspec.json.decode(answered.body)["messages"]], answered.source
 
 
@@ -134,9 +133,10 @@ async def test_a_page_found_in_the_shared_cache_before_a_commit_is_not_kept_near
     await fleet.commit()
     await page(fleet.apis[0])
     near = fleet.nears[1]
-    seen = near.find("room:5:10::", ("room:5",))
+    question = fleet.apis[1].questions.room("5", limit=10)
+    seen = near.find(question)
     await fleet.commit()
-    fleet.apis[1]._tier.fetcher.near.keep("room:5:10::", b"old", tags=("room:5",), version=seen.version, ttl_s=1)
+    near.keep(question, b"old", version=seen.version, ttl_s=1)
     assert await page(fleet.apis[1]) == ([2, 1], Source.MISS)
 
 
@@ -247,20 +247,20 @@ async def test_reads_without_the_shared_cache_are_capped_and_the_next_is_refused
     fleet = Fleet(uncached_limit=3)  # nobody listens: L1 is off
     fleet.cache.broken = frozenset({"get", "put"})
     fleet.store.gate.clear()
-    reading = [asyncio.create_task(fleet.apis[0].top_rooms(n)) for n in (1, 2, 3)]
+    reading = [asyncio.create_task(fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(n))) for n in (1, 2, 3)]
     await turns()
     with pytest.raises(StoreOverloaded):
-        await fleet.apis[0].top_rooms(4)
+        await fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(4))
     fleet.store.gate.set()
     await asyncio.gather(*reading)
-    await fleet.apis[0].top_rooms(4)
+    await fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(4))
     await fleet.close()
 
 
 async def test_nothing_is_capped_while_the_shared_cache_works():
     fleet = await Fleet(uncached_limit=3).listen()
     fleet.store.gate.clear()
-    reading = [asyncio.create_task(fleet.apis[0].top_rooms(n)) for n in range(1, 10)]
+    reading = [asyncio.create_task(fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(n))) for n in range(1, 10)]
     await turns()
     fleet.store.gate.set()
     assert len(await asyncio.gather(*reading)) == 9
@@ -268,14 +268,14 @@ async def test_nothing_is_capped_while_the_shared_cache_works():
 
 
 async def test_an_answer_is_kept_near_for_no_longer_than_it_may_be_served_at_all(fleet):
-    await fleet.apis[0].top_rooms(10)
+    await fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(10))
     fleet.clock.advance(28)
     fleet.store.gate.clear()  # the refresh that this starts does not end
-    assert (await fleet.apis[1].top_rooms(10)).source is Source.L2
+    assert (await fleet.apis[1].ask(fleet.apis[1].questions.top_rooms(10))).source is Source.L2
     fleet.clock.advance(1.9)
-    assert (await fleet.apis[1].top_rooms(10)).source is Source.L1
+    assert (await fleet.apis[1].ask(fleet.apis[1].questions.top_rooms(10))).source is Source.L1
     fleet.clock.advance(0.2)
-    asking = asyncio.create_task(fleet.apis[1].top_rooms(10))
+    asking = asyncio.create_task(fleet.apis[1].ask(fleet.apis[1].questions.top_rooms(10)))
     await turns()
     fleet.store.gate.set()
     assert (await asking).source is Source.MISS
@@ -291,8 +291,17 @@ async def test_min_seq_passes_over_a_near_page_that_is_behind_it(fleet):
 
 async def test_equal_bodies_have_equal_digests_whatever_tier_they_come_from(fleet):
     await fleet.commit()
-    digests = {(await api.room_page("5", limit=10)).digest for api in (*fleet.apis, *fleet.apis)}
+    digests = {(await api.ask(api.questions.room("5", limit=10))).digest for api in (*fleet.apis, *fleet.apis)}
     assert len(digests) == 1
     await fleet.commit()
-    assert (await fleet.apis[0].room_page("5", limit=10)).digest not in digests
-    assert (await fleet.apis[0].active_users(TimeWindow())).digest not in digests
+    assert (await fleet.apis[0].ask(fleet.apis[0].questions.room("5", limit=10))).digest not in digests
+    assert (await fleet.apis[0].ask(fleet.apis[0].questions.active_users(TimeWindow()))).digest not in digests
+
+
+async def test_what_this_process_has_is_told_without_waiting_unless_it_is_behind(fleet):
+    api = fleet.apis[0]
+    await fleet.commit()
+    assert api.recall(api.questions.room("5", limit=10)) is None
+    await page(api)
+    assert api.recall(api.questions.room("5", limit=10, min_seq=1)).source is Source.L1
+    assert api.recall(api.questions.room("5", limit=10, min_seq=2)) is None

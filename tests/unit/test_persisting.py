@@ -1,10 +1,11 @@
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import attrs
 import pytest
 
 from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.persisting import Persister
+from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
 from tests.unit.fakes import EPOCH_US, FakeClock, FakeLive, FakeStore, message, message_id, messages
@@ -17,8 +18,8 @@ class FakeCache:
     log: list[tuple[str, object]]
     down: CacheUnavailable | None = None
 
-    async def invalidate(self, tags: Sequence[str]) -> None:
-        self.log.append(("invalidate", list(tags)))
+    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
+        self.log.append(("invalidate", (list(tags), [each.seq for each in stored])))
         if self.down is not None:
             raise self.down
 
@@ -50,7 +51,7 @@ class Bench:
             FakeClock(),
             lambda: EPOCH_US + 2_000_000,
             self.cache,
-            tags_of=rooms_of,
+            invalidation_of=rooms_of,
         )
 
     @property
@@ -58,8 +59,8 @@ class Bench:
         return [name for name, _ in self.store.calls]
 
 
-def rooms_of(stored: Iterable[StoredMessage]) -> list[str]:
-    return sorted({each.message.room_id for each in stored})
+def rooms_of(stored: Sequence[StoredMessage]) -> Invalidation:
+    return Invalidation(tuple(sorted({each.message.room_id for each in stored})), tuple(stored[:1]))
 
 
 def ids(*numbers: int) -> list[str]:
@@ -71,7 +72,7 @@ async def test_the_order_is_commit_then_invalidate_then_announce() -> None:
     await bench.persister.persist(3, [message(1), message(2, "den")])
     assert bench.store.calls == [
         ("append_batch", ids(1, 2)),
-        ("invalidate", ["den", "lobby"]),
+        ("invalidate", (["den", "lobby"], [1])),
         ("publish_live", [1, 1]),
     ]
     assert bench.live.published[0].partition == 3

@@ -9,23 +9,24 @@ from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.domain.answers import Source
 from chatflow.domain.cache_policy import CachePolicy
 from chatflow.domain.cursors import InvalidCursor
-from chatflow.domain.querying import PATIENCE_S, Behind, QueryService
+from chatflow.domain.querying import QueryService
+from chatflow.domain.questions import PATIENCE_S, Behind
 from chatflow.domain.read_through import REFRESHES
 from chatflow.ports.cache import Lookup, Version
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow
-from tests.reading_fakes import START_US, FakeClock, ListStore
+from tests.reading_fakes import START_US, FakeClock, ListStore, PlainAnswers
 
 ALL_CALLS = [
-    ("room_page", lambda q: q.room_page("5", limit=10)),
-    ("user_page", lambda q: q.user_page(1, limit=10)),
-    ("active_users", lambda q: q.active_users(TimeWindow())),
-    ("user_rooms", lambda q: q.user_rooms(1)),
-    ("throughput", lambda q: q.throughput(60)),
-    ("top_users", lambda q: q.top_users(10)),
-    ("top_rooms", lambda q: q.top_rooms(10)),
-    ("patterns", lambda q: q.patterns()),
-    ("total_messages", lambda q: q.total()),
+    ("room_page", lambda q: q.ask(q.questions.room("5", limit=10))),
+    ("user_page", lambda q: q.ask(q.questions.user(1, limit=10))),
+    ("active_users", lambda q: q.ask(q.questions.active_users(TimeWindow()))),
+    ("user_rooms", lambda q: q.ask(q.questions.user_rooms(1))),
+    ("throughput", lambda q: q.ask(q.questions.throughput(60))),
+    ("top_users", lambda q: q.ask(q.questions.top_users(10))),
+    ("top_rooms", lambda q: q.ask(q.questions.top_rooms(10))),
+    ("patterns", lambda q: q.ask(q.questions.patterns())),
+    ("total_messages", lambda q: q.ask(q.questions.total())),
 ]
 each_question = pytest.mark.parametrize(("method", "ask"), ALL_CALLS, ids=[name for name, _ in ALL_CALLS])
 
@@ -52,16 +53,16 @@ class World:
         self.policy = CachePolicy()
         self.queries = self.over(self.cache)
 
-    def over(self, cache):
+    def over(self, cache, **options):
         return QueryService(
             self.store,
             self.store,
             cache=cache,
-            encode=msgspec.json.encode,
+            encoder=PlainAnswers(),
             clock=self.clock,
             draw=lambda: 0.5,
             policy=self.policy,
-            sleep=self.clock.sleep,
+            **{"sleep": self.clock.sleep} | options,
         )
 
     async def commit(self, room_id, **fields):
@@ -71,7 +72,7 @@ class World:
         return stored
 
     async def page(self, **options):
-        answered = await self.queries.room_page("5", limit=options.pop("limit", 10), **options)
+        answered = await self.queries.ask(self.queries.questions.room("5", limit=options.pop("limit", 10), **options))
         return seqs(answered), answered.source
 
 
@@ -129,12 +130,12 @@ async def test_an_error_of_the_store_reaches_the_caller_and_is_not_cached(world,
 async def test_a_commit_ends_the_pages_of_its_room_and_user_at_once(world):
     await world.commit("5", user_id=7)
     await world.page()
-    await world.queries.user_page(7, limit=10)
-    await world.queries.user_rooms(7)
+    await world.queries.ask(world.queries.questions.user(7, limit=10))
+    await world.queries.ask(world.queries.questions.user_rooms(7))
     await world.commit("5", user_id=7)
     assert await world.page() == ([2, 1], Source.MISS)
-    assert len(seqs(await world.queries.user_page(7, limit=10))) == 2
-    assert (await world.queries.user_rooms(7)).source is Source.MISS
+    assert len(seqs(await world.queries.ask(world.queries.questions.user(7, limit=10)))) == 2
+    assert (await world.queries.ask(world.queries.questions.user_rooms(7))).source is Source.MISS
 
 
 async def test_a_commit_in_another_room_by_another_user_leaves_the_page_alone(world):
@@ -173,7 +174,7 @@ async def test_a_thousand_concurrent_misses_cost_one_read(world, broken):
     world.store.add("5")
     queries = world.over(BrokenCache(world.cache, *broken))
     world.store.gate.clear()
-    asking = [asyncio.create_task(queries.room_page("5", limit=10)) for _ in range(1000)]
+    asking = [asyncio.create_task(queries.ask(queries.questions.room("5", limit=10))) for _ in range(1000)]
     await turns()
     world.store.gate.set()
     answers = await asyncio.gather(*asking)
@@ -192,49 +193,49 @@ async def test_pages_end_with_their_time(world):
 
 
 async def test_an_old_count_is_served_while_one_caller_refreshes_it(world):
-    await world.queries.top_rooms(10)
+    await world.queries.ask(world.queries.questions.top_rooms(10))
     world.store.add("5")
     world.clock.advance(25)
     world.store.gate.clear()
-    stale = await asyncio.gather(*(world.queries.top_rooms(10) for _ in range(20)))
+    stale = await asyncio.gather(*(world.queries.ask(world.queries.questions.top_rooms(10)) for _ in range(20)))
     assert {answer.source for answer in stale} == {Source.L2}
     assert all(b'"rooms":[]' in answer.body for answer in stale)
     await turns()
     assert world.store.calls["top_rooms"] == 2
     world.store.gate.set()
     await turns()
-    refreshed = await world.queries.top_rooms(10)
+    refreshed = await world.queries.ask(world.queries.questions.top_rooms(10))
     assert (refreshed.source, b'"room_id":"5"' in refreshed.body) == (Source.L2, True)
     assert (world.queries.figures.stale, world.queries.figures.refreshes) == (20, 1)
 
 
 async def test_a_count_past_its_bound_is_read_again(world):
-    await world.queries.top_rooms(10)
+    await world.queries.ask(world.queries.questions.top_rooms(10))
     world.store.add("5")
     world.clock.advance(30)
-    answer = await world.queries.top_rooms(10)
+    answer = await world.queries.ask(world.queries.questions.top_rooms(10))
     assert (answer.source, b'"room_id":"5"' in answer.body) == (Source.MISS, True)
 
 
 async def test_a_refresh_that_fails_leaves_the_old_count_serving(world):
-    await world.queries.total()
+    await world.queries.ask(world.queries.questions.total())
     world.clock.advance(2.5)
     world.store.error = StoreUnavailable("down")
-    assert (await world.queries.total()).source is Source.L2
+    assert (await world.queries.ask(world.queries.questions.total())).source is Source.L2
     await turns()
-    assert (await world.queries.total()).source is Source.L2
+    assert (await world.queries.ask(world.queries.questions.total())).source is Source.L2
     world.clock.advance(1)
     with pytest.raises(StoreUnavailable):
-        await world.queries.total()
+        await world.queries.ask(world.queries.questions.total())
 
 
 async def test_refreshes_are_bounded_and_stop_on_close(world):
     for n in range(1, 3 * REFRESHES):
-        await world.queries.top_rooms(n)
+        await world.queries.ask(world.queries.questions.top_rooms(n))
     world.clock.advance(25)
     world.store.gate.clear()
     for n in range(1, 3 * REFRESHES):
-        await world.queries.top_rooms(n)
+        await world.queries.ask(world.queries.questions.top_rooms(n))
     assert world.queries.figures.refreshes == REFRESHES
     await world.queries.close()
 
@@ -244,7 +245,7 @@ async def test_following_the_cursor_visits_every_message_of_a_room_once_despite_
         world.store.add("5")
     seen, cursor = [], None
     while True:
-        answered = await world.queries.room_page("5", limit=4, cursor=cursor)
+        answered = await world.queries.ask(world.queries.questions.room("5", limit=4, cursor=cursor))
         seen += seqs(answered)
         cursor = msgspec.json.decode(answered.body)["next_cursor"]
         await world.commit("5")
@@ -258,7 +259,7 @@ async def test_following_the_cursor_visits_every_message_of_a_user_once_despite_
         world.store.add(str(n % 3), user_id=7, at_us=START_US + n // 10)
     seen, cursor = [], None
     while True:
-        answered = await world.queries.user_page(7, limit=4, cursor=cursor)
+        answered = await world.queries.ask(world.queries.questions.user(7, limit=4, cursor=cursor))
         body = msgspec.json.decode(answered.body)
         seen += [(row["message"]["room_id"], row["seq"]) for row in body["messages"]]
         cursor = body["next_cursor"]
@@ -271,10 +272,10 @@ async def test_following_the_cursor_visits_every_message_of_a_user_once_despite_
 async def test_an_older_page_of_a_user_that_gains_a_late_message_is_not_served_from_before(world):
     for n in range(4):
         await world.commit("5", user_id=7, at_us=START_US + 10 * n)
-    first = msgspec.json.decode((await world.queries.user_page(7, limit=2)).body)
-    await world.queries.user_page(7, limit=2, cursor=first["next_cursor"])
+    first = msgspec.json.decode((await world.queries.ask(world.queries.questions.user(7, limit=2))).body)
+    await world.queries.ask(world.queries.questions.user(7, limit=2, cursor=first["next_cursor"]))
     await world.commit("6", user_id=7, at_us=START_US + 5)  # accepted long ago, committed now
-    older = await world.queries.user_page(7, limit=2, cursor=first["next_cursor"])
+    older = await world.queries.ask(world.queries.questions.user(7, limit=2, cursor=first["next_cursor"]))
     times = [row["message"]["accepted_at_us"] - START_US for row in msgspec.json.decode(older.body)["messages"]]
     assert times == [10, 5]
 
@@ -282,7 +283,10 @@ async def test_an_older_page_of_a_user_that_gains_a_late_message_is_not_served_f
 async def test_a_page_that_ends_exactly_at_the_first_message_has_no_next(world):
     for _ in range(4):
         world.store.add("5")
-    assert msgspec.json.decode((await world.queries.room_page("5", limit=4)).body)["next_cursor"] is None
+    assert (
+        msgspec.json.decode((await world.queries.ask(world.queries.questions.room("5", limit=4))).body)["next_cursor"]
+        is None
+    )
 
 
 async def test_windows_limits_rooms_and_users_do_not_share_cached_pages(world):
@@ -291,17 +295,17 @@ async def test_windows_limits_rooms_and_users_do_not_share_cached_pages(world):
         world.store.add("6", user_id=2, at_us=START_US + n)
     queries = world.queries
     asks = [
-        lambda: queries.room_page("5", limit=2),
-        lambda: queries.room_page("5", limit=3),
-        lambda: queries.room_page("6", limit=2),
-        lambda: queries.room_page("5", limit=2, window=TimeWindow(START_US, None)),
-        lambda: queries.room_page("5", limit=2, window=TimeWindow(None, START_US)),
-        lambda: queries.user_page(1, limit=2),
-        lambda: queries.user_page(2, limit=2),
-        lambda: queries.user_page(2, limit=2, window=TimeWindow(START_US, START_US + 1)),
-        lambda: queries.active_users(TimeWindow()),
-        lambda: queries.active_users(TimeWindow(START_US + 1, None)),
-        lambda: queries.active_users(TimeWindow(None, START_US + 1)),
+        lambda: queries.ask(queries.questions.room("5", limit=2)),
+        lambda: queries.ask(queries.questions.room("5", limit=3)),
+        lambda: queries.ask(queries.questions.room("6", limit=2)),
+        lambda: queries.ask(queries.questions.room("5", limit=2, window=TimeWindow(START_US, None))),
+        lambda: queries.ask(queries.questions.room("5", limit=2, window=TimeWindow(None, START_US))),
+        lambda: queries.ask(queries.questions.user(1, limit=2)),
+        lambda: queries.ask(queries.questions.user(2, limit=2)),
+        lambda: queries.ask(queries.questions.user(2, limit=2, window=TimeWindow(START_US, START_US + 1))),
+        lambda: queries.ask(queries.questions.active_users(TimeWindow())),
+        lambda: queries.ask(queries.questions.active_users(TimeWindow(START_US + 1, None))),
+        lambda: queries.ask(queries.questions.active_users(TimeWindow(None, START_US + 1))),
     ]
     assert [(await ask()).source for ask in asks] == [Source.MISS] * len(asks)
 
@@ -309,14 +313,15 @@ async def test_windows_limits_rooms_and_users_do_not_share_cached_pages(world):
 async def test_a_foreign_cursor_is_refused_before_anything_is_read(world):
     for _ in range(3):
         world.store.add("5")
-    body = msgspec.json.decode((await world.queries.room_page("5", limit=1)).body)
+    body = msgspec.json.decode((await world.queries.ask(world.queries.questions.room("5", limit=1))).body)
+    questions = world.queries.questions
     for misuse in (
-        world.queries.room_page("6", limit=1, cursor=body["next_cursor"]),
-        world.queries.user_page(1, limit=1, cursor=body["next_cursor"]),
-        world.queries.room_page("5", limit=1, cursor="rubbish"),
+        lambda: questions.room("6", limit=1, cursor=body["next_cursor"]),
+        lambda: questions.user(1, limit=1, cursor=body["next_cursor"]),
+        lambda: questions.room("5", limit=1, cursor="rubbish"),
     ):
         with pytest.raises(InvalidCursor):
-            await misuse
+            misuse()
     assert world.store.calls["room_page"] == 1
 
 
@@ -346,7 +351,7 @@ async def test_min_seq_waits_for_the_commit_that_is_on_its_way(world):
         if len(waits) == 3:
             await world.commit("5")
 
-    world.queries.sleep = sleep
+    world.queries = world.over(world.cache, sleep=sleep)
     assert await world.page(min_seq=2) == ([2, 1], Source.MISS)
     assert len(waits) == 3
 
@@ -362,7 +367,7 @@ async def test_min_seq_gives_up_after_half_a_second(world):
 
 async def test_min_seq_of_an_unknown_room_is_behind(world):
     with pytest.raises(Behind) as caught:
-        await world.queries.room_page("nobody", limit=1, min_seq=1)
+        await world.queries.ask(world.queries.questions.room("nobody", limit=1, min_seq=1))
     assert caught.value.head == 0
 
 
@@ -382,13 +387,15 @@ async def test_min_seq_does_not_join_a_read_from_before_it(world):
 async def test_min_seq_holds_for_older_and_windowed_pages_too(world):
     for n in range(4):
         world.store.add("5", at_us=START_US + n)
-    body = msgspec.json.decode((await world.queries.room_page("5", limit=2)).body)
-    older = await world.queries.room_page("5", limit=2, cursor=body["next_cursor"], min_seq=4)
+    body = msgspec.json.decode((await world.queries.ask(world.queries.questions.room("5", limit=2))).body)
+    older = await world.queries.ask(world.queries.questions.room("5", limit=2, cursor=body["next_cursor"], min_seq=4))
     assert seqs(older) == [2, 1]
-    windowed = await world.queries.room_page("5", limit=2, window=TimeWindow(None, START_US), min_seq=4)
+    windowed = await world.queries.ask(
+        world.queries.questions.room("5", limit=2, window=TimeWindow(None, START_US), min_seq=4)
+    )
     assert seqs(windowed) == [1]
     with pytest.raises(Behind):
-        await world.queries.room_page("5", limit=2, cursor=body["next_cursor"], min_seq=5)
+        await world.queries.ask(world.queries.questions.room("5", limit=2, cursor=body["next_cursor"], min_seq=5))
 
 
 async def test_everything_asks_each_question_once(world):
@@ -402,7 +409,7 @@ async def test_everything_asks_each_question_once(world):
 async def test_answers_are_counted_by_query_and_tier(world):
     await world.page()
     await world.page()
-    await world.queries.total()
+    await world.queries.ask(world.queries.questions.total())
     figures = world.queries.figures
     assert figures.answers == {("room", "miss"): 1, ("room", "l2"): 1, ("total", "miss"): 1}
     assert (figures.from_source(Source.L2), figures.from_source(Source.MISS)) == (1, 2)
@@ -420,5 +427,5 @@ async def test_a_version_that_the_cache_lost_is_a_miss(world):
         async def put(self, key, value, *, tags, version, ttl_s):
             seen.append((tags, version, ttl_s))
 
-    await world.over(Recording()).room_page("5", limit=1)
+    await world.over(Recording()).ask(world.over(Recording()).questions.room("5", limit=1))
     assert seen == [(("room:5",), Version(("v7",)), 10)]

@@ -4,6 +4,7 @@ import enum
 
 import attrs
 
+from chatflow.domain import kept
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
 
@@ -18,13 +19,12 @@ class Source(enum.StrEnum):
 
 @attrs.frozen
 class RoomPage:
-    """Newest first. ``head``: the room's last ``seq`` was at least this when the page was read."""
+    """Newest first."""
 
     room_id: str
     limit: int
     messages: tuple[StoredMessage, ...]
     next_cursor: str | None
-    head: int
 
 
 @attrs.frozen
@@ -98,16 +98,24 @@ class Answered:
     """An encoded answer.
 
     Attributes:
-        body: what the encoder made of the answer, now or when it was cached.
+        value: what the encoder made of the answer, now or when it was cached, as caches keep it.
         source: which tier it came from.
         took_s: seconds from question to answer.
-        digest: equal for equal bodies.
     """
 
-    body: bytes
+    value: bytes
     source: Source
     took_s: float
-    digest: str
+
+    @property
+    def body(self) -> bytes:
+        """What the encoder made of it."""
+        return bytes(kept.body_of(self.value))
+
+    @property
+    def digest(self) -> str:
+        """Equal for equal bodies."""
+        return kept.digest_of(self.value)
 
 
 @attrs.frozen

@@ -6,10 +6,11 @@ The bound on staleness of every family is its ``l2_ttl_s``: nothing older is eve
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
+from chatflow.ports.cache import Invalidation
 from chatflow.ports.messages import StoredMessage
 
 
@@ -68,10 +69,13 @@ class CachePolicy:
     Attributes:
         user_buckets: user tags fold into this many, so that a batch of any size invalidates at most so many of
             them; every process must use the same number.
+        told_messages: a commit of so many tells its listeners all of them; of a larger one it tells only whom it
+            touched, since what they would read of it is less than what they would be told.
         eagerness: above 1 refreshes earlier, below 1 later.
     """
 
     user_buckets: int = attrs.field(default=256, validator=attrs.validators.ge(1))
+    told_messages: int = attrs.field(default=128, validator=attrs.validators.ge(0))
     eagerness: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
     rules: Mapping[Family, Rule] = attrs.field(default=RULES)
 
@@ -106,6 +110,11 @@ class CachePolicy:
             tags.add(self.room_tag(entry.message.room_id))
             tags.add(self.user_tag(entry.message.user_id))
         return sorted(tags)
+
+    def invalidation(self, stored: Sequence[StoredMessage]) -> Invalidation:
+        """What the commit of these messages must invalidate, and what it tells of itself."""
+        told = sorted(stored, key=lambda entry: entry.seq) if len(stored) <= self.told_messages else ()
+        return Invalidation(tuple(self.touched(stored)), tuple(told))
 
     def freshness(self, family: Family, *, age_s: float, cost_s: float, draw: float) -> Freshness:
         """Decide about a value of this age.

@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain import kept
-from chatflow.domain.answers import Answer, RoomPage, Source
+from chatflow.domain.answers import Source
 from chatflow.domain.cache_policy import CachePolicy, Family
 from chatflow.domain.figures import QueryFigures
 from chatflow.domain.near_cache import NearCache
+from chatflow.domain.questions import Question
 from chatflow.domain.single_flight import SingleFlight
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup
 from chatflow.ports.clock import Clock
@@ -27,24 +27,6 @@ LEASE_S = 2.0
 """A lease's longest life, and how long others wait for what its holder reads."""
 FIRST_LOOK_S = 0.005
 LAST_LOOK_S = 0.05
-
-
-@attrs.frozen(eq=False)
-class Question:
-    """One read.
-
-    Attributes:
-        query: names the kind of question in counts.
-        key: equal keys have equal answers.
-        tags: what invalidates the answer.
-        read: asks the store.
-    """
-
-    query: str
-    key: str
-    family: Family
-    tags: tuple[str, ...]
-    read: Callable[[], Awaitable[Answer]]
 
 
 @attrs.frozen
@@ -73,7 +55,6 @@ class Fetcher:
     cache: Cache | None
     leases: Leases | None
     policy: CachePolicy = attrs.field(kw_only=True)
-    encode: Callable[[Answer], bytes] = attrs.field(kw_only=True)
     clock: Clock = attrs.field(kw_only=True)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True)
     uncached_limit: int = attrs.field(kw_only=True)
@@ -104,7 +85,7 @@ class Fetcher:
         if self.near is not None and seen is not None:
             rule = self.policy.rule(question.family)
             ttl_s = min(rule.l1_ttl_s, rule.l2_ttl_s - age_s)
-            self.near.keep(question.key, value, tags=question.tags, version=seen.version, ttl_s=ttl_s)
+            self.near.keep(question, value, version=seen.version, ttl_s=ttl_s)
 
     async def look_up(self, question: Question) -> Lookup | None:
         """What the shared cache has; ``None`` without one, or while it is out of reach."""
@@ -158,9 +139,9 @@ class Fetcher:
 
     async def _ask(self, question: Question) -> bytes:
         started = self.clock()
-        answer = await question.read()
+        value = await question.read()
         self.cost_s[question.family] = self.clock() - started
-        return kept.pack(self.encode(answer), answer.head if isinstance(answer, RoomPage) else 0)
+        return value
 
     async def _keep_shared(self, question: Question, value: bytes, seen: Lookup | None) -> None:
         if self.cache is None or seen is None:

@@ -26,6 +26,6 @@ def digest_of(value: bytes) -> str:
     return value[8:16].hex()
 
 
-def body_of(value: bytes) -> bytes:
+def body_of(value: bytes) -> memoryview:
     """See `pack`."""
-    return value[_FRAME.size :]
+    return memoryview(value)[_FRAME.size :]

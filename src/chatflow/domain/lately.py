@@ -26,9 +26,14 @@ class Lately(Generic[V]):
 
     async def get(self) -> V:
         """See the class."""
+        value = self.peek()
+        return value if value is not None else await self._flight.run("", self._work)
+
+    def peek(self) -> V | None:
+        """What is good for this moment, where that is known."""
         if self._kept is not None and self.clock() - self._kept[0] < self.fresh_s:
             return self._kept[1]
-        return await self._flight.run("", self._work)
+        return None
 
     async def _work(self) -> V:
         started = self.clock()

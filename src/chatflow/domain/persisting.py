@@ -5,19 +5,17 @@ repeats the rest on redelivery, and repeating it changes nothing: stored rows ar
 harmless, and readers drop a sequence number that they have seen.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from chatflow.domain.figures import ProcessorFigures
 from chatflow.ports.broker import LiveChannel, LiveEnvelope
-from chatflow.ports.cache import Cache
+from chatflow.ports.cache import Cache, Invalidation
 from chatflow.ports.clock import Clock, WallClock
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Appended, MessageStore
-
-TagsOf = Callable[[Iterable[StoredMessage]], Sequence[str]]
 
 
 @attrs.define(eq=False)
@@ -26,7 +24,7 @@ class Persister:
 
     Args:
         cache: invalidated after each commit; ``None`` where nothing is cached.
-        tags_of: the cache tags that stored messages touch.
+        invalidation_of: what the commit of these messages invalidates and tells.
     """
 
     store: MessageStore
@@ -35,7 +33,9 @@ class Persister:
     clock: Clock
     now_us: WallClock
     cache: Cache | None = None
-    tags_of: TagsOf = attrs.field(kw_only=True, default=lambda _: ())
+    invalidation_of: Callable[[Sequence[StoredMessage]], Invalidation] = attrs.field(
+        kw_only=True, default=lambda _: Invalidation(())
+    )
 
     async def persist(self, partition: int, messages: Sequence[Message]) -> None:
         """Return when each message is stored, or kept as a dead letter.
@@ -66,8 +66,9 @@ class Persister:
     async def _invalidate(self, stored: Sequence[StoredMessage]) -> None:
         if self.cache is None:
             return
+        invalidation = self.invalidation_of(stored)
         try:
-            await self.cache.invalidate(self.tags_of(stored))
+            await self.cache.invalidate(invalidation.tags, invalidation.stored)
         except CacheUnavailable:
             self.figures.invalidation_failures += 1
 

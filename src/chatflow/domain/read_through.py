@@ -1,15 +1,16 @@
 """The tiers of one read: this process's cache, the shared one, the store."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import attrs
 
 from chatflow.domain import kept
 from chatflow.domain.answers import Answered, Source
 from chatflow.domain.cache_policy import Freshness
-from chatflow.domain.fetching import Fetcher, Question, Seen
+from chatflow.domain.fetching import Fetcher, Seen
 from chatflow.domain.figures import QueryFigures
+from chatflow.domain.questions import Question
 from chatflow.domain.single_flight import SingleFlight
 from chatflow.ports.cache import Lookup
 from chatflow.ports.errors import ChatflowError
@@ -36,34 +37,41 @@ class ReadThrough:
         """Counts since start."""
         return self.fetcher.figures
 
+    def recall(self, question: Question) -> Answered | None:
+        """The answer if this process has it, without waiting."""
+        started = self.fetcher.clock()
+        near = self._look_near(question)
+        if near is None or near.value is None or kept.head_of(near.value) < question.min_head:
+            return None
+        return self._answered(question, near.value, Source.L1, started)
+
     async def ask(self, question: Question) -> Answered:
         """The answer."""
         started = self.fetcher.clock()
         near = self._look_near(question)
-        if near is None:
-            value, source = await self._from_afar(question, None)
-        elif near.value is not None:
+        if near is not None and near.value is not None and kept.head_of(near.value) >= question.min_head:
             value, source = near.value, Source.L1
+        elif question.min_head:
+            value, source = await self._from_beyond(question, near)
+        elif near is None:
+            value, source = await self._from_afar(question, None)
         else:
             flight = (question.key, near.version.stamps)
             value, source = await self._flights.run(flight, lambda: self._from_afar(question, near))
         return self._answered(question, value, source, started)
 
-    async def ask_from(self, question: Question, min_head: int, catch_up: Callable[[], Awaitable[None]]) -> Answered:
-        """Like ``ask``, but never a page that was read while the room's head may have been below ``min_head``.
+    async def _from_beyond(self, question: Question, near: Lookup | None) -> tuple[bytes, Source]:
+        """Never a page that was read while the room's head may have been below ``min_head``.
 
-        A read of the store starts only after ``catch_up`` returned, and joins no flight that began earlier.
+        A read of the store starts only after the room has caught up, and joins no flight that began earlier.
         """
-        started = self.fetcher.clock()
-        near = self._look_near(question)
-        if near is not None and near.value is not None and kept.head_of(near.value) >= min_head:
-            return self._answered(question, near.value, Source.L1, started)
         seen = Seen(near, await self.fetcher.look_up(question))
         value = self._servable(question, seen)
-        if value is not None and kept.head_of(value) >= min_head:
-            return self._answered(question, value, Source.L2, started)
-        await catch_up()
-        return self._answered(question, await self.fetcher.read(question, seen), Source.MISS, started)
+        if value is not None and kept.head_of(value) >= question.min_head:
+            return value, Source.L2
+        if question.catch_up is not None:
+            await question.catch_up()
+        return await self.fetcher.read(question, seen), Source.MISS
 
     async def _from_afar(self, question: Question, near: Lookup | None) -> tuple[bytes, Source]:
         """The shared cache's answer or the store's; one question to it for all who found the same version near."""
@@ -83,11 +91,11 @@ class ReadThrough:
         took_s = self.fetcher.clock() - started
         self.figures.answers[question.query, source] += 1
         self.figures.took_s[question.query].observe(took_s)
-        return Answered(kept.body_of(value), source, took_s, kept.digest_of(value))
+        return Answered(value, source, took_s)
 
     def _look_near(self, question: Question) -> Lookup | None:
         near = self.fetcher.near
-        return None if near is None else near.find(question.key, question.tags)
+        return None if near is None else near.find(question)
 
     def _servable(self, question: Question, seen: Seen) -> bytes | None:
         """What the shared cache has, if its age allows; it is then kept near too."""

@@ -1,14 +1,23 @@
-"""The newest messages of rooms that are read often, so that a commit costs their next reader only what is new.
+"""The newest messages of rooms that are read often, encoded, and kept up by what commits tell of themselves.
 
 A stored message does not change, and a room's messages become visible in the order of their numbers, without gaps. So
-what was the newest part of a room stays the lower part of its newest page: only what came after it has to be read.
+what was the newest part of a room stays the lower part of its newest page, and only what continues it is needed: heard
+of from whoever committed it, or else read from the store.
+
+A tail is current while every commit to its room was heard with its messages; one that was not, or that leaves a gap,
+ends that until the store was asked. And it counts as current for no longer than a page may be kept in a process, after
+the store or a commit last confirmed it.
 """
 
-from collections import OrderedDict
-from collections.abc import Sequence
+import itertools
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import attrs
 
+from chatflow.domain import cursors, kept
+from chatflow.ports.cache import Invalidation
 from chatflow.ports.clock import Clock
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import MessageReader
@@ -17,50 +26,204 @@ TAIL_S = 60.0
 """After which a tail is read anew as a whole, like any old page in L1."""
 
 
-@attrs.frozen(eq=False)
+class PageEncoder(Protocol):
+    """Room pages in two steps."""
+
+    def row(self, stored: StoredMessage) -> bytes:
+        """One message of a room's page."""
+
+    def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
+        """The page of these rows."""
+
+
+@attrs.frozen
+class NewestPage:
+    """The newest page of a room. ``tag``: what a commit to the room invalidates."""
+
+    room_id: str
+    tag: str
+    limit: int
+
+    @property
+    def reach(self) -> int:
+        """Messages that have to be known to tell the page and whether another one follows."""
+        return self.limit + 1
+
+
+@attrs.define(eq=False)
 class _Tail:
-    messages: tuple[StoredMessage, ...]
+    """``rows``: encoded, newest first, from ``head`` downwards. ``wanted``: no more of them need be kept."""
+
+    encode: Callable[[StoredMessage], bytes]
+    wanted: int
     read_at: float
+    head: int
+    rows: deque[bytes] = attrs.field(factory=deque)
+    size_bytes: int = 0
+    confirmed_at: float = 0.0
+    is_current: bool = False
 
     def reaches(self, count: int) -> bool:
         """Whether it has so many of the room's newest messages, or all there are."""
-        return len(self.messages) >= count or self.messages[-1].seq == 1
+        return len(self.rows) >= count or len(self.rows) == self.head
+
+    def extend(self, messages: Sequence[StoredMessage]) -> bool:
+        """Add what continues it, ascending; whether nothing is missing in between."""
+        for stored in messages:
+            if stored.seq <= self.head:
+                continue
+            if stored.seq != self.head + 1:
+                return False
+            row = self.encode(stored)
+            self.rows.appendleft(row)
+            self.head += 1
+            self.size_bytes += len(row)
+            if len(self.rows) > self.wanted:
+                self.size_bytes -= len(self.rows.pop())
+        return True
+
+
+@attrs.define(eq=False)
+class _Reading:
+    """One read of the store under way. ``heard``: commits meanwhile; ``None``: one of them told no messages."""
+
+    heard: list[Sequence[StoredMessage]] | None = attrs.field(factory=list)
+
+    def hear(self, messages: Sequence[StoredMessage] | None) -> None:
+        if messages is None:
+            self.heard = None
+        elif self.heard is not None:
+            self.heard.append(messages)
 
 
 @attrs.define(eq=False)
 class RoomTails:
-    """Bounded by messages: the rooms that were least recently read go first.
+    """Bounded by bytes: the rooms that were least recently read go first.
 
     Attributes:
         clock: monotonic seconds.
-        limit_messages: kept of all rooms together.
+        fresh_s: how long after it was confirmed a tail counts as current.
+        tag_of: the tag of a room.
+        limit_bytes: of all rows together.
     """
 
-    reader: MessageReader
+    encoder: PageEncoder
     clock: Clock
-    limit_messages: int = attrs.field(default=20_000, kw_only=True)
-    held: int = attrs.field(default=0, init=False)
+    fresh_s: float = attrs.field(kw_only=True)
+    tag_of: Callable[[str], str] = attrs.field(kw_only=True)
+    limit_bytes: int = attrs.field(default=16 * 1024 * 1024, kw_only=True)
+    held_bytes: int = attrs.field(default=0, init=False)
     _tails: OrderedDict[str, _Tail] = attrs.field(factory=OrderedDict, init=False)
+    _readings: dict[str, list[_Reading]] = attrs.field(factory=dict, init=False)
 
-    async def newest(self, room_id: str, limit: int) -> Sequence[StoredMessage]:
-        """The room's newest messages as of now, newest first; raises what the reader raises."""
-        tail = self._tails.get(room_id)
-        if tail is not None and tail.reaches(limit) and self.clock() - tail.read_at < TAIL_S:
-            later = await self.reader.room_range(room_id, after_seq=tail.messages[0].seq, limit=limit)
-            if len(later) < limit:
-                messages = (*reversed(later), *tail.messages)
-                self._keep(room_id, _Tail(messages[: max(limit, len(tail.messages))], tail.read_at))
-                return messages[:limit]
+    def page(self, page: NewestPage) -> tuple[bytes, float] | None:
+        """The page as it is kept, and the seconds for which it may be; ``None``: the store has to be asked."""
+        tail, now = self._tails.get(page.tag), self.clock()
+        if tail is None or not tail.is_current or not self._serves(tail, page, now):
+            return None
+        left_s = tail.confirmed_at + self.fresh_s - now
+        if left_s <= 0:
+            return None
+        tail.wanted = max(tail.wanted, page.reach)
+        self._tails.move_to_end(page.tag)
+        return self._packed(tail, page), left_s
+
+    async def read(self, reader: MessageReader, page: NewestPage) -> bytes:
+        """The page as it is kept, after asking the store for what is not known; raises what the reader raises."""
+        reading, started = _Reading(), self.clock()
+        self._readings.setdefault(page.tag, []).append(reading)
+        try:
+            known = await self._continued(reader, page, started)
+            tail = await self._whole(reader, page) if known is None else known
+        finally:
+            self._forget(page.tag, reading)
+        heard = reading.heard
+        tail.is_current = heard is not None and all(self._extend(page.tag, tail, messages) for messages in heard)
+        tail.confirmed_at = started
+        packed = self._packed(tail, page)
+        self._keep(page.tag, tail)
+        return packed
+
+    def hear(self, invalidation: Invalidation | None) -> None:
+        """A commit; ``None``: there may have been any."""
+        if invalidation is None:
+            for kept_tail in self._tails.values():
+                kept_tail.is_current = False
+            for reading in itertools.chain.from_iterable(self._readings.values()):
+                reading.hear(None)
+            return
+        told: dict[str, list[StoredMessage]] = defaultdict(list)
+        for stored in invalidation.stored:
+            told[self.tag_of(stored.message.room_id)].append(stored)
+        for tag in invalidation.tags:
+            messages = told.get(tag)
+            for reading in self._readings.get(tag, ()):
+                reading.hear(messages)
+            if (tail := self._tails.get(tag)) is not None:
+                self._hear(tag, tail, messages)
+
+    def _hear(self, tag: str, tail: _Tail, messages: Sequence[StoredMessage] | None) -> None:
+        now = self.clock()
+        if now - tail.read_at >= TAIL_S:
+            self._drop(tag)
+        elif messages is None or not self._extend(tag, tail, messages):
+            tail.is_current = False
+        elif tail.is_current:
+            tail.confirmed_at = now
+
+    async def _continued(self, reader: MessageReader, page: NewestPage, now: float) -> _Tail | None:
+        tail = self._tails.get(page.tag)
+        if tail is None or not self._serves(tail, page, now):
+            return None
+        tail.wanted = max(tail.wanted, page.reach)
+        later = await reader.room_range(page.room_id, after_seq=tail.head, limit=page.reach)
+        if len(later) == page.reach or not self._extend(page.tag, tail, later):
+            return None
+        return tail
+
+    async def _whole(self, reader: MessageReader, page: NewestPage) -> _Tail:
         read_at = self.clock()
-        messages = tuple(await self.reader.room_page(room_id, limit=limit))
-        if messages:
-            self._keep(room_id, _Tail(messages, read_at))
-        return messages
+        messages = await reader.room_page(page.room_id, limit=page.reach)
+        head = messages[0].seq - len(messages) if messages else 0
+        tail = _Tail(self.encoder.row, page.reach, read_at, head)
+        tail.extend(list(reversed(messages)))
+        return tail
 
-    def _keep(self, room_id: str, tail: _Tail) -> None:
-        before = self._tails.pop(room_id, None)
-        self.held += len(tail.messages) - (len(before.messages) if before is not None else 0)
-        self._tails[room_id] = tail
-        while self.held > self.limit_messages:
-            _, forgotten = self._tails.popitem(last=False)
-            self.held -= len(forgotten.messages)
+    def _serves(self, tail: _Tail, page: NewestPage, now: float) -> bool:
+        return tail.reaches(page.reach) and now - tail.read_at < TAIL_S
+
+    def _packed(self, tail: _Tail, page: NewestPage) -> bytes:
+        rows = list(itertools.islice(tail.rows, page.limit))
+        more = None
+        if len(tail.rows) > page.limit:
+            more = cursors.encode_room_cursor(page.room_id, tail.head - page.limit + 1)
+        return kept.pack(self.encoder.room_page(page.room_id, page.limit, rows, more), tail.head)
+
+    def _extend(self, tag: str, tail: _Tail, messages: Sequence[StoredMessage]) -> bool:
+        before = tail.size_bytes
+        is_whole = tail.extend(messages)
+        if self._tails.get(tag) is tail:
+            self.held_bytes += tail.size_bytes - before
+            self._shed()
+        return is_whole
+
+    def _keep(self, tag: str, tail: _Tail) -> None:
+        self._drop(tag)
+        if tail.rows:
+            self._tails[tag] = tail
+            self.held_bytes += tail.size_bytes
+            self._shed()
+
+    def _drop(self, tag: str) -> None:
+        if (tail := self._tails.pop(tag, None)) is not None:
+            self.held_bytes -= tail.size_bytes
+
+    def _shed(self) -> None:
+        while self.held_bytes > self.limit_bytes:
+            self._drop(next(iter(self._tails)))
+
+    def _forget(self, tag: str, reading: _Reading) -> None:
+        readings = self._readings[tag]
+        readings.remove(reading)
+        if not readings:
+            del self._readings[tag]

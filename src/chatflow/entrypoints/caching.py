@@ -5,12 +5,15 @@ from collections.abc import AsyncIterator
 
 import attrs
 
+from chatflow.adapters.aiohttp.encoding import JsonAnswers
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
 from chatflow.adapters.redis.opening import RedisServices, open_redis
+from chatflow.domain.cache_policy import CachePolicy, Family
 from chatflow.domain.near_cache import NearCache
+from chatflow.domain.room_tails import RoomTails
 from chatflow.entrypoints.settings import ApiSettings
 
 
@@ -44,7 +47,17 @@ async def open_shared(settings: ApiSettings) -> AsyncIterator[SharedServices]:
         yield services
 
 
-def near_cache_of(shared: SharedServices, settings: ApiSettings) -> NearCache:
-    """L1 of this process."""
-    local = MemoryCache(time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes)
-    return NearCache(local, shared.invalidations)
+def near_cache_of(shared: SharedServices, settings: ApiSettings, policy: CachePolicy) -> NearCache:
+    """L1 of this process; a quarter of its bytes at most is for the newest messages of rooms."""
+    tails_bytes = settings.cache_bytes // 4
+    local = MemoryCache(
+        time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes - tails_bytes
+    )
+    tails = RoomTails(
+        JsonAnswers(),
+        time.monotonic,
+        fresh_s=policy.rule(Family.ROOM_NEWEST).l1_ttl_s,
+        tag_of=policy.room_tag,
+        limit_bytes=tails_bytes,
+    )
+    return NearCache(local, shared.invalidations, tails)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import attrs
 from dependency_injector import containers, providers
 
-from chatflow.adapters.aiohttp.encoding import encode_answer
+from chatflow.adapters.aiohttp.encoding import JsonAnswers
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
@@ -188,12 +188,12 @@ class Container(containers.DeclarativeContainer):
     fleet = providers.Callable(lambda shared: shared.fleet, shared)
     cache = providers.Callable(lambda shared: shared.cache, shared)
     leases = providers.Callable(lambda shared: shared.leases, shared)
-    near_cache = providers.Singleton(near_cache_of, shared, api_settings)
+    cache_policy = providers.Singleton(CachePolicy)
+    near_cache = providers.Singleton(near_cache_of, shared, api_settings, cache_policy)
     store = providers.Singleton(SqlMessageStore, database, providers.Object(now_us), summaries=summaries)
     reader = providers.Singleton(SqlMessageReader, database)
     summary_tables = providers.Singleton(SqlSummaries, database)
     analytics = providers.Singleton(SummaryAnalytics, database)
-    cache_policy = providers.Singleton(CachePolicy)
 
     gateway_figures = providers.Singleton(GatewayFigures)
     acceptor = providers.Singleton(
@@ -247,7 +247,7 @@ class Container(containers.DeclarativeContainer):
         providers.Object(time.monotonic),
         providers.Object(now_us),
         cache,
-        tags_of=cache_policy.provided.touched,
+        invalidation_of=cache_policy.provided.invalidation,
     )
     store_breaker = providers.Singleton(breaker_of, common)
     processor = providers.Singleton(
@@ -273,7 +273,7 @@ class Container(containers.DeclarativeContainer):
         cache=cache,
         leases=leases,
         uncached_limit=api_settings.uncached_reads,
-        encode=providers.Object(encode_answer),
+        encoder=providers.Factory(JsonAnswers),
         clock=providers.Object(time.monotonic),
         draw=providers.Object(random.random),
         policy=cache_policy,

@@ -13,6 +13,8 @@ from typing import Protocol
 
 import attrs
 
+from chatflow.ports.messages import StoredMessage
+
 
 @attrs.frozen
 class Version:
@@ -36,6 +38,19 @@ class Lookup:
     age_s: float = 0.0
 
 
+@attrs.frozen
+class Invalidation:
+    """What a commit touched.
+
+    Attributes:
+        tags: whose version ended.
+        stored: messages of the commit, in the order of their ``seq``; of a room either all or none.
+    """
+
+    tags: tuple[str, ...]
+    stored: tuple[StoredMessage, ...] = ()
+
+
 class Cache(Protocol):
     """Bytes by key, invalidated by tag. All that wait raise ``CacheUnavailable``."""
 
@@ -45,8 +60,13 @@ class Cache(Protocol):
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
         """Store under the version that ``get`` returned before the source was read; not at all if that is outdated."""
 
-    async def invalidate(self, tags: Sequence[str]) -> None:
-        """Raise the version of these tags; cheap in the number of distinct tags."""
+    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
+        """Raise the version of these tags; cheap in the number of distinct tags.
+
+        Args:
+            tags: what a commit touched.
+            stored: told to who listens; see `Invalidation`.
+        """
 
     def is_available(self) -> bool:
         """Whether it works, as far as is known."""
@@ -104,8 +124,8 @@ class Invalidations(Protocol):
     def is_current(self) -> bool:
         """``False`` while something may be going unheard: nothing that is kept here may be used."""
 
-    async def follow(self, heard: Callable[[Sequence[str] | None], None]) -> None:
-        """Call ``heard`` with the tags of each invalidation, in order, until cancelled.
+    async def follow(self, heard: Callable[[Invalidation | None], None]) -> None:
+        """Call ``heard`` with each invalidation, in order, until cancelled.
 
         ``None`` stands for any tag; it comes before ``is_current`` turns true, whatever may have gone unheard.
         """

@@ -17,6 +17,7 @@ from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
 from chatflow.adapters.aiohttp.routes import add_endpoints, answer
+from chatflow.adapters.aiohttp.written import Reply, respond
 from chatflow.domain.lately import Lately
 from chatflow.domain.querying import QueryService
 from chatflow.ports.errors import CacheUnavailable
@@ -78,11 +79,22 @@ class _FleetRoutes:
         app.router.add_get("/api/metrics", self.answer_metrics)
         app.router.add_get("/api/all", self.answer_all)
 
-    async def answer_health(self, _: web.Request) -> web.Response:
-        return _json(*await self._healths.get())
+    async def answer_health(self, request: web.Request) -> web.StreamResponse:
+        body, status = await self._healths.get()
+        if status != 200:
+            return _json(body, status)
+        return respond(request, _fresh(body), self._health_again)
 
-    async def answer_metrics(self, _: web.Request) -> web.Response:
-        return _json(await self._metrics.get())
+    async def answer_metrics(self, request: web.Request) -> web.StreamResponse:
+        return respond(request, _fresh(await self._metrics.get()), self._metrics_again)
+
+    def _health_again(self) -> Reply | None:
+        known = self._healths.peek()
+        return None if known is None or known[1] != 200 else _fresh(known[0])
+
+    def _metrics_again(self) -> Reply | None:
+        known = self._metrics.peek()
+        return None if known is None else _fresh(known)
 
     async def _encode_health(self) -> tuple[bytes, int]:
         report = await self.health()
@@ -124,6 +136,10 @@ def _constant(body: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
         return _json(body)
 
     return handle
+
+
+def _fresh(body: bytes) -> Reply:
+    return Reply(200, {"Content-Type": JSON, **_NO_STORE}, (body,))
 
 
 def _json(body: bytes, status: int = 200) -> web.Response:

@@ -1,7 +1,8 @@
 """Answers to JSON, once: a cached body is handed out as it is, with what differs each time put in front of it."""
 
+from collections.abc import Sequence
 from functools import singledispatch
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -24,6 +25,7 @@ from chatflow.adapters.aiohttp.answers import (
     UserMessage,
     UserMessages,
 )
+from chatflow.domain import kept
 from chatflow.domain.answers import (
     ActiveUsers,
     Answer,
@@ -38,22 +40,36 @@ from chatflow.domain.answers import (
     UserPage,
     UserRooms,
 )
+from chatflow.domain.questions import AnswerEncoder
 from chatflow.domain.times import format_timestamp
 from chatflow.ports.messages import StoredMessage
 
 _encoder = msgspec.json.Encoder()
 
 
-def encode_answer(answer: Answer) -> bytes:
+class JsonAnswers:
     """The JSON object of an answer, without what frames it."""
-    return _encoder.encode(_wire(answer))
+
+    def answer(self, answer: Answer) -> bytes:
+        """Any answer."""
+        return _encoder.encode(_wire(answer))
+
+    def row(self, stored: StoredMessage) -> bytes:
+        """One message of a room's page."""
+        return _encoder.encode(_room_message(stored))
+
+    def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
+        """The page of these rows; equal to the answer of a page of their messages."""
+        start = b'{"roomId":%b,"limit":%d,"resultCount":%d,"messages":[' % (_encoder.encode(room_id), limit, len(rows))
+        end = b"]}" if next_cursor is None else b'],"nextCursor":%b}' % _encoder.encode(next_cursor)
+        return b"".join((start, b",".join(rows), end))
 
 
-def framed(query: str, answered: Answered) -> bytes:
+def framed(query: str, answered: Answered) -> tuple[bytes, memoryview]:
     """The whole JSON object: what differs each time, then the body as it is."""
-    cached = b"true" if answered.source is not Source.MISS else b"false"
-    head = b'{"query":"%b","queryTimeMs":%d,"cached":%b,' % (query.encode(), answered.took_s * 1000, cached)
-    return head + answered.body[1:]
+    cached = "true" if answered.source is not Source.MISS else "false"
+    head = f'{{"query":"{query}","queryTimeMs":{int(answered.took_s * 1000)},"cached":{cached},'
+    return head.encode(), kept.body_of(answered.value)[1:]
 
 
 @singledispatch
@@ -140,3 +156,7 @@ def _user_message(stored: StoredMessage) -> UserMessage:
 
 def _time(micros: int | None) -> str | None:
     return None if micros is None else format_timestamp(micros)
+
+
+if TYPE_CHECKING:
+    _encodes: AnswerEncoder = JsonAnswers()

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from chatflow.adapters.aiohttp.answers import Refused
 from chatflow.adapters.aiohttp.params import InvalidParameter
 from chatflow.domain.cursors import InvalidCursor
-from chatflow.domain.querying import Behind
+from chatflow.domain.questions import Behind
 from chatflow.ports.errors import ChatflowError, QueryTimeout, Refusal, StoreOverloaded, StoreUnavailable
 
 JSON = "application/json"

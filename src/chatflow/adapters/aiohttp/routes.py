@@ -4,16 +4,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
-from aiohttp import web
+from aiohttp import hdrs, web
 from msgspec import Struct
 from multidict import MultiMapping
 
 from chatflow.adapters.aiohttp import answers, params
 from chatflow.adapters.aiohttp.encoding import framed
 from chatflow.adapters.aiohttp.errors import JSON
-from chatflow.adapters.aiohttp.written import Written
+from chatflow.adapters.aiohttp.written import Reply, respond
 from chatflow.domain.answers import Answered
 from chatflow.domain.querying import QueryService
+from chatflow.domain.questions import Question, Questions
 from chatflow.ports.store import TimeWindow
 
 Query = MultiMapping[str]
@@ -28,7 +29,7 @@ class Endpoint:
     Attributes:
         query: what the answer calls it.
         body: the type of the whole answer.
-        ask: reads the parameters and asks the use case.
+        question: made of the parameters.
         refusals: status codes besides 200, 400 (when it has parameters), 500, 503 and 504.
     """
 
@@ -37,7 +38,7 @@ class Endpoint:
     summary: str
     parameters: tuple[params.Parameter[Any], ...]
     body: type[Struct]
-    ask: Callable[[QueryService, Query], Awaitable[Answered]]
+    question: Callable[[Questions, Query], Question]
     refusals: tuple[int, ...] = ()
 
 
@@ -52,21 +53,21 @@ def answer(body: bytes, source: str) -> web.Response:
     return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
 
 
-def conditional(request: web.Request, query: str, answered: Answered) -> web.StreamResponse:
+def conditional(known: str | None, query: str, answered: Answered) -> Reply:
     """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
 
     The tag is weak: it says nothing of how long this query took.
+
+    Args:
+        known: the request's ``If-None-Match``.
+        query: what the answer calls the question.
+        answered: now.
     """
-    headers = {"X-Cache": answered.source.value, "ETag": f'W/"{answered.digest}"', "Cache-Control": "no-cache"}
-    known = request.headers.get("If-None-Match")
-    if known is not None and _names(known, answered.digest):
-        status, body = 304, b""
-    else:
-        status, body = 200, framed(query, answered)
-        headers |= _HEADERS
-    if Written.fits(request):
-        return Written(status, headers, body)
-    return web.Response(status=status, headers=headers, body=body)
+    digest = answered.digest
+    fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": "no-cache"}
+    if known is not None and _names(known, digest):
+        return Reply(304, fields)
+    return Reply(200, _HEADERS | fields, framed(query, answered))
 
 
 def _names(known: str, digest: str) -> bool:
@@ -75,14 +76,20 @@ def _names(known: str, digest: str) -> bool:
 
 def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        answered = await endpoint.ask(queries, request.rel_url.query)
-        return conditional(request, endpoint.query, answered)
+        question = endpoint.question(queries.questions, request.rel_url.query)
+        known = request.headers.get(hdrs.IF_NONE_MATCH)
+
+        def again() -> Reply | None:
+            answered = queries.recall(question)
+            return None if answered is None else conditional(known, endpoint.query, answered)
+
+        return respond(request, conditional(known, endpoint.query, await queries.ask(question)), again)
 
     return handle
 
 
-async def _room(queries: QueryService, query: Query) -> Answered:
-    return await queries.room_page(
+def _room(questions: Questions, query: Query) -> Question:
+    return questions.room(
         params.ROOM.read(query),
         limit=params.LIMIT.read(query),
         cursor=params.CURSOR.read(query),
@@ -91,37 +98,13 @@ async def _room(queries: QueryService, query: Query) -> Answered:
     )
 
 
-async def _user(queries: QueryService, query: Query) -> Answered:
-    return await queries.user_page(
+def _user(questions: Questions, query: Query) -> Question:
+    return questions.user(
         params.USER.read(query),
         limit=params.LIMIT.read(query),
         cursor=params.CURSOR.read(query),
         window=_window_or_none(query),
     )
-
-
-async def _active(queries: QueryService, query: Query) -> Answered:
-    return await queries.active_users(params.read_window(query))
-
-
-async def _user_rooms(queries: QueryService, query: Query) -> Answered:
-    return await queries.user_rooms(params.USER.read(query))
-
-
-async def _throughput(queries: QueryService, query: Query) -> Answered:
-    return await queries.throughput(params.MINUTES.read(query))
-
-
-async def _top_users(queries: QueryService, query: Query) -> Answered:
-    return await queries.top_users(params.TOP.read(query))
-
-
-async def _top_rooms(queries: QueryService, query: Query) -> Answered:
-    return await queries.top_rooms(params.TOP.read(query))
-
-
-async def _patterns(queries: QueryService, _: Query) -> Answered:
-    return await queries.patterns()
 
 
 def _window_or_none(query: Query) -> TimeWindow | None:
@@ -153,7 +136,7 @@ ENDPOINTS = (
         "How many different users wrote in a time window",
         (params.START, params.END),
         answers.documented(answers.ActiveUserCount),
-        _active,
+        lambda questions, query: questions.active_users(params.read_window(query)),
     ),
     Endpoint(
         "/api/users/rooms",
@@ -161,7 +144,7 @@ ENDPOINTS = (
         "The rooms a user has written in, latest activity first",
         (params.USER,),
         answers.documented(answers.RoomsOfUser),
-        _user_rooms,
+        lambda questions, query: questions.user_rooms(params.USER.read(query)),
     ),
     Endpoint(
         "/api/analytics/throughput",
@@ -169,7 +152,7 @@ ENDPOINTS = (
         "Messages per minute, newest first",
         (params.MINUTES,),
         answers.documented(answers.Minutes),
-        _throughput,
+        lambda questions, query: questions.throughput(params.MINUTES.read(query)),
     ),
     Endpoint(
         "/api/analytics/top-users",
@@ -177,7 +160,7 @@ ENDPOINTS = (
         "The users with most messages",
         (params.TOP,),
         answers.documented(answers.TopUserList),
-        _top_users,
+        lambda questions, query: questions.top_users(params.TOP.read(query)),
     ),
     Endpoint(
         "/api/analytics/top-rooms",
@@ -185,7 +168,7 @@ ENDPOINTS = (
         "The rooms with most messages",
         (params.TOP,),
         answers.documented(answers.TopRoomList),
-        _top_rooms,
+        lambda questions, query: questions.top_rooms(params.TOP.read(query)),
     ),
     Endpoint(
         "/api/analytics/patterns",
@@ -193,6 +176,6 @@ ENDPOINTS = (
         "Messages by hour of the day, UTC",
         (),
         answers.documented(answers.Hours),
-        _patterns,
+        lambda questions, _: questions.patterns(),
     ),
 )

@@ -1,7 +1,13 @@
 """Start and stop an application on a port."""
 
+import asyncio
+
 import attrs
 from aiohttp import web
+
+from chatflow.adapters.aiohttp.repeating import RepeatingHandler, Repeats
+
+BACKLOG = 128
 
 
 @attrs.frozen(eq=False)
@@ -14,10 +20,12 @@ class HttpServer:
 
     host: str
     port: int
+    _listening: asyncio.Server = attrs.field(alias="listening")
     _runner: web.AppRunner = attrs.field(alias="runner")
 
     async def close(self) -> None:
         """Stop listening, give open requests a moment, close the application."""
+        self._listening.close()
         await self._runner.cleanup()
 
 
@@ -31,9 +39,16 @@ async def serve(
     """
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
+    loop, repeats = asyncio.get_running_loop(), Repeats()
+
+    def connected() -> RepeatingHandler:
+        if runner.server is None:
+            raise ConnectionAbortedError("the application is closed")
+        return RepeatingHandler(runner.server, repeats, loop=loop, access_log=None)
+
     try:
-        await web.TCPSite(runner, host, port, reuse_port=reuse_port).start()
+        listening = await loop.create_server(connected, host, port, backlog=BACKLOG, reuse_port=reuse_port)
     except BaseException:
         await runner.cleanup()
         raise
-    return HttpServer(host, runner.addresses[0][1], runner)
+    return HttpServer(host, listening.sockets[0].getsockname()[1], listening, runner)

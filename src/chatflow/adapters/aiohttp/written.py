@@ -1,51 +1,79 @@
-"""An answer that goes to the socket as it is, in one write.
+"""An answer that goes to the socket as it is, in one write, and again without asking aiohttp.
 
 aiohttp's own response costs more than everything else in an answer from memory: a header container, a compression
 check and a payload writer for each. This one has its whole body at hand, is never compressed and never upgraded.
+
+What its request asked for may be asked again in the same bytes, see `repeating`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from aiohttp import HttpVersion11, web
+import attrs
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from multidict import CIMultiDict
 
-_REASONS = {200: b"OK", 304: b"Not Modified"}
+from chatflow.adapters.aiohttp.repeating import RepeatingHandler
+
+_REASONS = {200: "OK", 304: "Not Modified"}
 
 
-class Written(web.StreamResponse):
-    """One answer to one request of HTTP/1.1; see `fits`.
+@attrs.frozen
+class Reply:
+    """What differs from one answer to the next.
 
-    Args:
+    Attributes:
         status: 200 or 304.
-        headers: besides ``Date``, ``Content-Length`` and ``Connection``; ASCII.
-        body: all of it; empty with 304.
+        fields: headers besides ``Date``, ``Content-Length`` and ``Connection``; ASCII.
+        body: in parts; empty with 304.
     """
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes) -> None:
-        self._line = b"HTTP/1.1 %d %b\r\n" % (status, _REASONS[status])
-        self._fields: dict[str, str] | CIMultiDict[str] = dict(headers)
-        self._whole = body
-        self._sent_status = status
-        self._open = True
+    status: int
+    fields: Mapping[str, str]
+    body: tuple[bytes | memoryview, ...] = ()
 
-    @staticmethod
-    def fits(request: web.Request) -> bool:
-        """Whether this request can be answered so."""
-        return request.method == "GET" and request.version == HttpVersion11
+    def encoded(self, more: str) -> bytes:
+        """The bytes of it; ``more``: further header lines."""
+        if self.status != 304:
+            more = f"{more}Content-Length: {sum(map(len, self.body))}\r\n"
+        head = f"HTTP/1.1 {self.status} {_REASONS[self.status]}\r\n{_lines(self.fields)}{more}{_date()}\r\n\r\n"
+        return b"".join((head.encode("ascii"), *self.body))
+
+
+def respond(request: web.Request, reply: Reply, again: Callable[[], Reply | None]) -> web.StreamResponse:
+    """Answer a request.
+
+    Args:
+        request: any.
+        reply: now.
+        again: another reply to the same request, later; ``None``: it has to be asked as if for the first time.
+    """
+    if request.method == hdrs.METH_GET and request.version == HttpVersion11:
+        return _Written(reply, again)
+    return web.Response(status=reply.status, headers=reply.fields, body=b"".join(reply.body))
+
+
+class _Written(web.StreamResponse):
+    """One answer to one request of HTTP/1.1."""
+
+    def __init__(self, reply: Reply, again: Callable[[], Reply | None]) -> None:
+        self._reply = reply
+        self._again = again
+        self._more: CIMultiDict[str] | None = None
+        self._open = True
 
     @property
     def status(self) -> int:
         """Of the answer."""
-        return self._sent_status
+        return self._reply.status
 
     @property
     def headers(self) -> CIMultiDict[str]:
-        """May be added to until it is sent."""
-        if not isinstance(self._fields, CIMultiDict):
-            self._fields = CIMultiDict(self._fields)
-        return self._fields
+        """To be added to those of the reply, the same each time; until it is sent."""
+        if self._more is None:
+            self._more = CIMultiDict()
+        return self._more
 
     @property
     def keep_alive(self) -> bool:
@@ -62,15 +90,24 @@ class Written(web.StreamResponse):
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
-        fields = "".join([f"{name}: {value}\r\n" for name, value in self._fields.items()])
-        if not self._open:
-            fields += "Connection: close\r\n"
-        if self._sent_status != 304:
-            fields += f"Content-Length: {len(self._whole)}\r\n"
-        head = f"{fields}Date: {rfc822_formatted_time()}\r\n\r\n".encode("ascii")
-        transport.write(b"".join((self._line, head, self._whole)))
+        more = "" if self._more is None else _lines(self._more)
+        transport.write(self._reply.encoded(more if self._open else f"{more}Connection: close\r\n"))
+        if self._open and isinstance(request.protocol, RepeatingHandler):
+            request.protocol.answered(request, lambda: self._repeated(more))
         await request.writer.drain()
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to send."""
+
+    def _repeated(self, more: str) -> bytes | None:
+        reply = self._again()
+        return None if reply is None else reply.encoded(more)
+
+
+def _lines(fields: Mapping[str, str]) -> str:
+    return "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+
+
+def _date() -> str:
+    return f"Date: {rfc822_formatted_time()}"

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from chatflow.ports.cache import Cache, LocalCache, Lookup, Version
+from chatflow.ports.cache import Cache, Invalidation, LocalCache, Lookup, Version
 from chatflow.ports.clock import Clock
+from chatflow.ports.messages import StoredMessage
 
 ENTRY_OVERHEAD_BYTES = 200
 """What an entry costs besides its key and value."""
@@ -34,14 +35,14 @@ class MemoryCache:
         clock: monotonic seconds.
         limit_bytes: keys, values and an overhead per entry; a value that alone passes it is not kept.
         limit_tags: stamps held; the least recently asked for is forgotten first.
-        told: called with the tags of each invalidation.
+        told: called with each invalidation.
     """
 
     clock: Clock
     limit_entries: int = attrs.field(default=20_000, kw_only=True, validator=attrs.validators.ge(1))
     limit_bytes: int = attrs.field(default=64 * 1024 * 1024, kw_only=True, validator=attrs.validators.ge(1))
     limit_tags: int = attrs.field(default=100_000, kw_only=True, validator=attrs.validators.ge(1))
-    told: Callable[[Sequence[str]], None] = attrs.field(default=lambda _: None, kw_only=True)
+    told: Callable[[Invalidation], None] = attrs.field(default=lambda _: None, kw_only=True)
     size_bytes: int = attrs.field(default=0, init=False)
     evictions: int = attrs.field(default=0, init=False)
     _entries: OrderedDict[str, _Entry] = attrs.field(init=False, factory=OrderedDict)
@@ -59,10 +60,10 @@ class MemoryCache:
         """See the port; a value that nobody would accept is not kept at all."""
         self.keep(key, value, tags=tags, version=version, ttl_s=ttl_s)
 
-    async def invalidate(self, tags: Sequence[str]) -> None:
+    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
         """See the port."""
         self.forget(tags)
-        self.told(tags)
+        self.told(Invalidation(tuple(tags), tuple(stored)))
 
     def is_available(self) -> bool:
         """Memory always is."""

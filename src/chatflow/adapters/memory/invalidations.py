@@ -1,14 +1,14 @@
 """Invalidations among the callers of one process, heard as they happen."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import attrs
 
-from chatflow.ports.cache import Invalidations
+from chatflow.ports.cache import Invalidation, Invalidations
 
-Heard = Callable[[Sequence[str] | None], None]
+Heard = Callable[[Invalidation | None], None]
 
 
 @attrs.define(eq=False)
@@ -30,10 +30,10 @@ class MemoryInvalidations:
         finally:
             self._listeners.remove(heard)
 
-    def tell(self, tags: Sequence[str] | None) -> None:
+    def tell(self, invalidation: Invalidation) -> None:
         """Say what was invalidated."""
         for heard in self._listeners:
-            heard(tags)
+            heard(invalidation)
 
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ policy; losing a version early only costs a miss).
 
 import itertools
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +15,7 @@ from chatflow.adapters.redis.client import SLOT
 from chatflow.adapters.redis.link import EVERYTHING, Link, tag_key
 from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
+from chatflow.ports.messages import StoredMessage
 
 VERSION_TTL_S = 3600.0
 """How long a version lives at least; longer than what is stored under it."""
@@ -58,9 +59,9 @@ class RedisCache:
         stamps = " ".join(version.stamps)
         await self.link.run(PUT, _keys(key, tags), stamps, value, ttl_ms, version_ttl_ms)
 
-    async def invalidate(self, tags: Collection[str]) -> None:
-        """See the port; what failed is told to Redis again until it knows."""
-        await self.link.forget(tags)
+    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
+        """See the port; what failed is told to Redis again, without the messages, until it knows."""
+        await self.link.forget(tags, stored)
 
     def is_available(self) -> bool:
         """See the port; what opens the circuit is owed, too."""

@@ -23,7 +23,9 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from chatflow.adapters.redis.client import SLOT, Client
 from chatflow.adapters.redis.scripts import FORGET, Script
 from chatflow.domain.breaker import BreakerState, CircuitBreaker
+from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen
+from chatflow.ports.messages import StoredMessage
 
 EVERYTHING = f"{SLOT}:everything"
 CHANNEL = f"{SLOT}:invalidated"
@@ -35,6 +37,11 @@ PAUSE_S = 0.1
 """Between two tries to tell what is owed while the circuit is closed."""
 
 log = structlog.get_logger()
+
+
+def announced(tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> bytes:
+    """What listeners hear of a commit; ``null`` stands for any."""
+    return msgspec.json.encode(Invalidation(tuple(tags), tuple(stored)))
 
 
 def tag_key(tag: str) -> str:
@@ -121,8 +128,8 @@ class Link:
         """What one command returned; its first argument is a key. Raises like `run`."""
         return await self._guarded(lambda: self.client.execute_command(*words))
 
-    async def forget(self, tags: Collection[str]) -> None:
-        """Invalidate now, or owe it.
+    async def forget(self, tags: Collection[str], stored: Sequence[StoredMessage] = ()) -> None:
+        """Invalidate now and tell who listens, or owe it.
 
         Raises:
             CacheUnavailable: owed.
@@ -131,7 +138,8 @@ class Link:
         try:
             for start in range(0, len(names), FORGOTTEN_AT_ONCE):
                 part = names[start : start + FORGOTTEN_AT_ONCE]
-                await self.run(FORGET, [tag_key(tag) for tag in part], CHANNEL, msgspec.json.encode(part))
+                told = stored if len(part) == len(names) else ()
+                await self.run(FORGET, [tag_key(tag) for tag in part], CHANNEL, announced(part, told))
         except BaseException:
             self._owed.add(names)
             self._ailing.set()
@@ -223,7 +231,7 @@ class Link:
                     await self._evaluate(FORGET, [EVERYTHING], [CHANNEL, msgspec.json.encode(None)])
                 elif told := list(telling.tags):
                     keys = [tag_key(tag) for tag in told]
-                    await self._evaluate(FORGET, keys, [CHANNEL, msgspec.json.encode(told)])
+                    await self._evaluate(FORGET, keys, [CHANNEL, announced(told)])
                 else:
                     await self.client.execute_command("EXISTS", EVERYTHING)
         except BaseException as exc:  # see `_guarded`

@@ -1,11 +1,11 @@
 """What any process invalidates, heard over a connection of its own.
 
-Nothing waits here: a tag is handed on as it is read. What a stuck process does not read, Redis keeps up to its
-``client-output-buffer-limit`` for subscribers; then it hangs up, which is heard.
+Nothing waits here: an invalidation is handed on as it is read. What a stuck process does not read, Redis keeps up to
+its ``client-output-buffer-limit`` for subscribers; then it hangs up, which is heard.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,7 +15,7 @@ from redis.asyncio.client import PubSub
 
 from chatflow.adapters.redis.client import Clients
 from chatflow.adapters.redis.link import CHANNEL, Link
-from chatflow.ports.cache import Invalidations
+from chatflow.ports.cache import Invalidation, Invalidations
 
 PING_S = 0.2
 """Of silence, after which the server is asked whether it is there."""
@@ -25,9 +25,11 @@ OPEN_DEADLINE_S = 1.0
 PAUSE_S = 0.25
 """Between two tries to subscribe."""
 
-Heard = Callable[[Sequence[str] | None], None]
+Heard = Callable[[Invalidation | None], None]
 
 log = structlog.get_logger()
+
+_decoder: msgspec.json.Decoder[Invalidation | None] = msgspec.json.Decoder(Invalidation | None)
 
 
 @attrs.define(eq=False)
@@ -85,17 +87,17 @@ class RedisInvalidations:
             return
         self._unanswered = 0
         if _is(message, "message"):
-            heard(_tags(message["data"]))
+            heard(_invalidation(message["data"]))
 
 
 def _is(message: Any, kind: str) -> bool:
     return message is not None and message["type"] == kind
 
 
-def _tags(data: bytes) -> list[str] | None:
-    """The tags; everything where another version of this program says it in a way that is not understood."""
+def _invalidation(data: bytes) -> Invalidation | None:
+    """What was said; everything where another version of this program says it in a way that is not understood."""
     try:
-        return msgspec.json.decode(data, type=list[str] | None)
+        return _decoder.decode(data)
     except msgspec.DecodeError:
         return None
 
