@@ -28,7 +28,7 @@ from tests.unit.fakes import cancel, envelope
 
 def pending(broker: RabbitBroker) -> int:
     """Publishes that have left and wait for their confirms."""
-    return sum(len(channel.confirmations) for channel in broker.publisher.pool._channels if channel is not None)
+    return sum(len(each.channel.confirmations) for each in broker.publisher.pool._channels if each is not None)
 
 
 async def refused(broker: RabbitBroker, sent: Envelope) -> float:
@@ -171,7 +171,7 @@ async def test_a_channel_that_the_server_closes_is_opened_again(vhost_url: str) 
         assert broker.open_channels == 4
         broken = broker.publisher.pool._channels[2]
         assert broken is not None
-        await broken.basic_ack(999)  # nothing was delivered: the server ends the channel
+        await broken.channel.basic_ack(999)  # nothing was delivered: the server ends the channel
         await eventually(lambda: broker.open_channels == 3)
         for partition in range(4):
             await broker.publish(envelope(1, 1, partition=partition))

@@ -1,9 +1,9 @@
-"""Deliveries past the driver: cut out of the byte stream where they come in, so that each costs a parse and a call.
+"""Deliveries and confirms past the driver: cut out of the bytes as they come in, each for a parse and a call.
 
 The driver reads each frame with three awaits, builds objects for all three frames of a delivery, moves them through a
 queue and starts a task: about 60 us of CPU per received and acked envelope there, 10 us here. Only what a delivery of
-ours consists of is taken; every other byte goes on to the driver unchanged and in order, and so does a delivery that
-cannot be read, for the driver to judge.
+ours consists of is taken, and the confirms of channels that want them; every other byte goes on to the driver unchanged
+and in order, and so does a delivery that cannot be read, for the driver to judge.
 
 Nothing here holds the server back. A consumer's prefetch bounds what is delivered, a live stream drops what is too
 much for it, and what is kept here is one unfinished frame and one unfinished delivery per channel.
@@ -12,7 +12,7 @@ much for it, and what is kept here is one unfinished frame and one unfinished de
 import functools
 import struct
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import attrs
 import pamqp.decode
@@ -23,6 +23,8 @@ FRAME_END = 0xCE
 LONGEST_FRAME = 1 << 24
 """Bytes; RabbitMQ's default is 2**17. A size above it is taken for nonsense."""
 DELIVER = struct.pack(">HH", 60, 60)
+ACK, NACK = struct.pack(">HH", 60, 80), struct.pack(">HH", 60, 120)
+RETURN = struct.pack(">HH", 60, 50)
 CHANNEL_ENDS = frozenset({struct.pack(">HH", 20, 40), struct.pack(">HH", 20, 41)})
 """``channel.close`` and ``channel.close-ok``: the number may be given to another channel."""
 SIGN_OF_LIFE = struct.pack(">BHIB", HEARTBEAT, 0, 0, FRAME_END)
@@ -37,6 +39,7 @@ _content = struct.Struct(">HHQH")
 _tag = struct.Struct(">QB")
 _size = struct.Struct(">I")
 PAYLOAD = _frame.size
+CONFIRM_SIZE = PAYLOAD + len(ACK) + _tag.size + 1
 
 
 @attrs.define
@@ -51,6 +54,13 @@ class Delivered:
 
 
 Taker = Callable[[Delivered], None]
+
+
+class Settler(Protocol):
+    """Told of the server's answers to what was published over a channel."""
+
+    def __call__(self, tag: int, *, multiple: bool, acked: bool) -> None:
+        """The answer to one envelope, or to all up to it."""
 
 
 @attrs.define(eq=False)
@@ -82,7 +92,7 @@ class _Channel:
 
 @attrs.define(eq=False)
 class Deliveries:
-    """Cuts a server's bytes into frames and takes the deliveries of some channels out of them.
+    """Cuts a server's bytes into frames and takes the deliveries of some channels, and the confirms of others, out.
 
     Args:
         pass_on: called with whole frames for the driver, many at a time.
@@ -90,6 +100,7 @@ class Deliveries:
 
     pass_on: Callable[[bytes], None]
     _channels: dict[int, _Channel] = attrs.field(factory=dict, init=False)
+    _settlers: dict[int, Settler] = attrs.field(factory=dict, init=False)
     _begun: bytearray = attrs.field(factory=bytearray, init=False)
     _needed: int = attrs.field(default=0, init=False)
     """Length of `_begun` at which it is worth another look."""
@@ -99,6 +110,10 @@ class Deliveries:
     def take(self, channel: int, taker: Taker) -> None:
         """Hand the deliveries of a channel to ``taker`` until the channel closes; call it before consuming."""
         self._channels[channel] = _Channel(taker)
+
+    def settle(self, channel: int, settler: Settler) -> None:
+        """Tell ``settler`` of a channel's confirms, until the channel closes or an envelope comes back."""
+        self._settlers[channel] = settler
 
     def feed(self, data: bytes, now: float) -> None:
         """Take what the server has sent; ``now`` in seconds."""
@@ -135,7 +150,9 @@ class Deliveries:
                 self._break(data[passed:])
                 return
             channel = self._channels.get(number)
-            if channel is not None and self._is_taken(channel, number, data[at:stop]):
+            if (channel is not None and self._is_taken(channel, number, data[at:stop])) or (
+                number in self._settlers and self._is_settled(number, kind, data[at:stop])
+            ):
                 if at > passed:
                     self.pass_on(data[passed:at])
                     was_passed = True
@@ -169,6 +186,17 @@ class Deliveries:
             self._hand_over(channel, number)
         return True
 
+    def _is_settled(self, number: int, kind: int, frame: bytes) -> bool:
+        """Whether this was a confirm; what the driver has to hear first ends them here."""
+        method = frame[PAYLOAD : PAYLOAD + 4] if kind == METHOD else b""
+        if method in (ACK, NACK) and len(frame) == CONFIRM_SIZE:
+            tag, flags = _tag.unpack_from(frame, PAYLOAD + len(method))
+            self._settlers[number](tag, multiple=bool(flags & 1), acked=method == ACK)
+            return True
+        if method == RETURN or method in CHANNEL_ENDS:
+            del self._settlers[number]
+        return False
+
     def _hand_over(self, channel: _Channel, number: int) -> None:
         try:
             delivered = parse(channel.frames)
@@ -186,6 +214,7 @@ class Deliveries:
     def _break(self, rest: bytes) -> None:
         """These are no frames: leave everything to the driver, which ends the connection."""
         self._is_broken = True
+        self._settlers.clear()
         for number in list(self._channels):
             self._give_back(number)
         self.pass_on(rest)

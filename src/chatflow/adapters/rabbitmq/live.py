@@ -5,13 +5,13 @@ queue while its connection is stuck cannot be seen by anybody; readers compare t
 """
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 import aiormq
 import attrs
 import structlog
 from aio_pika.exceptions import ChannelNotFoundEntity
-from aiormq import spec
 
 from chatflow.adapters.rabbitmq.codec import (
     CONTENT_TYPE,
@@ -26,6 +26,7 @@ from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.consuming import CLOSED, Stream, close_channel
 from chatflow.adapters.rabbitmq.deliveries import Delivered
 from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.outgoing import Route
 from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Restore
 from chatflow.adapters.rabbitmq.topology import LIVE
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
@@ -34,6 +35,13 @@ from chatflow.ports.broker import LiveChannel, LiveEnvelope, LiveSubscription
 TRANSIENT = 1
 
 log = structlog.get_logger()
+
+
+@functools.cache
+def live_route(partition: int) -> Route:
+    """To every gateway."""
+    headers = {SCHEMA_HEADER: LIVE_SCHEMA}
+    return Route(LIVE, str(partition), content_type=CONTENT_TYPE, mode=TRANSIENT, headers=headers)
 
 
 @attrs.define(eq=False)
@@ -128,10 +136,8 @@ class RabbitLiveChannel:
 
     async def _publish(self, partition: int, body: bytes, connection: WatchedConnection) -> None:
         channel = await self.pool.channel(partition, connection)
-        properties = spec.Basic.Properties(
-            content_type=CONTENT_TYPE, delivery_mode=TRANSIENT, headers={SCHEMA_HEADER: LIVE_SCHEMA}
-        )
-        await channel.basic_publish(body, exchange=LIVE, routing_key=str(partition), properties=properties)
+        channel.publish(live_route(partition), body)
+        await connection.drain()
 
     async def _open(self, connection: WatchedConnection, limit: int) -> LiveStream:
         channel = await connection.open_channel()

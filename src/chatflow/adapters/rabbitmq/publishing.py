@@ -1,17 +1,17 @@
 """Confirmed publishing: an envelope is safe, or the caller is told within the confirm timeout that it may not be."""
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-import aiormq
 import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
-from aiormq import spec
 
 from chatflow.adapters.rabbitmq.codec import CONTENT_TYPE, INGEST_SCHEMA, SCHEMA_HEADER, encode_messages
 from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.outgoing import Outgoing, Route
 from chatflow.adapters.rabbitmq.topology import INGEST
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
 from chatflow.ports.broker import Envelope
@@ -21,9 +21,16 @@ Restore = Callable[[WatchedConnection], Awaitable[None]]
 TOPOLOGY_GONE = (PublishError, ChannelNotFoundEntity)
 
 
+@functools.cache
+def ingest_route(partition: int) -> Route:
+    """To the queue of a partition."""
+    headers = {SCHEMA_HEADER: INGEST_SCHEMA}
+    return Route(INGEST, str(partition), content_type=CONTENT_TYPE, mode=PERSISTENT, headers=headers, mandatory=True)
+
+
 @attrs.define(eq=False)
 class ChannelPool:
-    """Several channels of one connection, since the driver writes one publish after the other within a channel.
+    """Several channels of one connection, since the server handles one publish after the other within a channel.
 
     A partition always uses the same channel, so what is published to it one after the other arrives in that order. A
     channel that the server has closed is opened again by the next one who needs it.
@@ -31,7 +38,7 @@ class ChannelPool:
 
     size: int
     confirms: bool
-    _channels: list[aiormq.Channel | None] = attrs.field(init=False)
+    _channels: list[Outgoing | None] = attrs.field(init=False)
     _opening: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -44,9 +51,9 @@ class ChannelPool:
 
     async def fill(self, connection: WatchedConnection) -> None:
         """Open all of them on a new connection."""
-        self._channels = [await connection.open_channel(confirms=self.confirms) for _ in range(self.size)]
+        self._channels = [await connection.open_outgoing(confirms=self.confirms) for _ in range(self.size)]
 
-    async def channel(self, partition: int, connection: WatchedConnection) -> aiormq.Channel:
+    async def channel(self, partition: int, connection: WatchedConnection) -> Outgoing:
         """The partition's channel, opened again if need be."""
         slot = partition % self.size
         channel = self._channels[slot]
@@ -55,7 +62,7 @@ class ChannelPool:
         async with self._opening:
             channel = self._channels[slot]
             if channel is None or channel.is_closed:
-                channel = self._channels[slot] = await connection.open_channel(confirms=self.confirms)
+                channel = self._channels[slot] = await connection.open_outgoing(confirms=self.confirms)
             return channel
 
 
@@ -125,13 +132,6 @@ class Publisher:
     async def _publish(self, partition: int, body: bytes) -> None:
         async with self._turns:
             channel = await self.pool.channel(partition, self.link.fit())
-            await channel.basic_publish(
-                body,
-                exchange=INGEST,
-                routing_key=str(partition),
-                properties=spec.Basic.Properties(
-                    content_type=CONTENT_TYPE, delivery_mode=PERSISTENT, headers={SCHEMA_HEADER: INGEST_SCHEMA}
-                ),
-                mandatory=True,
-                wait=False,
-            )
+            confirmed = channel.publish(ingest_route(partition), body)
+            if confirmed is not None:
+                await confirmed

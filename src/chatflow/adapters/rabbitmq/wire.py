@@ -18,6 +18,7 @@ from yarl import URL
 
 from chatflow.adapters.rabbitmq.deliveries import Deliveries, Taker
 from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.outgoing import Outgoing
 from chatflow.ports.errors import BrokerUnavailable
 
 
@@ -44,6 +45,7 @@ class _Socket(TransportFactory):
     """Opens the socket as the driver would, and keeps hold of it."""
 
     reader: _Reader | None = None
+    writer: asyncio.StreamWriter | None = None
     transport: asyncio.Transport | None = None
 
     async def create(self, url: URL, **kwargs: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -59,7 +61,8 @@ class _Socket(TransportFactory):
         except OSError as exc:
             raise AMQPConnectionError(*exc.args) from exc
         self.reader, self.transport = reader, transport
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+        self.writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        return reader, self.writer
 
 
 class _Flow(asyncio.Event):
@@ -147,6 +150,24 @@ class WatchedConnection(aio_pika.Connection):
         """A channel as the driver has it, for the paths where each envelope counts; unroutable envelopes raise."""
         channel = await self.driver.channel(publisher_confirms=confirms, on_return_raises=True)
         return cast("aiormq.Channel", channel)
+
+    async def open_outgoing(self, *, confirms: bool) -> Outgoing:
+        """A channel to publish over."""
+        outgoing = Outgoing(await self.open_channel(confirms=confirms), self._write)
+        if confirms and self._socket.reader is not None:
+            self._socket.reader.deliveries.settle(outgoing.channel.number, outgoing.settle)
+        return outgoing
+
+    async def drain(self) -> None:
+        """Wait while the socket takes less than it is given."""
+        if self._socket.writer is not None:
+            await self._socket.writer.drain()
+
+    def _write(self, data: bytes) -> None:
+        transport = self._socket.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the connection has ended")
+        transport.write(data)
 
     def take_deliveries(self, channel: aiormq.Channel, taker: Taker) -> None:
         """Call ``taker`` with what comes for a channel's only consumer, in order; before that consumer is opened."""
