@@ -100,6 +100,21 @@ async def test_who_names_the_message_it_has_seen_is_never_answered_from_before_i
             assert (status, seqs) == (200, [seq])
 
 
+async def test_an_api_that_starts_finds_what_the_others_have_kept(site: Site) -> None:
+    async with site.writer() as writer:
+        for _ in range(2):
+            await writer.write("kept")
+    await site.hits_come(0, "kept")
+    async with site.http[0].get("/api/messages/room", params={"roomId": "kept", "limit": "1"}) as response:
+        older = {"cursor": (await response.json())["nextCursor"]}  # a page that lives for minutes
+    assert (await site.page(0, "kept", **older))[1:] == ("miss", [1])
+    restarted = site.fleet.of("api")[1]
+    restarted.kill()
+    restarted.start()
+    await restarted.ready()
+    assert (await site.page(1, "kept", **older))[1:] == ("l2", [1])
+
+
 async def killed(redis: RedisServer, _: FaultProxy) -> None:
     redis.kill()
     await asyncio.sleep(2)
