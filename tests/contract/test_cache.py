@@ -82,7 +82,20 @@ async def test_invalidating_one_tag_leaves_the_others_alone(cache):
     assert await value_of(cache, "b", ("u",)) == b"v"
 
 
-async def test_a_value_without_tags_ends_by_time_only(cache, backend):
+async def test_invalidating_everything_ends_every_value_and_what_was_read_before(cache):
+    reader = (await cache.get("late", ("t",))).version
+    await fill(cache, "a", tags=("t",))
+    await fill(cache, "b", tags=())
+    await cache.invalidate(None)
+    await cache.put("late", b"old", tags=("t",), version=reader, ttl_s=60)
+    assert await value_of(cache, "a") is None
+    assert await value_of(cache, "b", ()) is None
+    assert await value_of(cache, "late") is None
+    await fill(cache, "a")
+    assert await value_of(cache, "a") == b"v"
+
+
+async def test_a_value_without_tags_ends_by_time_or_with_everything(cache, backend):
     await fill(cache, tags=(), ttl_s=10)
     await cache.invalidate(["t"])
     assert await value_of(cache, tags=()) == b"v"

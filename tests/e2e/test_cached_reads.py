@@ -1,10 +1,14 @@
 """Reads through L1 and Redis over two api processes: fresh, honest, cheap for the database, and well without Redis."""
 
 import asyncio
+import contextlib
+import itertools
 import time
 from collections.abc import AsyncIterator
 
+import asyncmy
 import pytest
+from sqlalchemy.engine import make_url
 
 from tests.e2e.reading import HARD_BOUND_S, Site, open_site
 from tests.harness.maria import MariaServer
@@ -17,6 +21,7 @@ pytestmark = pytest.mark.xdist_group("servers")
 
 PAIRS = 300
 """Of ten thousand, none was behind."""
+UNCACHED_READS = 30
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +38,8 @@ async def fleet_and_proxy(
     urls = rabbit_server.url(vhost), maria_server.url(database)
     with fault_proxies() as in_front_of:
         proxy = in_front_of(redis_server.url())
-        settings = {"CHATFLOW_CACHE_URL": proxy.url(redis_server.url())}
+        cache_url = proxy.url(redis_server.url())
+        settings = {"CHATFLOW_CACHE_URL": cache_url, "CHATFLOW_UNCACHED_READS": str(UNCACHED_READS)}
         fleet = Fleet(tmp_path_factory.mktemp("fleet"), *urls, gateways=1, processors=1, apis=2, settings=settings)
         async with open_site(fleet) as site:
             yield site, proxy
@@ -100,6 +106,21 @@ async def test_who_names_the_message_it_has_seen_is_never_answered_from_before_i
             assert (status, seqs) == (200, [seq])
 
 
+async def test_an_api_that_starts_finds_what_the_others_have_kept(site: Site) -> None:
+    async with site.writer() as writer:
+        for _ in range(2):
+            await writer.write("kept")
+    await site.hits_come(0, "kept")
+    async with site.http[0].get("/api/messages/room", params={"roomId": "kept", "limit": "1"}) as response:
+        older = {"cursor": (await response.json())["nextCursor"]}  # a page that lives for minutes
+    assert (await site.page(0, "kept", **older))[1:] == ("miss", [1])
+    restarted = site.fleet.of("api")[1]
+    restarted.kill()
+    restarted.start()
+    await restarted.ready()
+    assert (await site.page(1, "kept", **older))[1:] == ("l2", [1])
+
+
 async def killed(redis: RedisServer, _: FaultProxy) -> None:
     redis.kill()
     await asyncio.sleep(2)
@@ -143,6 +164,70 @@ async def test_reads_go_on_without_redis_and_nothing_stale_is_served_when_it_is_
     assert max(reading.staleness_s) < HARD_BOUND_S, str(reading)
     for api in (0, 1):
         await site.hits_come(api, rooms[0])
+
+
+async def test_without_redis_one_read_more_than_the_cap_is_refused_at_once_and_the_others_are_answered(
+    site: Site, redis_server: RedisServer
+) -> None:
+    async with site.writer() as writer:
+        await writer.write("capped")
+    redis_server.kill()
+    await cache_is_down(site, 0)
+
+    async def ask(limit: int) -> tuple[int, str | None, dict]:
+        query = {"roomId": "capped", "limit": str(limit)}
+        async with site.http[0].get("/api/messages/room", params=query) as response:
+            return response.status, response.headers.get("Retry-After"), await response.json()
+
+    async with held(site.fleet.database_url, "messages"):
+        asking = [asyncio.create_task(ask(limit)) for limit in range(1, UNCACHED_READS + 2)]
+        (refused,), waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+        status, retry_after, body = refused.result()
+        assert (status, body["error"]) == (503, "backpressure")
+        assert int(retry_after) >= 1
+    answers = await asyncio.gather(*waiting)
+    assert [(status, len(body["messages"])) for status, _, body in answers] == [(200, 1)] * UNCACHED_READS
+    await asyncio.to_thread(redis_server.restart)
+    for api in (0, 1):
+        await site.hits_come(api, "capped")
+    await answers_are_shared(site)
+
+
+async def cache_is_down(site: Site, api: int) -> None:
+    """Wait until this api has noticed."""
+    async with asyncio.timeout(20):
+        while True:
+            async with site.http[api].get("/health") as response:
+                if (await response.json())["dependencies"]["cache"] == "down":
+                    return
+            await asyncio.sleep(0.02)
+
+
+async def answers_are_shared(site: Site) -> None:
+    """Wait until one api gets from Redis what the other has read."""
+    tiers, users = [], itertools.count(1_000)
+    async with asyncio.timeout(20):
+        while tiers != ["miss", "l2"]:
+            query = {"userId": str(next(users))}
+            tiers = []
+            for http in site.http:
+                async with http.get("/api/users/rooms", params=query) as response:
+                    tiers.append(response.headers["X-Cache"])
+            await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def held(database_url: str, table: str) -> AsyncIterator[None]:
+    """Meanwhile no read of the table ends."""
+    url = make_url(database_url)
+    names = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, "db": url.database}
+    connection = await asyncmy.connect(**names)
+    try:
+        async with connection.cursor() as cursor:
+            await cursor.execute(f"LOCK TABLES {table} WRITE")
+        yield
+    finally:
+        await connection.ensure_closed()  # which unlocks it
 
 
 async def test_a_walk_by_cursor_meets_every_message_once_while_the_room_is_written(site: Site) -> None:

@@ -73,6 +73,18 @@ async def test_a_failed_invalidation_reaches_readers_that_noticed_nothing(redis_
         assert (await reader.cache.get("k", ("t",))).value is None
 
 
+async def test_everything_that_could_not_be_forgotten_is_owed(redis_url, fault_proxy):
+    proxy = fault_proxy(redis_url)
+    async with process(redis_url) as reader, process(proxy.url(redis_url)) as processor:
+        await fill(reader, "k", b"old")
+        proxy.half_open()
+        await fails(processor.cache.invalidate(None))
+        assert (await reader.cache.get("k", ("t",))).value == b"old"
+        proxy.heal()
+        await told(processor)
+        assert (await reader.cache.get("k", ("t",))).value is None
+
+
 @pytest.mark.parametrize("end", ["owes", "trips"])
 async def test_it_says_whether_it_can_be_used(redis_url, fault_proxy, end):
     proxy = fault_proxy(redis_url)

@@ -12,13 +12,14 @@ import sys
 import uvloop
 from rich.console import Console
 
+from tests.load.cache_faults import bench_cache_faults
 from tests.load.embedded import bench_embedded
 from tests.load.mix import bench_mix
 from tests.load.outages import bench_outages
 from tests.load.reads import bench_reads
 from tests.load.separate import bench_separate
 
-PATHS = ("embedded", "separate", "outages", "reads", "mix")
+PATHS = ("embedded", "separate", "outages", "reads", "mix", "cache-faults")
 PROFILES = ("B0", "O1", "O2", "O12")
 UNCACHED = ("B0", "O2")
 console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
@@ -38,6 +39,8 @@ async def run(paths: list[str], profiles: list[str], seconds: float, rows: int) 
         worst = max(worst, await bench_reads(console, uncached, rows))
     if "mix" in paths:
         worst = max(worst, await bench_mix(console, profiles, seconds))
+    if "cache-faults" in paths:
+        worst = max(worst, await bench_cache_faults(console, seconds))
     return worst
 
 

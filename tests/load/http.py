@@ -10,6 +10,8 @@ import attrs
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _TIER = re.compile(rb"\r\nx-cache: *(\w+)", re.IGNORECASE)
+_ERROR = re.compile(rb'"error":"(\w+)"')
+REFUSALS = 400
 HEAD_END = b"\r\n\r\n"
 
 
@@ -20,11 +22,12 @@ def get_request(path: str) -> bytes:
 
 @attrs.frozen
 class HttpAnswer:
-    """``tier``: what ``X-Cache`` said, empty without."""
+    """``tier``: what ``X-Cache`` said, ``error``: what a refusal names; empty without."""
 
     status: int
     tier: str
     body_bytes: int
+    error: str = ""
 
 
 @attrs.define(eq=False)
@@ -49,11 +52,14 @@ class HttpConnection(asyncio.Protocol):
                 return
             self._buffer = b""
             self._answer = _read_head(head)
-            self._left = self._answer.body_bytes - len(rest)
-        else:
-            self._left -= len(data)
+            self._left, data = self._answer.body_bytes, rest
+        self._left -= len(data)
+        if self._answer.status >= REFUSALS:
+            self._buffer += data
         if self._left <= 0:
             answer, self._answer = self._answer, None
+            if self._buffer:
+                answer, self._buffer = _named(answer, self._buffer), b""
             self.on_answer(answer)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -68,6 +74,11 @@ def _read_head(head: bytes) -> HttpAnswer:
     if length is None:
         raise ConnectionError(f"no Content-Length: {head!r}")
     return HttpAnswer(int(head[9:12]), tier[1].decode() if tier else "", int(length[1]))
+
+
+def _named(answer: HttpAnswer, body: bytes) -> HttpAnswer:
+    error = _ERROR.search(body)
+    return attrs.evolve(answer, error=error[1].decode() if error else "")
 
 
 async def connect(port: int, connection: HttpConnection) -> HttpConnection:

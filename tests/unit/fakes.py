@@ -1,4 +1,4 @@
-"""Stand-ins with real semantics: a clock, a store, a reader, a broker and a live channel that fail when told to."""
+"""Stand-ins with real semantics, which fail when told to: clock, store, reader, cache, broker, live channel."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from chatflow.domain.figures import GatewayFigures
 from chatflow.domain.stored_acks import StoredAcks
 from chatflow.domain.validation import Limits, Stamps
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
-from chatflow.ports.errors import ChatflowError, RowRejected
+from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Appended
 
@@ -200,6 +200,19 @@ class FakeLive:
         self.published.append(envelope)
         for subscriber in self.subscribers:
             subscriber(envelope)
+
+
+@attrs.define(eq=False)
+class FakeCache:
+    """Remembers what was invalidated."""
+
+    log: list[tuple[str, object]]
+    down: CacheUnavailable | None = None
+
+    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
+        self.log.append(("invalidate", None if tags is None else (list(tags), [each.seq for each in stored])))
+        if self.down is not None:
+            raise self.down
 
 
 @attrs.define(eq=False)

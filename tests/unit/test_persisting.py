@@ -8,20 +8,7 @@ from chatflow.domain.persisting import Persister
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
-from tests.unit.fakes import EPOCH_US, FakeClock, FakeLive, FakeStore, message, message_id, messages
-
-
-@attrs.define(eq=False)
-class FakeCache:
-    """Remembers what was invalidated."""
-
-    log: list[tuple[str, object]]
-    down: CacheUnavailable | None = None
-
-    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
-        self.log.append(("invalidate", (list(tags), [each.seq for each in stored])))
-        if self.down is not None:
-            raise self.down
+from tests.unit.fakes import EPOCH_US, FakeCache, FakeClock, FakeLive, FakeStore, message, message_id, messages
 
 
 @attrs.define(eq=False)
@@ -114,6 +101,15 @@ async def test_a_cache_that_is_down_fails_nothing_and_is_counted() -> None:
     assert bench.figures.invalidation_failures == 1
 
 
+async def test_whoever_may_have_died_owing_an_invalidation_costs_everything_that_is_cached() -> None:
+    bench = Bench()
+    await bench.persister.void_cache()
+    assert bench.store.calls == [("invalidate", None)]
+    bench.cache.down = CacheUnavailable("no cache")
+    await bench.persister.void_cache()
+    assert bench.figures.invalidation_failures == 1
+
+
 async def test_a_live_channel_that_is_down_fails_nothing_and_is_counted() -> None:
     bench = Bench()
     bench.live.down = BrokerUnavailable("no live channel")
@@ -126,6 +122,7 @@ async def test_without_a_cache_nothing_is_invalidated() -> None:
     bench = Bench()
     bench.persister.cache = None
     await bench.persister.persist(0, messages(1, 2))
+    await bench.persister.void_cache()
     assert bench.order == ["append_batch", "publish_live"]
 
 

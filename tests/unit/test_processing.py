@@ -16,6 +16,7 @@ from chatflow.ports.errors import BrokerUnavailable, SequenceCollision, StoreUna
 from chatflow.ports.messages import Message
 from tests.unit.fakes import (
     EPOCH_US,
+    FakeCache,
     FakeClock,
     FakeLive,
     FakeStore,
@@ -94,6 +95,7 @@ class Bench:
     policy: BatchPolicy = attrs.field(factory=BatchPolicy)
     prefetch: int = 64
     trips: list[str] = attrs.field(factory=list)
+    cache: FakeCache | None = None
     broker: WatchedBroker = attrs.field(init=False)
     breaker: CircuitBreaker = attrs.field(init=False)
     tasks: list[asyncio.Task[object]] = attrs.field(factory=list)
@@ -103,7 +105,7 @@ class Bench:
         self.breaker = CircuitBreaker(self.clock)
 
     def processor(self, partition: int = 0) -> PartitionProcessor:
-        persister = Persister(self.store, self.live, self.figures, self.clock, lambda: EPOCH_US)
+        persister = Persister(self.store, self.live, self.figures, self.clock, lambda: EPOCH_US, self.cache)
         return PartitionProcessor(
             partition,
             self.broker,
@@ -498,6 +500,26 @@ async def test_a_second_processor_takes_over_when_the_first_one_stops(build: Bui
     assert [len(consumer.given) for consumer in bench.broker.consumers] == [1, 1]
     assert bench.store.ids() == ids(1, 4)
     second.stop()
+
+
+async def test_what_is_cached_ends_when_a_consumer_opens_and_before_it_stores_for_the_first_time(build: Build) -> None:
+    bench = build()
+    bench.cache = FakeCache(bench.store.calls)
+    void, stored = ("invalidate", None), ["append_batch", "invalidate"]
+    active, standby = bench.start(), bench.start()
+    await until(lambda: bench.store.calls == [void] * 2)
+    for first in (1, 3):
+        await asyncio.wait(bench.publish(envelope(first, first + 1)))
+    assert bench.store.calls[2] == void
+    assert [name for name, _ in bench.store.calls[3:]] == stored * 2
+    assert void not in bench.store.calls[3:]
+    active.stop()
+    await until(lambda: "close" in bench.broker.log)
+    bench.store.calls.clear()
+    await asyncio.wait(bench.publish(envelope(5, 6)))
+    assert bench.store.calls[0] == void
+    assert [name for name, _ in bench.store.calls[1:]] == stored
+    standby.stop()
 
 
 def envelope_in(partition: int, first: int) -> Envelope:

@@ -54,6 +54,10 @@ class Persister:
         await self._invalidate(appended.stored)
         await self._announce(partition, appended.stored)
 
+    async def void_cache(self) -> None:
+        """End whatever is cached: who stored a partition before may have died owing an invalidation of its commits."""
+        await self._invalidate(None)
+
     async def _isolate(self, partition: int, messages: Sequence[Message], exc: RowRejected) -> None:
         if len(messages) == 1:
             await self.store.bury(messages[0], str(exc))
@@ -63,12 +67,15 @@ class Persister:
         await self.persist(partition, messages[:middle])
         await self.persist(partition, messages[middle:])
 
-    async def _invalidate(self, stored: Sequence[StoredMessage]) -> None:
+    async def _invalidate(self, stored: Sequence[StoredMessage] | None) -> None:
         if self.cache is None:
             return
-        invalidation = self.invalidation_of(stored)
         try:
-            await self.cache.invalidate(invalidation.tags, invalidation.stored)
+            if stored is None:
+                await self.cache.invalidate(None)
+            else:
+                invalidation = self.invalidation_of(stored)
+                await self.cache.invalidate(invalidation.tags, invalidation.stored)
         except CacheUnavailable:
             self.figures.invalidation_failures += 1
 

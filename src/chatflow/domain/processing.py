@@ -16,7 +16,7 @@ from chatflow.domain.breaker import CircuitBreaker
 from chatflow.domain.buffer import Batch, WriteBehindBuffer
 from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.persisting import Persister
-from chatflow.ports.broker import Broker, Consumer
+from chatflow.ports.broker import Broker, Consumer, Delivery
 from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreUnavailable
 
 FIRST_RETRY_S = 0.05
@@ -85,19 +85,30 @@ class PartitionProcessor:
 
     async def _take(self, stream: "_Stream") -> None:
         try:
+            delivery = await self._first(stream.consumer)
             while True:
-                while stream.buffer.is_full:
-                    stream.has_room.clear()
-                    await stream.has_room.wait()
-                delivery = await stream.consumer.receive()
                 stream.buffer.add(delivery)
                 taken = len(delivery.envelope.messages)
                 self.figures.consumed += taken
                 self.figures.buffered += taken
                 stream.has_work.set()
+                while stream.buffer.is_full:
+                    stream.has_room.clear()
+                    await stream.has_room.wait()
+                delivery = await stream.consumer.receive()
         finally:
             stream.ended = True
             stream.has_work.set()
+
+    async def _first(self, consumer: Consumer) -> Delivery:
+        """Only it tells that the partition is ours; until then another may have been active, and died.
+
+        Of a partition where nothing comes we are never told, so the cache is voided before, too.
+        """
+        await self.persister.void_cache()
+        delivery = await consumer.receive()
+        await self.persister.void_cache()
+        return delivery
 
     async def _store(self, stream: "_Stream") -> None:
         while True:

@@ -60,11 +60,11 @@ class Cache(Protocol):
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
         """Store under the version that ``get`` returned before the source was read; not at all if that is outdated."""
 
-    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
+    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
         """Raise the version of these tags; cheap in the number of distinct tags.
 
         Args:
-            tags: what a commit touched.
+            tags: what a commit touched; ``None``: whatever is kept.
             stored: told to who listens; see `Invalidation`.
         """
 
@@ -115,7 +115,7 @@ class LocalCache(Protocol):
         """See ``Cache.put``."""
 
     def forget(self, tags: Sequence[str] | None) -> None:
-        """See ``Cache.invalidate``; ``None``: nothing is kept any more."""
+        """See ``Cache.invalidate``."""
 
 
 class Invalidations(Protocol):

@@ -42,7 +42,7 @@ class MemoryCache:
     limit_entries: int = attrs.field(default=20_000, kw_only=True, validator=attrs.validators.ge(1))
     limit_bytes: int = attrs.field(default=64 * 1024 * 1024, kw_only=True, validator=attrs.validators.ge(1))
     limit_tags: int = attrs.field(default=100_000, kw_only=True, validator=attrs.validators.ge(1))
-    told: Callable[[Invalidation], None] = attrs.field(default=lambda _: None, kw_only=True)
+    told: Callable[[Invalidation | None], None] = attrs.field(default=lambda _: None, kw_only=True)
     size_bytes: int = attrs.field(default=0, init=False)
     evictions: int = attrs.field(default=0, init=False)
     _entries: OrderedDict[str, _Entry] = attrs.field(init=False, factory=OrderedDict)
@@ -60,10 +60,10 @@ class MemoryCache:
         """See the port; a value that nobody would accept is not kept at all."""
         self.keep(key, value, tags=tags, version=version, ttl_s=ttl_s)
 
-    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
+    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
         """See the port."""
         self.forget(tags)
-        self.told(Invalidation(tuple(tags), tuple(stored)))
+        self.told(None if tags is None else Invalidation(tuple(tags), tuple(stored)))
 
     def is_available(self) -> bool:
         """Memory always is."""

@@ -30,7 +30,7 @@ class MemoryInvalidations:
         finally:
             self._listeners.remove(heard)
 
-    def tell(self, invalidation: Invalidation) -> None:
+    def tell(self, invalidation: Invalidation | None) -> None:
         """Say what was invalidated."""
         for heard in self._listeners:
             heard(invalidation)

@@ -26,8 +26,9 @@ MS = 1000
 class RedisCache:
     """See the port for the promises.
 
-    A commit whose invalidation failed is told to Redis as soon as it can be reached; until then other processes may
-    be answered what the commit made outdated, for as long as it lives there.
+    An invalidation that failed is told to Redis as soon as it can be reached; until then other processes may be
+    answered what it was to end, for as long as that lives there. What a process still owes when it dies is lost: see
+    ``Persister.void_cache``.
 
     Attributes:
         limit_value_bytes: a value that passes it is not kept.
@@ -59,7 +60,7 @@ class RedisCache:
         stamps = " ".join(version.stamps)
         await self.link.run(PUT, _keys(key, tags), stamps, value, ttl_ms, version_ttl_ms)
 
-    async def invalidate(self, tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> None:
+    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
         """See the port; what failed is told to Redis again, without the messages, until it knows."""
         await self.link.forget(tags, stored)
 

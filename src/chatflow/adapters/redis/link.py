@@ -39,11 +39,6 @@ PAUSE_S = 0.1
 log = structlog.get_logger()
 
 
-def announced(tags: Sequence[str], stored: Sequence[StoredMessage] = ()) -> bytes:
-    """What listeners hear of a commit; ``null`` stands for any."""
-    return msgspec.json.encode(Invalidation(tuple(tags), tuple(stored)))
-
-
 def tag_key(tag: str) -> str:
     """Where the version of a tag is kept."""
     return f"{SLOT}:tag:{tag}"
@@ -59,24 +54,18 @@ class Owed:
     def __bool__(self) -> bool:
         return self.everything or bool(self.tags)
 
-    def add(self, tags: Collection[str]) -> None:
-        """These, or everything when they become too many."""
-        if self.everything:
-            return
-        self.tags.update(tags)
-        if len(self.tags) > FORGOTTEN_AT_ONCE:
-            self.add_everything()
+    @property
+    def named(self) -> list[str] | None:
+        """The tags; ``None``: everything."""
+        return None if self.everything else list(self.tags)
 
-    def add_everything(self) -> None:
-        """No tag needs to be named any more."""
-        self.everything = True
-        self.tags.clear()
-
-    def add_back(self, other: "Owed") -> None:
-        """What could not be told."""
-        if other.everything:
-            self.add_everything()
-        self.add(other.tags)
+    def add(self, tags: Collection[str] | None) -> None:
+        """These too; everything when they become too many, or for ``None``: no tag needs to be named any more."""
+        if tags is not None and not self.everything:
+            self.tags.update(tags)
+        if tags is None or len(self.tags) > FORGOTTEN_AT_ONCE:
+            self.everything = True
+            self.tags.clear()
 
 
 @attrs.define(eq=False)
@@ -128,20 +117,18 @@ class Link:
         """What one command returned; its first argument is a key. Raises like `run`."""
         return await self._guarded(lambda: self.client.execute_command(*words))
 
-    async def forget(self, tags: Collection[str], stored: Sequence[StoredMessage] = ()) -> None:
-        """Invalidate now and tell who listens, or owe it.
+    async def forget(self, tags: Collection[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
+        """Invalidate now and tell who listens, or owe it; ``None``: everything.
 
         Raises:
             CacheUnavailable: owed.
         """
-        names = list(tags)
         try:
-            for start in range(0, len(names), FORGOTTEN_AT_ONCE):
-                part = names[start : start + FORGOTTEN_AT_ONCE]
-                told = stored if len(part) == len(names) else ()
-                await self.run(FORGET, [tag_key(tag) for tag in part], CHANNEL, announced(part, told))
+            parts = _parts(tags)
+            for part in parts:
+                await self.run(FORGET, *_forgetting(part, stored if len(parts) == 1 else ()))
         except BaseException:
-            self._owed.add(names)
+            self._owed.add(tags)
             self._ailing.set()
             raise
 
@@ -161,7 +148,7 @@ class Link:
 
     def lost_sight(self) -> None:
         """Somebody found that Redis was out of reach; it may have missed anything."""
-        self._owed.add_everything()
+        self._owed.add(None)
         self._ailing.set()
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
@@ -227,20 +214,33 @@ class Link:
         self._telling = telling
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
-                if telling.everything:
-                    await self._evaluate(FORGET, [EVERYTHING], [CHANNEL, msgspec.json.encode(None)])
-                elif told := list(telling.tags):
-                    keys = [tag_key(tag) for tag in told]
-                    await self._evaluate(FORGET, keys, [CHANNEL, announced(told)])
+                if telling:
+                    keys, channel, told = _forgetting(telling.named)
+                    await self._evaluate(FORGET, keys, [channel, told])
                 else:
                     await self.client.execute_command("EXISTS", EVERYTHING)
         except BaseException as exc:  # see `_guarded`
-            self._owed.add_back(telling)
+            self._owed.add(telling.named)
             if isinstance(exc, Exception):
                 raise CacheUnavailable(_reason(exc)) from exc
             raise
         finally:
             self._telling = Owed()
+
+
+def _parts(tags: Collection[str] | None) -> list[list[str] | None]:
+    """What one script each forgets."""
+    if tags is None:
+        return [None]
+    names = list(tags)
+    return [names[start : start + FORGOTTEN_AT_ONCE] for start in range(0, len(names), FORGOTTEN_AT_ONCE)]
+
+
+def _forgetting(tags: list[str] | None, stored: Sequence[StoredMessage] = ()) -> tuple[list[str], str, bytes]:
+    """`FORGET`'s keys, the channel, and what listeners hear of a commit; ``null`` stands for any."""
+    if tags is None:
+        return [EVERYTHING], CHANNEL, msgspec.json.encode(None)
+    return list(map(tag_key, tags)), CHANNEL, msgspec.json.encode(Invalidation(tuple(tags), tuple(stored)))
 
 
 def _is_break(exc: Exception) -> bool:
