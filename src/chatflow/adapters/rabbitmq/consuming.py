@@ -193,7 +193,7 @@ class RabbitConsumer:
 
     async def _ack_late(self) -> None:
         try:
-            await asyncio.sleep(ACK_DELAY_S)
+            await asyncio.sleep(ACK_DELAY_S - asyncio.get_running_loop().time() % ACK_DELAY_S)
             await self._send_ack()
         except BrokerUnavailable as exc:
             log.debug("broker.ack_lost", partition=self.partition, error=str(exc))
