@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 
 import attrs
 
+from tests.harness import pausing
 from tests.harness.ports import free_port
 
 START_DEADLINE_S = 60.0
@@ -130,7 +131,7 @@ class RoleProcess:
 
     def pause(self) -> None:
         """SIGSTOP."""
-        os.kill(self.pid, signal.SIGSTOP)
+        pausing.pause(self.pid)
 
     def resume(self) -> None:
         """SIGCONT."""

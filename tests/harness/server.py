@@ -13,6 +13,7 @@ from typing import IO, Self
 import attrs
 import psutil
 
+from tests.harness import pausing
 from tests.harness.ports import free_port
 
 START_DEADLINE_S = 60.0
@@ -171,7 +172,7 @@ class Server:
 
     def pause(self) -> None:
         """SIGSTOP: connections stay open and the system still accepts new ones, but nothing answers."""
-        os.kill(self.pid, signal.SIGSTOP)
+        pausing.pause(self.pid)
 
     def resume(self) -> None:
         """SIGCONT; harmless when it is not paused."""

@@ -19,6 +19,7 @@ from asyncmy.errors import OperationalError
 from sqlalchemy.engine import make_url
 
 from tests.harness import Guard, MariaServer, RabbitServer, RedisServer, ServerFailed
+from tests.harness.pausing import thread_states
 
 PATIENCE_S = 10.0
 # One worker, one set of servers.
@@ -88,6 +89,16 @@ async def test_a_paused_maria_keeps_its_connections_and_answers_after_resume(
             maria_server.resume()
         await asyncio.wait_for(asked, PATIENCE_S)
         assert list(await cursor.fetchall()) == [(7,)]
+
+
+async def test_nothing_of_a_paused_server_runs_any_more(maria_server: MariaServer) -> None:
+    maria_server.make_ready()
+    for _ in range(100):
+        try:
+            maria_server.pause()
+            assert set(thread_states(maria_server.pid)) == {"T"}
+        finally:
+            maria_server.resume()
 
 
 async def test_a_read_only_maria_refuses_writes_until_it_is_asked_again(
