@@ -1,6 +1,7 @@
 """The same bytes again are answered without aiohttp, and as aiohttp would: in order, framed, and up to date."""
 
 import asyncio
+import gc
 import random
 
 import attrs
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from chatflow.adapters.aiohttp.repeating import LONGEST_HEAD, Repeats
+from chatflow.adapters.aiohttp.written import Reply
 from tests.api_harness import open_api
 
 ROOM = "/api/messages/room?roomId=5&limit=1000"
@@ -337,6 +339,17 @@ async def test_a_head_that_is_long_or_that_asks_for_more_is_not_remembered(api, 
         for _ in range(3):
             assert (await client.ask(request)).status == 200
         assert parsed(api) == before + 3
+
+
+async def test_what_is_remembered_of_a_request_is_not_its_answer(api, client):
+    answers = {id(each) for each in gc.get_objects() if isinstance(each, Reply)}
+    for number in range(1, 51):
+        assert (await client.ask(head(f"{ROOM}&x={number}"))).status == 200
+    before = parsed(api)
+    assert (await client.ask(head(f"{ROOM}&x=50"))).headers["X-Cache"] == "l1"
+    assert parsed(api) == before
+    gc.collect()
+    assert len([each for each in gc.get_objects() if isinstance(each, Reply) and id(each) not in answers]) < 5
 
 
 async def test_a_server_that_closes_answers_nothing_more():

@@ -93,16 +93,22 @@ class _Written(web.StreamResponse):
         more = "" if self._more is None else _lines(self._more)
         transport.write(self._reply.encoded(more if self._open else f"{more}Connection: close\r\n"))
         if self._open and isinstance(request.protocol, RepeatingHandler):
-            request.protocol.answered(request, lambda: self._repeated(more))
+            request.protocol.answered(request, _repeating(self._again, more))
         await request.writer.drain()
         return None
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to send."""
 
-    def _repeated(self, more: str) -> bytes | None:
-        reply = self._again()
+
+def _repeating(again: Callable[[], Reply | None], more: str) -> Callable[[], bytes | None]:
+    """What is remembered of a request: how to answer it, and not what was answered."""
+
+    def repeated() -> bytes | None:
+        reply = again()
         return None if reply is None else reply.encoded(more)
+
+    return repeated
 
 
 def _lines(fields: Mapping[str, str]) -> str:
