@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.domain.answers import Answer, RoomPage
+from chatflow.domain.answers import Answer
 from chatflow.domain.cache_policy import CachePolicy, Family
 from chatflow.domain.near_cache import NearCache
 from chatflow.domain.questions import AnswerEncoder
@@ -54,9 +54,6 @@ class PlainAnswers:
     """Every answer as JSON of its fields; tells in its bytes what it was made of, and in nothing else."""
 
     def answer(self, answer: Answer) -> bytes:
-        if isinstance(answer, RoomPage):
-            rows = [self.row(stored) for stored in answer.messages]
-            return self.room_page(answer.room_id, answer.limit, rows, answer.next_cursor)
         return msgspec.json.encode(answer)
 
     def row(self, stored: StoredMessage) -> bytes:

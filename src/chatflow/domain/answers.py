@@ -18,16 +18,6 @@ class Source(enum.StrEnum):
 
 
 @attrs.frozen
-class RoomPage:
-    """Newest first."""
-
-    room_id: str
-    limit: int
-    messages: tuple[StoredMessage, ...]
-    next_cursor: str | None
-
-
-@attrs.frozen
 class UserPage:
     """Newest first by acceptance."""
 
@@ -90,7 +80,7 @@ class Total:
     count: int
 
 
-Answer = RoomPage | UserPage | ActiveUsers | UserRooms | Throughput | TopUsers | TopRooms | Patterns | Total
+Answer = UserPage | ActiveUsers | UserRooms | Throughput | TopUsers | TopRooms | Patterns | Total
 
 
 @attrs.frozen

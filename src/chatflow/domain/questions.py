@@ -11,7 +11,6 @@ from chatflow.domain.answers import (
     ActiveUsers,
     Answer,
     Patterns,
-    RoomPage,
     Throughput,
     TopRooms,
     TopUsers,
@@ -48,7 +47,7 @@ class AnswerEncoder(PageEncoder, Protocol):
     """Turns answers into the bytes that are cached and handed out."""
 
     def answer(self, answer: Answer) -> bytes:
-        """Any answer; of a room page the same as ``room_page`` of its rows."""
+        """Any answer but a room page."""
 
 
 @attrs.frozen(eq=False)
@@ -217,10 +216,11 @@ class Questions:
         if self.tails is not None and newest is not None:
             return await self.tails.read(self.reader, newest)
         rows = await self.reader.room_page(room_id, limit=limit + 1, before_seq=before_seq, window=window)
-        page = tuple(rows[:limit])
+        page = rows[:limit]
         more = cursors.encode_room_cursor(room_id, page[-1].seq) if len(rows) > limit else None
         head = max(page[0].seq if page else 0, before_seq or 0)
-        return self._packed(RoomPage(room_id, limit, page, more), head)
+        encoded = [self.encoder.row(stored) for stored in page]
+        return kept.pack(self.encoder.room_page(room_id, limit, encoded, more), head)
 
     async def _read_user(self, user_id: int, limit: int, before: UserCursor | None, window: TimeWindow | None) -> bytes:
         rows = await self.reader.user_page(user_id, limit=limit + 1, before=before, window=window)
@@ -232,8 +232,8 @@ class Questions:
             more = cursors.encode_user_cursor(user_id, place)
         return self._packed(UserPage(user_id, limit, page, more))
 
-    def _packed(self, answer: Answer, head: int = 0) -> bytes:
-        return kept.pack(self.encoder.answer(answer), head)
+    def _packed(self, answer: Answer) -> bytes:
+        return kept.pack(self.encoder.answer(answer), head=0)
 
     async def _catch_up(self, room_id: str, min_seq: int) -> None:
         deadline = self.clock() + PATIENCE_S

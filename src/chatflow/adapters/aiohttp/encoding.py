@@ -14,7 +14,6 @@ from chatflow.adapters.aiohttp.answers import (
     Minute,
     Minutes,
     RoomMessage,
-    RoomMessages,
     RoomOfUser,
     RoomsOfUser,
     TopRoom,
@@ -31,7 +30,6 @@ from chatflow.domain.answers import (
     Answer,
     Answered,
     Patterns,
-    RoomPage,
     Source,
     Throughput,
     TopRooms,
@@ -51,7 +49,7 @@ class JsonAnswers:
     """The JSON object of an answer, without what frames it."""
 
     def answer(self, answer: Answer) -> bytes:
-        """Any answer."""
+        """Any answer but a room page."""
         return _encoder.encode(_wire(answer))
 
     def row(self, stored: StoredMessage) -> bytes:
@@ -59,7 +57,7 @@ class JsonAnswers:
         return _encoder.encode(_room_message(stored))
 
     def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
-        """The page of these rows; equal to the answer of a page of their messages."""
+        """The page of these rows: a `RoomMessages`."""
         start = b'{"roomId":%b,"limit":%d,"resultCount":%d,"messages":[' % (_encoder.encode(room_id), limit, len(rows))
         end = b"]}" if next_cursor is None else b'],"nextCursor":%b}' % _encoder.encode(next_cursor)
         return b"".join((start, b",".join(rows), end))
@@ -75,12 +73,6 @@ def framed(query: str, answered: Answered) -> tuple[bytes, memoryview]:
 @singledispatch
 def _wire(answer: Any) -> Struct:
     raise TypeError(type(answer))
-
-
-@_wire.register
-def _(page: RoomPage) -> Struct:
-    messages = [_room_message(stored) for stored in page.messages]
-    return RoomMessages(page.room_id, page.limit, len(messages), messages, page.next_cursor or UNSET)
 
 
 @_wire.register
