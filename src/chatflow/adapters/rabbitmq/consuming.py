@@ -26,6 +26,11 @@ CLOSED = "it was closed"
 log = structlog.get_logger()
 
 
+def until_acks_leave_s(now: float) -> float:
+    """Seconds to the next of the moments at which the acks of all consumers leave, whichever owes them since when."""
+    return ACK_DELAY_S - now % ACK_DELAY_S
+
+
 async def close_channel(channel: aiormq.Channel) -> None:
     """Close with the server's consent, or leave the channel to the end of its connection; never fails."""
     try:
@@ -193,7 +198,7 @@ class RabbitConsumer:
 
     async def _ack_late(self) -> None:
         try:
-            await asyncio.sleep(ACK_DELAY_S - asyncio.get_running_loop().time() % ACK_DELAY_S)
+            await asyncio.sleep(until_acks_leave_s(asyncio.get_running_loop().time()))
             await self._send_ack()
         except BrokerUnavailable as exc:
             log.debug("broker.ack_lost", partition=self.partition, error=str(exc))
