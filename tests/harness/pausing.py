@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 STOPPED_WITHIN_S = 5.0
+LOOK_S = 0.001
 
 
 def pause(pid: int) -> None:
@@ -21,7 +22,7 @@ def pause(pid: int) -> None:
     while set(thread_states(pid)) != {"T"}:
         if time.monotonic() > deadline:
             raise TimeoutError(f"process {pid} does not stop")
-        time.sleep(0.001)
+        time.sleep(LOOK_S)
 
 
 def thread_states(pid: int) -> list[str]:

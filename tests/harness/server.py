@@ -259,3 +259,11 @@ def run(command: list[str], environ: dict[str, str], timeout_s: float = START_DE
 def absent(*programs: str) -> list[str]:
     """Those of ``programs`` (names or paths) that are not installed."""
     return [program for program in programs if shutil.which(program, path=PATH) is None]
+
+
+def start_together(*servers: Server) -> None:
+    """Start all of them, and return when each is ready."""
+    for server in servers:
+        server.start()
+    for server in servers:
+        server.ready()

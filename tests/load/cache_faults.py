@@ -20,7 +20,7 @@ from tests.harness.maria import MariaServer
 from tests.harness.proxy import FaultProxy, fault_proxies
 from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
-from tests.harness.server import Guard
+from tests.harness.server import Guard, start_together
 from tests.load.client import PacedSender
 from tests.load.fill import ROOMS, fill
 from tests.load.fleet import Fleet
@@ -194,10 +194,7 @@ async def bench_cache_faults(console: Console, seconds: float) -> int:
     with Guard() as guard, fault_proxies() as proxied, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as path:
         rabbit, redis = RabbitServer(guard, schedulers=1), RedisServer(guard)
         maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
-        for server in (rabbit, maria, redis):
-            server.start()
-        for server in (rabbit, maria, redis):
-            server.ready()
+        start_together(rabbit, maria, redis)
         faults = Faults(redis, proxied(redis.url()))
         codes: list[int] = []
         phases: list[Phase] = []

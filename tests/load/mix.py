@@ -16,7 +16,7 @@ from rich.table import Table
 from tests.harness.maria import MariaServer
 from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
-from tests.harness.server import Guard
+from tests.harness.server import Guard, start_together
 from tests.load.client import masked_frame
 from tests.load.fill import ROOMS, fill
 from tests.load.fleet import Fleet
@@ -61,10 +61,7 @@ async def bench_mix(console: Console, profiles: list[str], seconds: float) -> in
     with Guard() as guard:
         rabbit, redis = RabbitServer(guard, schedulers=1), RedisServer(guard)
         maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
-        for server in (rabbit, maria, redis):
-            server.start()
-        for server in (rabbit, maria, redis):
-            server.ready()
+        start_together(rabbit, maria, redis)
         for profile in profiles:
             with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
                 runs[profile] = await _Bench(Path(directory), rabbit, maria, redis, profile).run(seconds)

@@ -16,7 +16,7 @@ from rich.console import Console
 from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
 from tests.harness.rabbit import RabbitServer
-from tests.harness.server import Guard
+from tests.harness.server import Guard, start_together
 from tests.load.fleet import Fleet
 from tests.load.measure import rss_mb
 from tests.load.probe import Probe, first_after, longest_pause_s, settled_after_s, slowest_s
@@ -129,10 +129,7 @@ async def bench_outages(console: Console, maria_down_s: float = 60.0, rabbit_dow
     """Print what each outage cost; the exit code is the worst of the audit and the drains."""
     with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
         rabbit, maria = RabbitServer(guard), MariaServer(guard)
-        for server in (rabbit, maria):
-            server.start()
-        for server in (rabbit, maria):
-            server.ready()
+        start_together(rabbit, maria)
         console.print("\n[bold]outages[/], gateway and two processors in processes of their own")
         urls = rabbit.url(rabbit.vhost()), maria.url(maria.database())
         fleet = Fleet(Path(directory), *urls, gateways=1, processors=2)

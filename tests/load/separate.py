@@ -8,7 +8,7 @@ from rich.table import Table
 
 from tests.harness.maria import MariaServer
 from tests.harness.rabbit import RabbitServer
-from tests.harness.server import Guard
+from tests.harness.server import Guard, start_together
 from tests.load.fleet import Fleet
 from tests.load.insert_limit import BATCH, WRITERS, measure
 from tests.load.measure import FullSpeed, full_speed, milliseconds, paced, process_seconds
@@ -27,10 +27,7 @@ async def bench_separate(console: Console, profiles: list[str], seconds: float) 
         # One scheduler: with two, each of its messages wakes both cores, which four other processes want, too.
         rabbit = RabbitServer(guard, schedulers=1)
         maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES)
-        for server in (rabbit, maria):
-            server.start()
-        for server in (rabbit, maria):
-            server.ready()
+        start_together(rabbit, maria)
         limits = {summaries: await _limit(maria, summaries, seconds) for summaries in (False, True)}
         for profile in profiles:
             with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:

@@ -100,3 +100,12 @@ def test_a_draw_of_nought_is_no_error():
 def test_a_policy_refuses_numbers_that_make_no_sense(wrong):
     with pytest.raises(ValueError):
         CachePolicy(**wrong)
+
+
+@pytest.mark.parametrize(("count", "told"), [(0, 0), (1, 1), (128, 128), (129, 0)])
+def test_a_commit_tells_all_its_messages_or_only_whom_it_touched(count, told):
+    store = ListStore()
+    stored = [store.add("lobby") for _ in range(count)]
+    invalidation = policy.invalidation(list(reversed(stored)))
+    assert list(invalidation.tags) == policy.touched(stored)
+    assert list(invalidation.stored) == stored[:told]
