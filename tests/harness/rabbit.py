@@ -15,6 +15,7 @@ from tests.harness.ports import LOOPBACK, answers, free_port
 from tests.harness.server import POLL_S, Server, ServerFailed, absent, run
 
 NODE = "rabbit@localhost"
+SHIPPED_CONFIG = Path(__file__).parents[2] / "deployment" / "rabbitmq-3-advanced.config"
 USER = "guest"
 PASSWORD = "guest"
 WATERMARK = 0.4
@@ -156,8 +157,9 @@ class RabbitServer(Server):
         }
         lines = (f"{name} = {value}\n" for name, value in (settings | self.config).items())
         (self.directory / "rabbitmq.conf").write_text("".join(lines))
-        # The one setting that the new format of configuration does not know.
-        (self.directory / "advanced.config").write_text(f"[{{rabbit, [{{quorum_tick_interval, {interval_ms}}}]}}].\n")
+        # What the new format of configuration does not know: what is recommended, and a quicker tick.
+        terms = [_shipped_terms(), f"{{rabbit, [{{quorum_tick_interval, {interval_ms}}}]}}"]
+        (self.directory / "advanced.config").write_text(f"[{', '.join(terms)}].\n")
 
     def _environ(self) -> dict[str, str]:
         return super()._environ() | {
@@ -203,6 +205,12 @@ class RabbitServer(Server):
         except OSError:
             return False
         return True
+
+
+def _shipped_terms() -> str:
+    """The terms of the configuration that the project recommends, without what encloses them."""
+    lines = SHIPPED_CONFIG.read_text().splitlines()
+    return "".join(line for line in lines if not line.startswith("%")).strip().removeprefix("[").removesuffix("].")
 
 
 def _queue(listed: dict[str, Any]) -> Queue:

@@ -144,6 +144,13 @@ async def received(url: str, queue: str, count: int) -> list[bytes]:
         return bodies
 
 
+async def test_rabbit_runs_with_the_configuration_that_is_recommended(rabbit_server: RabbitServer) -> None:
+    said = await asyncio.to_thread(
+        rabbit_server.ctl, "eval", "maps:get(wal_write_strategy, ra_system:default_config())."
+    )
+    assert said.strip() == "o_sync"
+
+
 async def test_what_rabbit_confirmed_survives_a_kill(rabbit_server: RabbitServer, vhost_url: str) -> None:
     quorum = {"x-queue-type": "quorum", "x-single-active-consumer": True}
     await send_confirmed(vhost_url, "kept", [b"1", b"2", b"3"], quorum)
