@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import uvloop
 
-pytest_plugins = ["tests.harness.fixtures"]
+pytest_plugins = ["tests.harness.fixtures", "tests.harness.overdue"]
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 LEAK_PATIENCE_S = 2.0
