@@ -8,7 +8,7 @@ import pytest
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.publishing import Patience
+from chatflow.adapters.rabbitmq.publishing import Patience, ingest_route
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Envelope
 from chatflow.ports.errors import BrokerUnavailable
@@ -238,6 +238,23 @@ async def test_a_server_stopped_for_long_is_given_up_and_found_again(
         finally:
             rabbit_server.resume()
         await publish_at_last(broker, envelope(2, 2))
+
+
+async def test_closing_does_not_wait_for_a_server_that_has_stopped_reading(
+    rabbit_server: RabbitServer, vhost_url: str
+) -> None:
+    async with running(vhost_url, heartbeat_s=60) as broker:
+        connection = broker.publishing.connection()
+        rabbit_server.pause()
+        try:
+            channel = await broker.publisher.pool.channel(0, connection)
+            for _ in range(400):
+                channel.publish(ingest_route(0), bytes(50_000))
+            async with asyncio.timeout(WAIT_S):
+                await broker.close()
+        finally:
+            rabbit_server.resume()
+    assert connection.is_closed
 
 
 async def test_patience_can_end_for_those_whose_time_is_just_up() -> None:

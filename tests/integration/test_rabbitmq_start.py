@@ -1,15 +1,17 @@
 """What a role finds when it starts: nothing, what it needs, something else, or no server."""
 
 import asyncio
-from typing import Any
+from typing import Any, Self
 
 import pytest
+from aio_pika.exceptions import ChannelNotFoundEntity
 
 from chatflow.adapters.rabbitmq.broker import open_broker
+from chatflow.adapters.rabbitmq.topology import Queue, existing_of
 from chatflow.ports.errors import BrokerMisconfigured, BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
 from tests.integration.rabbitmq_cases import numbers, raw_channel, receive, running
-from tests.unit.fakes import envelope
+from tests.unit.fakes import cancel, envelope
 
 
 def vhost_of(url: str) -> str:
@@ -181,3 +183,29 @@ async def test_the_next_node_is_tried_when_one_is_down(vhost_url: str, fault_pro
             while proxy.connections < 2 or not broker.is_available():
                 await asyncio.sleep(0.01)
         await broker.publish(envelope(2, 2))
+
+
+class LosesCancellations:
+    """A connection whose channel says that there is no such queue in place of a cancellation, as the driver may."""
+
+    def channel(self) -> Self:
+        return self
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def declare_queue(self, name: str, **_: object) -> None:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError as exc:
+            raise ChannelNotFoundEntity(f"NOT_FOUND - no queue '{name}'") from exc
+
+
+async def test_a_look_at_what_is_there_can_be_cancelled() -> None:
+    looking = asyncio.create_task(existing_of(LosesCancellations(), [Queue("a", {}), Queue("b", {})]))
+    await asyncio.sleep(0)
+    await cancel(looking)
+    assert looking.cancelled()

@@ -14,6 +14,7 @@ import attrs
 from chatflow.domain.batching import BatchPolicy
 from chatflow.domain.breaker import CircuitBreaker
 from chatflow.domain.buffer import Batch, WriteBehindBuffer
+from chatflow.domain.ending import end
 from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.persisting import Persister
 from chatflow.ports.broker import Broker, Consumer, Delivery
@@ -72,16 +73,14 @@ class PartitionProcessor:
             await self._store(stream)
         finally:
             self.figures.buffered -= len(stream.buffer)
-            for task in (stop, take):
-                task.cancel()
-            await asyncio.gather(stop, take, return_exceptions=True)
+            await end((stop, take))
             await consumer.close()
         if take.done() and not take.cancelled() and (exc := take.exception()):
             raise exc
 
     async def _stop_taking(self, take: asyncio.Task[None]) -> None:
         await self._stopping.wait()
-        take.cancel()
+        await end([take])
 
     async def _take(self, stream: "_Stream") -> None:
         try:

@@ -8,6 +8,7 @@ import attrs
 from chatflow.domain import kept
 from chatflow.domain.answers import Answered, Source
 from chatflow.domain.cache_policy import Freshness
+from chatflow.domain.ending import end
 from chatflow.domain.fetching import Fetcher, Seen
 from chatflow.domain.figures import QueryFigures
 from chatflow.domain.questions import Question
@@ -82,10 +83,7 @@ class ReadThrough:
 
     async def close(self) -> None:
         """Stop every refresh under way."""
-        tasks = list(self._refreshes.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(list(self._refreshes.values()))
 
     def _answered(self, question: Question, value: bytes, source: Source, started: float) -> Answered:
         took_s = self.fetcher.clock() - started

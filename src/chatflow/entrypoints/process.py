@@ -12,6 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 import structlog
 
+from chatflow.domain.ending import end
 from chatflow.ports.errors import ChatflowError
 
 if sys.platform == "win32":
@@ -72,9 +73,7 @@ class Lifetime:
                 raise Stopped
             return await work
         finally:
-            stop.cancel()
-            work.cancel()
-            await asyncio.gather(stop, work, return_exceptions=True)
+            await end((stop, work))
 
     async def close(self) -> None:
         """Cancel the loops that still run.
@@ -82,10 +81,8 @@ class Lifetime:
         Raises:
             Exception: the first failure of a loop.
         """
-        for task in self._loops:
-            task.cancel()
-        results = await asyncio.gather(*self._loops, return_exceptions=True)
-        for result in results:
+        await end(self._loops)
+        for result in await asyncio.gather(*self._loops, return_exceptions=True):
             if isinstance(result, Exception):
                 raise result
 

@@ -18,6 +18,7 @@ from aio_pika.connection import make_url
 
 from chatflow.adapters.rabbitmq.errors import starting
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.domain.ending import end
 from chatflow.ports.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
 
 FIRST_RETRY_S = 0.1
@@ -79,8 +80,7 @@ class Link:
     async def close(self) -> None:
         """Disconnect for good; idempotent."""
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait([self._keeper])
+            await end([self._keeper])
             self._keeper = None
         connection, self._connection = self._connection, None
         if connection is not None:

@@ -15,6 +15,7 @@ from chatflow.adapters.rabbitmq.deliveries import Delivered
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
+from chatflow.domain.ending import end
 from chatflow.ports.broker import Consumer, Delivery, Envelope
 from chatflow.ports.errors import BrokerUnavailable
 
@@ -123,8 +124,7 @@ class Depth:
         """Ask no more."""
         if (asking := self._asking) is not None:
             await asyncio.wait([asking], timeout=CLOSE_GRACE_S)
-            if asking.cancel():
-                await asyncio.wait([asking])
+            await end([asking])
 
     async def _ask(self) -> None:
         total = self.stream.total  # what comes while the answer is on its way may be counted in it
@@ -188,8 +188,7 @@ class RabbitConsumer:
     async def close(self) -> None:
         """See `Consumer.close`."""
         if self._acking is not None:
-            self._acking.cancel()
-            await asyncio.wait([self._acking])
+            await end([self._acking])
         with contextlib.suppress(BrokerUnavailable):
             await self._send_ack()
         self.stream.end(CLOSED)

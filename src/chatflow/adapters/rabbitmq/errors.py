@@ -28,7 +28,7 @@ def translated(doing: str) -> Iterator[None]:
     try:
         yield
     except asyncio.CancelledError as exc:
-        if _was_cancelled():
+        if was_cancelled():
             raise
         raise BrokerUnavailable(f"{doing}: the connection ended") from exc
     except ChatflowError:
@@ -56,7 +56,7 @@ def quiet_driver() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _was_cancelled() -> bool:
+def was_cancelled() -> bool:
     """Whether this task was cancelled; the driver also raises CancelledError into those who wait for a dead socket."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -10,6 +10,7 @@ the server, so of two roles that start with different numbers on an empty broker
 died half-way through leaves a record under which the next one completes the rest.
 """
 
+import asyncio
 import re
 import time
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import ChannelNotFoundEntity, ChannelPreconditionFailed
 from aiormq.exceptions import ChannelLockedResource
 
-from chatflow.adapters.rabbitmq.errors import starting
+from chatflow.adapters.rabbitmq.errors import starting, was_cancelled
 from chatflow.ports.errors import BrokerMisconfigured, BrokerUnavailable
 
 INGEST = "chatflow.ingest"
@@ -210,6 +211,8 @@ async def existing_of(connection: AbstractConnection, parts: Sequence[Part]) -> 
                     await remaining[-1].exists(channel)
                     found.append(remaining.pop())
         except ChannelNotFoundEntity as exc:
+            if was_cancelled():  # the driver raises this in place of a cancellation that comes at the same time
+                raise asyncio.CancelledError from exc
             if "no queue" not in str(exc) and "no exchange" not in str(exc):
                 raise  # there, but on a node that is down
             remaining.pop()

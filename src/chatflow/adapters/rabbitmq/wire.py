@@ -181,12 +181,17 @@ class WatchedConnection(aio_pika.Connection):
             self._socket.transport.abort()
 
     async def shut(self, grace_s: float) -> None:
-        """Close with the server's consent, or without it after ``grace_s``; never fails."""
+        """Close with the server's consent, or without it after ``grace_s``; never fails.
+
+        The driver's own close is left to itself: cancelled, it goes on to wait for a socket that nobody ends any more.
+        """
+        closing = asyncio.ensure_future(self._let_close())
         try:
-            with contextlib.suppress(BrokerUnavailable), translated("close"):
-                async with asyncio.timeout(grace_s):
-                    await self.close()
+            await asyncio.wait([closing], timeout=grace_s)
         finally:
             self.abort()
-            with contextlib.suppress(BrokerUnavailable), translated("close"):
-                await self.close()  # settles what a close that was given up has left open
+            await asyncio.wait([closing], timeout=grace_s)
+
+    async def _let_close(self) -> None:
+        with contextlib.suppress(BrokerUnavailable), translated("close"):
+            await self.close()

@@ -23,6 +23,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from chatflow.adapters.redis.client import SLOT, Client
 from chatflow.adapters.redis.scripts import FORGET, Script
 from chatflow.domain.breaker import BreakerState, CircuitBreaker
+from chatflow.domain.ending import end
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen
 from chatflow.ports.messages import StoredMessage
@@ -99,8 +100,7 @@ class Link:
         try:
             yield
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            await end([task])
             if self._owed:
                 with contextlib.suppress(CacheUnavailable):
                     await self._probe()

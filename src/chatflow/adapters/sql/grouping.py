@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from chatflow.adapters.sql.errors import NoAnswer
+from chatflow.domain.ending import end
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import StoreUnavailable
 
@@ -77,10 +78,7 @@ class GroupCommit:
 
     async def aclose(self) -> None:
         """Give up what is under way; who waits is told."""
-        lanes = [lane for lane in self._lanes if lane is not None]
-        for lane in lanes:
-            lane.cancel()
-        await asyncio.gather(*lanes, return_exceptions=True)
+        await end([lane for lane in self._lanes if lane is not None])
         while self._waiting:
             self._waiting.popleft().fail(StoreUnavailable("the database is closed"))
 
