@@ -45,8 +45,15 @@ async def peek(dead: DeadEnvelopes, *, limit: int = 100) -> list[DeadEnvelope]:
         await dead.close()
 
 
+async def come_back(dead: DeadEnvelopes, count: int) -> None:
+    """Wait until so many are there to be taken: the server takes a moment to show again what a reader has put back."""
+    async with asyncio.timeout(WAIT_S):
+        while await dead.waiting() < count:
+            await asyncio.sleep(0.01)
+
+
 async def dead_of(broker: RabbitBroker, count: int) -> list[DeadEnvelope]:
-    """Wait until so many are dead: the server takes a moment to show again what a reader has put back."""
+    """Wait until so many can be seen, see `come_back`."""
     async with asyncio.timeout(WAIT_S):
         while len(found := await peek(broker.dead())) < count:
             await asyncio.sleep(0.05)
@@ -160,7 +167,7 @@ async def test_the_dead_are_taken_one_by_one_and_kept_until_settled(vhost_url: s
                 await exchange.publish(aio_pika.Message(str(n).encode()), f"{n}")
         letters = broker.dead()
         assert [letter.body for letter in await peek(letters, limit=2)] == [b"0", b"1"]
-        assert await letters.waiting() == 3
+        await come_back(letters, 3)
         first, second = await letters.take(), await letters.take()
         assert first is not None
         assert second is not None
@@ -187,6 +194,7 @@ async def test_a_letter_of_a_lost_connection_is_not_settled_on_the_next(vhost_ur
         proxy.cut()
         await eventually(lambda: not broker.consuming.is_up)
         await eventually(lambda: broker.consuming.is_up)
+        await come_back(letters, 1)
         assert await letters.take() is not None
         with pytest.raises(BrokerUnavailable):
             await letters.settle(first)
