@@ -9,7 +9,7 @@ AGAIN_S = 5.0
 
 
 async def end(tasks: Collection["asyncio.Future[Any]"], *, again_s: float = AGAIN_S) -> None:
-    """Cancel tasks and return when they have ended; what they end with stays theirs.
+    """Cancel tasks and return when they have ended; what they raise is not raised here.
 
     A cancellation that meets another error within a driver may be lost there, and a task that retries goes on. So one
     that has not ended after ``again_s`` is cancelled again.
@@ -19,3 +19,4 @@ async def end(tasks: Collection["asyncio.Future[Any]"], *, again_s: float = AGAI
         for task in left:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=again_s)
+    await asyncio.gather(*tasks, return_exceptions=True)
