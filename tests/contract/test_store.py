@@ -125,6 +125,14 @@ async def test_rooms_that_differ_in_case_are_different_rooms(stack):
     assert await stack.reader.heads(["Room", "room", "ROOM"]) == {"Room": 1, "room": 1, "ROOM": 1}
 
 
+@pytest.mark.parametrize("users", [3, 30])
+async def test_rooms_that_differ_in_case_have_counts_of_their_own(stack, users):
+    rooms = ["Room", "room", "ROOM"]
+    await append(stack, *[message(room) for room in rooms])
+    await append(stack, *[message(room, user) for user in range(1, users + 1) for room in rooms])
+    await assert_sound(stack, 3 + 3 * users)
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 64, 65, 2048, 2049, 4500])
 async def test_batches_of_every_size_arrive_whole(stack, size):
     batch = [message(f"r{number % 7}", number % 50 + 1) for number in range(size)]

@@ -32,11 +32,11 @@ WIDTH = len(messages.columns)
 ROOM, USER, USERNAME, ACCEPTED = (
     messages.columns.keys().index(name) for name in ("room_id", "user_id", "username", "accepted_at")
 )
-NEW_PAIRS = """SELECT batch.room_id, COUNT(*) FROM JSON_TABLE(%s, '$[*]' COLUMNS (
+NEW_PAIRS = """SELECT batch.room_id COLLATE ascii_bin AS room, COUNT(*) FROM JSON_TABLE(%s, '$[*]' COLUMNS (
 user_id BIGINT PATH '$[0]', room_id VARCHAR(64) CHARACTER SET ascii PATH '$[1]')) AS batch
 LEFT JOIN user_room_summary AS known
 ON known.user_id = batch.user_id AND known.room_id = batch.room_id COLLATE ascii_bin
-WHERE known.user_id IS NULL GROUP BY batch.room_id"""
+WHERE known.user_id IS NULL GROUP BY room"""
 SMALL = 16
 """As many messages are written with as few packets as possible; more are cheaper in binary. See docs/adr/0011."""
 PAIR_BYTES = 160
