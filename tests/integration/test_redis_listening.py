@@ -6,10 +6,12 @@ import time
 import pytest
 import redis.asyncio
 
-from chatflow.adapters.redis.link import CHANNEL
+from chatflow.adapters.redis.link import channel_of
 from chatflow.ports.errors import CacheUnavailable
 from tests.integration.redis_cases import eventually, fill, first_answer, listening, process
 from tests.reading_fakes import ListStore
+
+CHANNEL = channel_of(0)
 
 pytestmark = pytest.mark.xdist_group("servers")
 
@@ -21,6 +23,16 @@ async def test_tags_are_heard_in_order_after_anything_that_may_have_gone_unheard
             await processor.cache.invalidate([f"room:{n}", "user:1"])
         await eventually(lambda: len(listener.heard) == 51, "some were not heard")
         assert listener.heard[1:] == [[f"room:{n}", "user:1"] for n in range(50)]
+
+
+async def test_what_is_told_in_another_numbered_database_is_not_heard(redis_url, redis_server):
+    elsewhere = process(redis_server.url(1))
+    async with elsewhere as stranger, process(redis_url) as reader, listening(reader) as listener:
+        await stranger.cache.invalidate(["room:1"], [ListStore().add("1")])
+        await reader.cache.invalidate(["room:2"])
+        await eventually(lambda: ["room:2"] in listener.heard, "not heard")
+        assert listener.heard == [None, ["room:2"]]
+        assert listener.told == []
 
 
 async def test_nothing_is_current_before_and_after_following(redis_url):

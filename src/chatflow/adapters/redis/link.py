@@ -29,7 +29,6 @@ from chatflow.ports.errors import CacheUnavailable, CircuitOpen
 from chatflow.ports.messages import StoredMessage
 
 EVERYTHING = f"{SLOT}:everything"
-CHANNEL = f"{SLOT}:invalidated"
 FORGOTTEN_AT_ONCE = 4_000
 """Tags; Lua unpacks no more than some 8,000. Who owes more owes everything."""
 PROBE_DEADLINE_S = 1.0
@@ -38,6 +37,11 @@ PAUSE_S = 0.1
 """Between two tries to tell what is owed while the circuit is closed."""
 
 log = structlog.get_logger()
+
+
+def channel_of(database: int) -> str:
+    """Where the invalidations of a numbered database are published: its number does not part channels by itself."""
+    return f"{SLOT}:invalidated@{database}"
 
 
 def tag_key(tag: str) -> str:
@@ -74,12 +78,14 @@ class Link:
     """See the module.
 
     Attributes:
+        channel: where invalidations are published.
         timeout_s: of one command, with the wait for a connection and the connecting.
         commands: most at a time; others wait within their deadline.
     """
 
     client: Client
     breaker: CircuitBreaker
+    channel: str = attrs.field(kw_only=True)
     timeout_s: float = attrs.field(kw_only=True)
     commands: int = attrs.field(kw_only=True)
     _owed: Owed = attrs.field(factory=Owed, init=False)
@@ -126,7 +132,8 @@ class Link:
         try:
             parts = _parts(tags)
             for part in parts:
-                await self.run(FORGET, *_forgetting(part, stored if len(parts) == 1 else ()))
+                keys, told = _forgetting(part, stored if len(parts) == 1 else ())
+                await self.run(FORGET, keys, self.channel, told)
         except BaseException:
             self._owed.add(tags)
             self._ailing.set()
@@ -215,8 +222,8 @@ class Link:
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
                 if telling:
-                    keys, channel, told = _forgetting(telling.named)
-                    await self._evaluate(FORGET, keys, [channel, told])
+                    keys, told = _forgetting(telling.named)
+                    await self._evaluate(FORGET, keys, [self.channel, told])
                 else:
                     await self.client.execute_command("EXISTS", EVERYTHING)
         except BaseException as exc:  # see `_guarded`
@@ -236,11 +243,11 @@ def _parts(tags: Collection[str] | None) -> list[list[str] | None]:
     return [names[start : start + FORGOTTEN_AT_ONCE] for start in range(0, len(names), FORGOTTEN_AT_ONCE)]
 
 
-def _forgetting(tags: list[str] | None, stored: Sequence[StoredMessage] = ()) -> tuple[list[str], str, bytes]:
-    """`FORGET`'s keys, the channel, and what listeners hear of a commit; ``null`` stands for any."""
+def _forgetting(tags: list[str] | None, stored: Sequence[StoredMessage] = ()) -> tuple[list[str], bytes]:
+    """`FORGET`'s keys, and what listeners hear of a commit; ``null`` stands for any."""
     if tags is None:
-        return [EVERYTHING], CHANNEL, msgspec.json.encode(None)
-    return list(map(tag_key, tags)), CHANNEL, msgspec.json.encode(Invalidation(tuple(tags), tuple(stored)))
+        return [EVERYTHING], msgspec.json.encode(None)
+    return list(map(tag_key, tags)), msgspec.json.encode(Invalidation(tuple(tags), tuple(stored)))
 
 
 def _is_break(exc: Exception) -> bool:

@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio.client import PubSub
 
 from chatflow.adapters.redis.client import Clients
-from chatflow.adapters.redis.link import CHANNEL, Link
+from chatflow.adapters.redis.link import Link
 from chatflow.ports.cache import Invalidation, Invalidations
 
 PING_S = 0.2
@@ -68,7 +68,7 @@ class RedisInvalidations:
             client, subscription = await self.clients.listener()
         async with client, subscription:
             async with asyncio.timeout(OPEN_DEADLINE_S):
-                await subscription.subscribe(CHANNEL)
+                await subscription.subscribe(self.link.channel)
                 while not _is(await subscription.get_message(timeout=OPEN_DEADLINE_S), "subscribe"):
                     pass
             heard(None)

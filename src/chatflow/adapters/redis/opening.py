@@ -7,7 +7,7 @@ from chatflow.adapters.redis.address import parse
 from chatflow.adapters.redis.cache import RedisCache, RedisLeases
 from chatflow.adapters.redis.client import Clients
 from chatflow.adapters.redis.fleet import RedisFleet
-from chatflow.adapters.redis.link import Link
+from chatflow.adapters.redis.link import Link, channel_of
 from chatflow.adapters.redis.listening import RedisInvalidations
 from chatflow.domain.breaker import CircuitBreaker
 from chatflow.ports.clock import Clock
@@ -47,9 +47,11 @@ async def open_redis(
     Raises:
         ValueError: the URL makes no sense.
     """
-    clients = Clients(parse(url), connections=connections + 1)  # one for probes
+    address = parse(url)
+    clients = Clients(address, connections=connections + 1)  # one for probes
     breaker = CircuitBreaker(clock, failures=breaker_failures, reset_s=breaker_reset_s)
-    link = Link(clients.data, breaker, timeout_s=timeout_s, commands=connections)
+    channel = channel_of(address.database)
+    link = Link(clients.data, breaker, channel=channel, timeout_s=timeout_s, commands=connections)
     try:
         async with link.mending():
             yield RedisServices(
