@@ -368,3 +368,22 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
         repeats.remember(name, lambda name=name: name)
     assert [repeats.answer(name) for name in (b"a", b"b", b"c")] == [b"a", None, b"c"]
     assert len(repeats) == 2
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
+        b"GET /health HTTP/1.1\r\n\r\n",
+        head(TOP, "X: " + "x" * 9_000),
+        head("/\u00e9"),
+        head(TOP, "Content-Length: -1"),
+    ],
+    ids=["no request", "no host", "long head", "no url", "no length"],
+)
+async def test_what_cannot_be_read_is_refused_in_json_and_not_logged(client, caplog, request_bytes):
+    answer = await client.ask(request_bytes)
+    assert (answer.status, answer.json["error"]) == (400, "bad_request")
+    assert answer.headers["Content-Type"].startswith("application/json")
+    assert await client.is_closed()
+    assert caplog.records == []

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import zlib
 
 import pytest
 from hypothesis import given
@@ -52,6 +53,16 @@ def test_any_other_text_is_refused(text):
         decode_room_cursor(text, "5")
     with pytest.raises(InvalidCursor):
         decode_user_cursor(text, 5)
+
+
+@pytest.mark.parametrize("room", ["\u00e9", "\udcff"])
+def test_a_forged_room_that_no_room_can_be_called_is_refused(room):
+    forged = encode_user_cursor(5, UserCursor(1, "##", 10))
+    raw = base64.urlsafe_b64decode(forged + "=" * (-len(forged) % 4))[:-4]
+    payload = raw.replace(b"##", room.encode(errors="surrogateescape"))
+    sealed = payload + zlib.crc32(b"5", zlib.crc32(payload)).to_bytes(4, "big")
+    with pytest.raises(InvalidCursor, match="damaged"):
+        decode_user_cursor(base64.urlsafe_b64encode(sealed).decode().rstrip("="), 5)
 
 
 @given(seqs, st.data())

@@ -57,7 +57,11 @@ def decode_user_cursor(text: str, user_id: int) -> UserCursor:
     if len(payload) <= _USER.size:
         raise InvalidCursor("is damaged")
     _, _, accepted_at_us, seq = _USER.unpack_from(payload)
-    return UserCursor(accepted_at_us, payload[_USER.size :].decode(), seq)
+    try:
+        room_id = payload[_USER.size :].decode("ascii")
+    except UnicodeDecodeError as exc:
+        raise InvalidCursor("is damaged") from exc
+    return UserCursor(accepted_at_us, room_id, seq)
 
 
 def _seal(payload: bytes, subject: str) -> str:

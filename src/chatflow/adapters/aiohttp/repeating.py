@@ -15,9 +15,13 @@ from typing import Any
 import attrs
 from aiohttp import hdrs, web
 
+from chatflow.adapters.aiohttp.errors import refusal
+
 HEAD_END = b"\r\n\r\n"
 LONGEST_HEAD = 2048
 """Bytes; a longer one is not remembered."""
+
+SERVER_ERROR = 500
 
 Again = Callable[[], bytes | None]
 """The whole HTTP answer to a request that came before; ``None``: it has to take the usual way."""
@@ -73,6 +77,20 @@ class RepeatingHandler(web.RequestHandler):
         """This request, the one under way, may be answered so when it comes again."""
         if self._head is not None and not request.body_exists and hdrs.UPGRADE not in request.headers:
             self._repeats.remember(self._head, again)
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = SERVER_ERROR,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """A request that cannot be read is refused like any other, and not logged: anybody can send any number."""
+        if status >= SERVER_ERROR or request.writer.output_size > 0:
+            return super().handle_error(request, status, exc, message)
+        refused = refusal(status, "bad_request", "this is no HTTP request that can be read here")
+        refused.force_close()
+        return refused
 
     def _is_waiting(self) -> bool:
         """Nothing is under way or queued, and the parser has no request that it began."""
