@@ -46,6 +46,18 @@ async def test_each_answer_has_exactly_its_fields(api, path, expected):
     assert isinstance(body["queryTimeMs"], int)
 
 
+@pytest.mark.parametrize("path", ["/api/messages/room", "/api/messages/user"])
+async def test_the_time_that_a_message_shows_selects_it(api, path):
+    for at_us in (START_US - 1, START_US, START_US + 999, START_US + 1000):
+        api.store.add("1", at_us=at_us)
+    shown = (await api.body(path))["messages"][1]["serverTimestamp"]
+    page = await api.body(f"{path}?start={shown}&end={shown}")
+    assert [row["seq"] for row in page["messages"]] == [3, 2]
+    exact = format_timestamp(START_US).replace("Z", "001Z")
+    page = await api.body(f"{path}?start={exact}&end={exact}")
+    assert page["messages"] == []
+
+
 async def test_a_room_page_is_newest_first_with_every_field_of_a_message(api):
     api.store.add("1", text='say "hi" \u2603\n')
     api.store.add("1", user_id=2**53 - 1)

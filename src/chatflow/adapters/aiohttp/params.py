@@ -89,6 +89,7 @@ def _room(text: str) -> str:
         raise ValueError(f"must be 1-{ROOM_MAX_CHARS} characters of A-Z a-z 0-9 . _ -") from exc
 
 
+MILLISECOND_US = 1000
 _NOT_A_MOMENT = "must be a time like 2026-11-24T01:31:00Z or 2026-11-24 01:31:00 (UTC)"
 _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
@@ -110,9 +111,15 @@ def _moment(text: str) -> int:
         raise ValueError(_NOT_A_MOMENT) from exc
 
 
-def _optional_moment(name: str, description: str) -> Parameter[int | None]:
+def _last_moment(text: str) -> int:
+    """The last microsecond of a millisecond: answers show no more of a time, and what they show must find it again."""
+    micros = _moment(text)
+    return micros if micros % MILLISECOND_US else micros + MILLISECOND_US - 1
+
+
+def _optional_moment(name: str, description: str, parse: Callable[[str], int]) -> Parameter[int | None]:
     schema = {"type": "string", "examples": ["2026-11-24T01:31:00.000Z", "2026-11-24 01:31:00"]}
-    return Parameter(name, description, None, _moment, schema)
+    return Parameter(name, description, None, parse, schema)
 
 
 def _cursor(text: str) -> str:
@@ -144,8 +151,10 @@ CURSOR: Parameter[str | None] = Parameter(
     _cursor,
     {"type": "string", "maxLength": 256},
 )
-START = _optional_moment("start", "Accepted at or after this time; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.")
-END = _optional_moment("end", "Accepted at or before this time; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.")
+START = _optional_moment("start", "Accepted at or after this time; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", _moment)
+END = _optional_moment(
+    "end", "Accepted at or before this millisecond; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", _last_moment
+)
 
 
 def read_window(query: MultiMapping[str]) -> TimeWindow:
