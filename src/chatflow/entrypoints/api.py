@@ -1,5 +1,8 @@
 """Role ``api``: the REST read side and the web pages."""
 
+import asyncio
+import time
+
 import attrs
 import structlog
 from aiohttp import web
@@ -17,12 +20,14 @@ from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
 from chatflow.ports.cache import Cache
-from chatflow.ports.errors import CacheUnavailable, StoreError
+from chatflow.ports.errors import CacheUnavailable, StoreError, StoreOverloaded
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageReader
 
 FLEET_FRESH_S = 0.25
 """A quarter of what passes between two reports of a process."""
+OVERLOAD_PATIENCE_S = 1.0
+OVERLOAD_PAUSE_S = 0.01
 
 log = structlog.get_logger()
 
@@ -85,11 +90,7 @@ class ApiRole:
 
     async def health(self) -> HealthReport:
         """Fit while the store answers; the cache is optional."""
-        try:
-            await self.reader.heads(["health"])
-            store_up = True
-        except StoreError:
-            store_up = False
+        store_up = await answers(self.reader)
         return HealthReport(store_up, {"store": "up" if store_up else "down", "cache": await self._cache_state()})
 
     def snapshot(self) -> RoleSnapshot:
@@ -120,3 +121,19 @@ class ApiRole:
         except CacheUnavailable:
             return "down"
         return "up"
+
+
+async def answers(reader: MessageReader, *, patience_s: float = OVERLOAD_PATIENCE_S) -> bool:
+    """Whether the store answers. Behind a full waiting line it may: then the next free place tells."""
+    gives_up_at = time.monotonic() + patience_s
+    while True:
+        try:
+            await reader.heads(["health"])
+        except StoreOverloaded:
+            if time.monotonic() >= gives_up_at:
+                return False
+            await asyncio.sleep(OVERLOAD_PAUSE_S)
+        except StoreError:
+            return False
+        else:
+            return True
