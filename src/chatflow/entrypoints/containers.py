@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import attrs
+import structlog
 from dependency_injector import containers, providers
 
 from chatflow.adapters.aiohttp.encoding import JsonAnswers
@@ -44,6 +45,9 @@ from chatflow.entrypoints.reporting import Identity, Rates
 from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, UpSettings
 from chatflow.entrypoints.waiting import until_there
 from chatflow.ports.broker import Broker
+from chatflow.ports.errors import StoreError
+
+log = structlog.get_logger()
 
 
 async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database]:
@@ -149,7 +153,8 @@ def processors_of(
     partitions = settings.common.partitions
     messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
 
-    def on_trip() -> None:
+    def on_trip(failure: StoreError) -> None:
+        log.warning("store.breaker_opened", kind=type(failure).__name__, error=str(failure))
         evict(database)
 
     return [
