@@ -4,6 +4,7 @@ Everything that is opened and must be closed is an async `Resource`, whichever t
 neither a profile nor a URL changes what is awaited. Overrides are applied before anything is built.
 """
 
+import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -327,3 +328,9 @@ def build_container(settings: UpSettings, *, is_alone: bool = True) -> Container
     if not (is_alone or settings.common.shares_cache):
         without_cache(container)
     return container
+
+
+def opening_of(container: Container) -> list[asyncio.Future[object]]:
+    """Begin to open every resource; those that take a while."""
+    begun = [resource.init() for resource in container.traverse(types=[providers.Resource])]
+    return [each for each in begun if isinstance(each, asyncio.Future)]

@@ -12,7 +12,8 @@ from typing import Protocol
 import structlog
 
 from chatflow.adapters.sql import migrate
-from chatflow.entrypoints.containers import Container, build_container
+from chatflow.domain.ending import end
+from chatflow.entrypoints.containers import Container, build_container, opening_of
 from chatflow.entrypoints.maintenance import catch_up_summaries
 from chatflow.entrypoints.process import (
     Lifetime,
@@ -71,11 +72,12 @@ async def opened(container: Container, lifetime: Lifetime) -> AsyncIterator[Cont
     Raises:
         Stopped: asked to stop while it waited for a server.
     """
+    opening = opening_of(container)
     try:
-        if (opening := container.init_resources()) is not None:
-            await lifetime.unless_stopped(opening)
+        await lifetime.unless_stopped(asyncio.gather(*opening))
         yield container
     finally:
+        await end(opening)  # of several that are cancelled, a driver may take its time over one
         if (closing := container.shutdown_resources()) is not None:
             await closing
 
