@@ -112,6 +112,19 @@ async def test_a_role_that_a_broker_accepts_and_does_not_answer_stops_when_asked
     assert await asyncio.to_thread(role.stop) == 0, role.log_text
 
 
+async def test_the_read_side_starts_without_the_broker(
+    fleet: Fleet, fault_proxy: type[FaultProxy], vhost_url: str
+) -> None:
+    await asyncio.to_thread(fleet.run, "migrate")
+    proxy = fault_proxy(vhost_url)
+    proxy.refuse()
+    (api,) = fleet.of("api")
+    api.settings = api.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
+    api.start()
+    await api.ready()
+    assert await asyncio.to_thread(api.stop) == 0
+
+
 async def test_another_number_of_partitions_is_refused_in_one_line(fleet: Fleet) -> None:
     await fleet.start()
     other = RoleProcess("gateway", fleet.directory, fleet.common | {"CHATFLOW_PARTITIONS": "16"}, "other")

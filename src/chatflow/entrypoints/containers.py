@@ -7,7 +7,7 @@ neither a profile nor a URL changes what is awaited. Overrides are applied befor
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 import attrs
 import structlog
@@ -330,7 +330,9 @@ def build_container(settings: UpSettings, *, is_alone: bool = True) -> Container
     return container
 
 
-def opening_of(container: Container) -> list[asyncio.Future[object]]:
-    """Begin to open every resource; those that take a while."""
-    begun = [resource.init() for resource in container.traverse(types=[providers.Resource])]
+def opening_of(container: Container, names: Collection[str]) -> list[asyncio.Future[object]]:
+    """Begin to open what these roles need, and nothing else; those resources that take a while."""
+    roles = [container.providers[name] for name in names]
+    needed = {resource: None for role in roles for resource in role.traverse(types=[providers.Resource])}
+    begun = [resource.init() for resource in needed]
     return [each for each in begun if isinstance(each, asyncio.Future)]

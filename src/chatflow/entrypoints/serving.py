@@ -6,7 +6,7 @@ right - a newer schema, other partitions in the broker - ends the process with o
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Protocol
 
 import structlog
@@ -59,20 +59,22 @@ async def serve_roles(
     stop_on_signals(lifetime)
     with contextlib.suppress(Stopped):
         is_alone = "processor" in names and settings.common.is_embedded
-        async with opened(build_container(settings, is_alone=is_alone), lifetime) as container:
+        async with opened(build_container(settings, is_alone=is_alone), lifetime, names) as container:
             await lifetime.unless_stopped(_check_database(container, settings))
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
 
 
 @contextlib.asynccontextmanager
-async def opened(container: Container, lifetime: Lifetime) -> AsyncIterator[Container]:
-    """The container with its resources open, closed at the end.
+async def opened(
+    container: Container, lifetime: Lifetime, names: Collection[str] = ("gateway", "processor", "api")
+) -> AsyncIterator[Container]:
+    """The container with the resources of these roles open, closed at the end.
 
     Raises:
         Stopped: asked to stop while it waited for a server.
     """
-    opening = opening_of(container)
+    opening = opening_of(container, names)
     try:
         await lifetime.unless_stopped(asyncio.gather(*opening))
         yield container
