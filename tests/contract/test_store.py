@@ -244,6 +244,8 @@ POISON = {
     "long room": {"room": "r" * 65},
     "empty room": {"room": ""},
     "no room": {"room": None},
+    "a blank behind the room": {"room": "a "},
+    "room in another alphabet": {"room": "\u00fc"},
     "lone surrogate": {"text": "\ud800"},
     "lone surrogate in the room": {"room": "\ud800"},
     "user id out of range": {"user": 2**70},

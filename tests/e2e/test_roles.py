@@ -97,6 +97,34 @@ async def test_a_role_waits_for_a_broker_that_is_not_there_yet_and_stops_when_as
     await waiting.ready()
 
 
+async def test_a_role_that_a_broker_accepts_and_does_not_answer_stops_when_asked(
+    fleet: Fleet, fault_proxy: type[FaultProxy], vhost_url: str
+) -> None:
+    await asyncio.to_thread(fleet.run, "migrate")
+    proxy = fault_proxy(vhost_url)
+    proxy.half_open()
+    role = fleet.of("gateway")[0]
+    role.settings = role.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
+    role.start()
+    async with asyncio.timeout(20):
+        while not proxy.accepted:
+            await asyncio.sleep(0.05)
+    assert await asyncio.to_thread(role.stop) == 0, role.log_text
+
+
+async def test_the_read_side_starts_without_the_broker(
+    fleet: Fleet, fault_proxy: type[FaultProxy], vhost_url: str
+) -> None:
+    await asyncio.to_thread(fleet.run, "migrate")
+    proxy = fault_proxy(vhost_url)
+    proxy.refuse()
+    (api,) = fleet.of("api")
+    api.settings = api.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
+    api.start()
+    await api.ready()
+    assert await asyncio.to_thread(api.stop) == 0
+
+
 async def test_another_number_of_partitions_is_refused_in_one_line(fleet: Fleet) -> None:
     await fleet.start()
     other = RoleProcess("gateway", fleet.directory, fleet.common | {"CHATFLOW_PARTITIONS": "16"}, "other")

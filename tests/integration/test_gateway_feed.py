@@ -88,6 +88,12 @@ async def test_since_zero_shows_a_room_from_its_first_message(gateway):
         assert (await feed.receive())["message"] == "four"
 
 
+async def test_a_past_of_any_length_is_replayed_since_nothing_would_tell_that_it_is_not(gateway):
+    gateway.store.put(*messages(1, gateway.gate.hub.replay_limit + 500))
+    async with gateway.peer("/feed/lobby?since=5") as feed:
+        assert [(await feed.receive())["seq"] for _ in range(1_495)] == list(range(6, 1_501))
+
+
 @pytest.mark.parametrize("since", ["-1", "x", "1.5", "٣", "9" * 19, "1e3", "0x1", "%00"])
 async def test_a_bad_since_closes_with_policy(gateway, since):
     async with gateway.peer(f"/feed/lobby?since={since.encode().decode('latin-1')}") as feed:

@@ -41,6 +41,12 @@ async def test_hello_is_welcomed_with_a_session_of_its_own(gateway):
     assert len(sessions) == 3
 
 
+async def test_whole_seconds_of_the_heartbeat_are_written_as_an_integer():
+    async with open_gateway(heartbeat_s=25.0) as gateway, gateway.peer("/ws") as peer:
+        await peer.send(HELLO)
+        assert '"heartbeat":25}' in await peer.receive_text()
+
+
 async def test_no_hello_in_time_closes_with_4401():
     async with open_gateway(hello_timeout_s=0.1) as gateway, gateway.peer("/ws") as peer:
         assert (await peer.closed())[0] == 4401

@@ -176,3 +176,8 @@ def test_every_error_of_the_server_has_one_meaning(code, text, meaning):
     with pytest.raises(meaning) as raised, translated():
         raise OperationalError("INSERT", {}, FakeDriverError(code, text))
     assert type(raised.value) is meaning
+
+
+def test_an_error_without_a_text_is_told_by_its_name():
+    with pytest.raises(StoreUnavailable, match="TimeoutError"), translated():
+        raise TimeoutError

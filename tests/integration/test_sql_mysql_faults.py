@@ -317,6 +317,21 @@ async def test_a_lock_is_waited_for_until_the_deadline_and_no_longer(fresh_url):
     await assert_sound(fresh_url, 2)
 
 
+async def test_an_interrupted_commit_is_unavailable_and_harms_nothing(maria_server, fresh_url):
+    async with process(fresh_url) as holder, process(fresh_url) as mine:
+        await mine.store.append_batch([message("a")])
+        async with holder.database._writers.engine.begin() as conn:
+            await conn.exec_driver_sql("SELECT * FROM room_heads FOR UPDATE")
+            waiting = asyncio.create_task(mine.store.append_batch([message("a")]))
+            found = "SELECT id FROM information_schema.processlist WHERE info LIKE '%FOR UPDATE' AND command = 'Query'"
+            await eventually(lambda: maria_server.execute(found), "the commit waits for the lock")
+            maria_server.execute(f"KILL QUERY {maria_server.execute(found)[0][0]}")
+            with pytest.raises(StoreUnavailable):
+                await waiting
+        assert (await mine.store.append_batch([message("a")])).stored[0].seq == 2
+    await assert_sound(fresh_url, 2)
+
+
 # --- the caller gives up
 
 

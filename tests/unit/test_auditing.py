@@ -105,6 +105,7 @@ def test_a_last_line_that_was_cut_short_is_left_out() -> None:
     ("broken", "reason"),
     [
         ("nonsense\n", "not JSON"),
+        ("[" * 100_000 + "\n", "not JSON"),
         ("[]\n", "not an object"),
         ('{"messageId":"x","roomId":"a"}\n', "UUIDv7"),
         ('{"roomId":"a"}\n', "messageId is required"),

@@ -108,6 +108,43 @@ def test_an_invalid_value_is_refused_in_one_line_that_names_the_variable(name, v
     assert value in str(error)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CHATFLOW_BROKER_URL", "amqp://"),
+        ("CHATFLOW_BROKER_URL", "amqp://u:s3cret@host:port/v"),
+        ("CHATFLOW_BROKER_URL", "amqp://u:s3cret@host:99999/v"),
+        ("CHATFLOW_BROKER_URL", "amqp://u:s3cret/x@host/v"),
+        ("CHATFLOW_BROKER_URL", "amqp://a/v, amqp://u:s3cret@:5672/v"),
+        ("CHATFLOW_BROKER_URL", "amqp://u:s3cret@[::1/v"),
+        ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:s3cret@host:port/v"),
+        ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:s3cret@host/v?ssl=perhaps"),
+        ("CHATFLOW_DATABASE_URL", "sqlite+aiosqlite:///"),
+        ("CHATFLOW_DATABASE_URL", "sqlite+aiosqlite:///:memory:"),
+        ("CHATFLOW_CACHE_URL", "redis://u:s3cret/x@host"),
+    ],
+)
+def test_an_address_that_makes_no_sense_is_refused_in_one_line_without_its_password(name, value):
+    error = refusal({name: value})
+    assert error.variable == name
+    assert "\n" not in str(error)
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CHATFLOW_BROKER_URL", "memory://"),
+        ("CHATFLOW_BROKER_URL", "amqps://u:p%40%2F@[::1]:5671/%2F?heartbeat=5"),
+        ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:p#/?s@host:3306/v?charset=utf8mb4"),
+        ("CHATFLOW_DATABASE_URL", "sqlite+aiosqlite:////srv/chat.db"),
+    ],
+)
+def test_an_address_that_makes_sense_is_taken(name, value):
+    common = up({name: value}).common
+    assert value in (common.broker_url, common.database_url)
+
+
 @pytest.mark.parametrize("role", ["up", "gateway", "processor", "api", "tool"])
 def test_every_role_refuses_an_invalid_value_of_any_other(role):
     assert refusal({**SHARED, "CHATFLOW_BATCH_SMALL": "x"}, role).variable == "CHATFLOW_BATCH_SMALL"

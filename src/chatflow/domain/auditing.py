@@ -120,7 +120,7 @@ def _note(report: AuditReport, finding: Finding) -> None:
 def _ack(line: str, number: int) -> Ack:
     try:
         fields = json.loads(line)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise InvalidLedger(number, "not JSON") from exc
     if not isinstance(fields, dict):
         raise InvalidLedger(number, "not an object")

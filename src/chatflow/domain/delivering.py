@@ -121,10 +121,11 @@ class RoomHub:
         """Rooms with at least one subscriber."""
         return len(self._rooms)
 
-    async def join(self, room_id: str, subscriber: Subscriber, since: int | None) -> None:
+    async def join(self, room_id: str, subscriber: Subscriber, since: int | None, *, unlimited: bool = False) -> None:
         """Subscribe, replay what was stored after ``since``, and stay live until `leave`.
 
-        Returns once the subscriber is live or has gone. Without ``since`` nothing is replayed.
+        Returns once the subscriber is live or has gone. Without ``since`` nothing is replayed, and nothing either
+        when it is more than ``replay_limit``, unless ``unlimited``.
 
         Raises:
             StoreError: the past cannot be read now; the subscriber is not in the room.
@@ -135,7 +136,7 @@ class RoomHub:
         room.discard(subscriber)
         room.catching[subscriber] = _CatchUp(self.replay_limit)
         try:
-            await self._enter(room, subscriber, since)
+            await self._enter(room, subscriber, since, unlimited)
         except BaseException:
             self.leave(room_id, subscriber)
             raise
@@ -176,7 +177,7 @@ class RoomHub:
                 room.sequencer.note_head(head)
                 self._repair_if_needed(room)
 
-    async def _enter(self, room: _Room, subscriber: Subscriber, since: int | None) -> None:
+    async def _enter(self, room: _Room, subscriber: Subscriber, since: int | None, unlimited: bool) -> None:
         head = (await self._heads([room.room_id])).get(room.room_id, 0)
         if subscriber not in room.catching:
             return
@@ -186,7 +187,7 @@ class RoomHub:
         self._repair_if_needed(room)
         if not await self._reached(room, subscriber, head):
             return
-        recovered = since is None or 0 <= head - since <= self.replay_limit
+        recovered = since is None or 0 <= head - since <= (head if unlimited else self.replay_limit)
         subscriber.joined(room.room_id, head, recovered)
         await self._replay(room, subscriber, since if since is not None and recovered else head)
 

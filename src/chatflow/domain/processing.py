@@ -18,7 +18,7 @@ from chatflow.domain.ending import end
 from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.persisting import Persister
 from chatflow.ports.broker import Broker, Consumer, Delivery
-from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreUnavailable
+from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreError, StoreUnavailable
 
 FIRST_RETRY_S = 0.05
 LAST_RETRY_S = 2.0
@@ -33,7 +33,7 @@ class PartitionProcessor:
     Args:
         new_buffer: a fresh buffer for each consumer; what an old one held comes again from the broker.
         breaker: shared by all partitions of the process, since they share the store.
-        on_trip: called when this partition's failure opened the breaker.
+        on_trip: called with this partition's failure when it opened the breaker.
     """
 
     partition: int
@@ -44,7 +44,7 @@ class PartitionProcessor:
     figures: ProcessorFigures
     new_buffer: Callable[[], WriteBehindBuffer] = attrs.field(kw_only=True)
     prefetch: int = attrs.field(kw_only=True, default=64)
-    on_trip: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
+    on_trip: Callable[[StoreError], None] = attrs.field(kw_only=True, default=lambda _: None)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     jitter: Callable[[], float] = attrs.field(kw_only=True, default=random.random)
     _stopping: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -137,10 +137,10 @@ class PartitionProcessor:
                 await self.persister.persist(self.partition, batch.messages)
             except CircuitOpen as exc:
                 await self.sleep(min(exc.retry_in_s, OPEN_RETRY_S))  # another partition's probe may close it sooner
-            except (StoreUnavailable, SequenceCollision):
+            except (StoreUnavailable, SequenceCollision) as exc:
                 self.figures.batch_failures += 1
                 if self.breaker.failure():
-                    self.on_trip()
+                    self.on_trip(exc)
                 await self.sleep(pause * (0.5 + self.jitter()))
                 pause = min(2 * pause, LAST_RETRY_S)
             else:

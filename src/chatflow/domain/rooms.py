@@ -18,10 +18,15 @@ def normalise_room(raw: str, max_chars: int = ROOM_MAX_CHARS) -> str:
     Raises:
         InvalidRoom: empty, too long, or with a character outside ``A-Z a-z 0-9 . _ -``.
     """
-    if not 1 <= len(raw) <= max_chars or _ROOM.fullmatch(raw) is None:
+    if not is_room(raw, max_chars):
         raise InvalidRoom(max_chars)
     numbered = _NUMBERED.fullmatch(raw)
     return numbered[1] if numbered else raw
+
+
+def is_room(text: str, max_chars: int = ROOM_MAX_CHARS) -> bool:
+    """Whether it is 1 to ``max_chars`` characters of ``A-Z a-z 0-9 . _ -``."""
+    return 1 <= len(text) <= max_chars and _ROOM.fullmatch(text) is not None
 
 
 @lru_cache(maxsize=4096)

@@ -4,11 +4,13 @@ Everything that is opened and must be closed is an async `Resource`, whichever t
 neither a profile nor a URL changes what is awaited. Overrides are applied before anything is built.
 """
 
+import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
 import attrs
+import structlog
 from dependency_injector import containers, providers
 
 from chatflow.adapters.aiohttp.encoding import JsonAnswers
@@ -44,6 +46,9 @@ from chatflow.entrypoints.reporting import Identity, Rates
 from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, UpSettings
 from chatflow.entrypoints.waiting import until_there
 from chatflow.ports.broker import Broker
+from chatflow.ports.errors import StoreError
+
+log = structlog.get_logger()
 
 
 async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database]:
@@ -149,7 +154,8 @@ def processors_of(
     partitions = settings.common.partitions
     messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
 
-    def on_trip() -> None:
+    def on_trip(failure: StoreError) -> None:
+        log.warning("store.breaker_opened", kind=type(failure).__name__, error=str(failure))
         evict(database)
 
     return [
@@ -322,3 +328,11 @@ def build_container(settings: UpSettings, *, is_alone: bool = True) -> Container
     if not (is_alone or settings.common.shares_cache):
         without_cache(container)
     return container
+
+
+def opening_of(container: Container, names: Collection[str]) -> list[asyncio.Future[object]]:
+    """Begin to open what these roles need, and nothing else; those resources that take a while."""
+    roles = [container.providers[name] for name in names]
+    needed = {resource: None for role in roles for resource in role.traverse(types=[providers.Resource])}
+    begun = [resource.init() for resource in needed]
+    return [each for each in begun if isinstance(each, asyncio.Future)]

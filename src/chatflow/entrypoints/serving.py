@@ -6,13 +6,14 @@ right - a newer schema, other partitions in the broker - ends the process with o
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Protocol
 
 import structlog
 
 from chatflow.adapters.sql import migrate
-from chatflow.entrypoints.containers import Container, build_container
+from chatflow.domain.ending import end
+from chatflow.entrypoints.containers import Container, build_container, opening_of
 from chatflow.entrypoints.maintenance import catch_up_summaries
 from chatflow.entrypoints.process import (
     Lifetime,
@@ -58,24 +59,27 @@ async def serve_roles(
     stop_on_signals(lifetime)
     with contextlib.suppress(Stopped):
         is_alone = "processor" in names and settings.common.is_embedded
-        async with opened(build_container(settings, is_alone=is_alone), lifetime) as container:
+        async with opened(build_container(settings, is_alone=is_alone), lifetime, names) as container:
             await lifetime.unless_stopped(_check_database(container, settings))
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
 
 
 @contextlib.asynccontextmanager
-async def opened(container: Container, lifetime: Lifetime) -> AsyncIterator[Container]:
-    """The container with its resources open, closed at the end.
+async def opened(
+    container: Container, lifetime: Lifetime, names: Collection[str] = ("gateway", "processor", "api")
+) -> AsyncIterator[Container]:
+    """The container with the resources of these roles open, closed at the end.
 
     Raises:
         Stopped: asked to stop while it waited for a server.
     """
+    opening = opening_of(container, names)
     try:
-        if (opening := container.init_resources()) is not None:
-            await lifetime.unless_stopped(opening)
+        await lifetime.unless_stopped(asyncio.gather(*opening))
         yield container
     finally:
+        await end(opening)  # of several that are cancelled, a driver may take its time over one
         if (closing := container.shutdown_resources()) is not None:
             await closing
 

@@ -15,6 +15,7 @@ from typing import Literal, overload
 import attrs
 
 from chatflow.adapters.redis import address as redis_address
+from chatflow.entrypoints.addresses import check_broker, check_database
 from chatflow.entrypoints.environment import (
     SettingsError,
     Source,
@@ -89,12 +90,14 @@ class Common:
         "memory:// (up only) or amqp://user:password@host/vhost, a comma list for a cluster",
         schemes=("memory://", "amqp://", "amqps://"),
         many=True,
+        check=check_broker,
     )
     data_dir: Path = directory(Path("./var"), "where embedded data lives")
     database_url: str = url(
         attrs.Factory(lambda common: f"sqlite+aiosqlite:///{common.data_dir}/chatflow.db", takes_self=True),
         "sqlite+aiosqlite:///file or mysql+asyncmy://user:password@host/database",
         schemes=("sqlite+aiosqlite:///", "mysql+asyncmy://"),
+        check=check_database,
     )
     cache_url: str = url(
         "memory://",

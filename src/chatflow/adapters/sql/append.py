@@ -16,6 +16,7 @@ from chatflow.adapters.sql.append_mysql import MysqlAppend
 from chatflow.adapters.sql.append_sqlite import SqliteAppend
 from chatflow.adapters.sql.errors import AlreadyStored
 from chatflow.adapters.sql.schema import key_of
+from chatflow.domain.rooms import is_room
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 
@@ -111,10 +112,14 @@ def distinct_by_key(batch: Sequence[Message]) -> dict[bytes, Message]:
 
 
 def _sorted_rooms(fresh: Mapping[bytes, Message]) -> list[str]:
+    """Only what is a room: a server may compare other text in a way of its own, or not at all."""
     try:
-        return sorted({message.room_id for message in fresh.values()})
+        rooms = {message.room_id for message in fresh.values()}
+        if all(map(is_room, rooms)):
+            return sorted(rooms)
     except TypeError as exc:
         raise RowRejected(f"room_id: {exc}") from exc
+    raise RowRejected("room_id: not the name of a room")
 
 
 def _number(fresh: Mapping[bytes, Message], heads: dict[str, int]) -> tuple[dict[bytes, StoredMessage], list[object]]:

@@ -56,7 +56,7 @@ def translated() -> Iterator[None]:
     except (OverflowError, UnicodeEncodeError) as error:
         raise RowRejected(str(error)) from error
     except OSError as error:
-        raise StoreUnavailable(str(error)) from error
+        raise StoreUnavailable(str(error) or type(error).__name__) from error  # a timeout has no text
 
 
 def _meaning(error: exc.SQLAlchemyError) -> StoreError:

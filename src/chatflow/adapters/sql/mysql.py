@@ -20,7 +20,7 @@ from chatflow.adapters.sql.errors import NoAnswer, TryAgain, translated
 from chatflow.adapters.sql.grouping import GroupCommit
 from chatflow.adapters.sql.mysql_url import driver_arguments
 from chatflow.adapters.sql.pools import Pool, PoolFigures
-from chatflow.ports.errors import QueryTimeout, StoreOverloaded
+from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
 if TYPE_CHECKING:
     from chatflow.adapters.sql.database import Together
@@ -95,6 +95,8 @@ class MysqlDatabase:
                 return await work
         except TimeoutError as exc:
             raise NoAnswer(f"no commit within {self.write_deadline_s} s") from exc
+        except QueryTimeout as exc:  # by an operator, or a limit of the server's
+            raise StoreUnavailable(str(exc)) from exc
 
     async def write_at_leisure(self, fn: Callable[..., R], *args: object) -> R:
         """``write`` without a deadline, for work on whole tables."""

@@ -4,6 +4,7 @@ import ssl
 from typing import Any
 
 from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
 
 TLS_KEYS = ("ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
@@ -19,7 +20,10 @@ def driver_arguments(url: str) -> tuple[URL, dict[str, Any]]:
     Raises:
         ValueError: a parameter that makes no sense, or a file that cannot be read.
     """
-    parsed = make_url(url)
+    try:
+        parsed = make_url(url)
+    except (ValueError, ArgumentError):  # quotes the port, which may be part of a password
+        raise ValueError("database URL: it cannot be read, or its port is no number") from None
     said = {key: _single(parsed, key) for key in TLS_KEYS if key in parsed.query}
     arguments: dict[str, Any] = {"local_infile": False}
     if said and (_flag(said, "ssl", default=True) or len(said) > 1):

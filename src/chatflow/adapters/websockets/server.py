@@ -171,7 +171,7 @@ class GatewayServer:
     async def _serve_feed(self, connection: GatewayConnection, room_id: str, since: int | None) -> None:
         subscriber = FeedSubscriber(connection.socket)
         hub = self.gate.hub
-        join = asyncio.create_task(hub.join(room_id, subscriber, since))
+        join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
         gone = asyncio.create_task(_discard(connection))
         try:
             await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)

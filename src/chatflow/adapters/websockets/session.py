@@ -213,7 +213,7 @@ class Session:
                 "session": self.session_id,
                 "userId": self.user[0],
                 "username": self.user[1],
-                "heartbeat": self.gate.heartbeat_s,
+                "heartbeat": _number(self.gate.heartbeat_s),
             }
         )
 
@@ -331,6 +331,11 @@ class Session:
         if self._out:
             pieces, self._out = self._out, []
             self.socket.send(array_frames(pieces))
+
+
+def _number(value: float) -> float:
+    """Without a fraction if there is none: ``25``, which some clients read as an integer, and not ``25.0``."""
+    return int(value) if value == int(value) else value
 
 
 def _ref(ref: object) -> dict[str, object]:
