@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -66,6 +67,39 @@ async def test_a_processor_stores_again_when_mariadb_is_back(fleet: Fleet, maria
         await asyncio.to_thread(maria_server.restart)
         while (answer := await send(ws, ack="stored"))["op"] != "ack":
             assert answer["retryable"]
+
+
+async def dependencies(role: RoleProcess) -> dict[str, str]:
+    """What the role's ``/health`` says of each, whatever its status is."""
+
+    def ask() -> bytes:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{role.health_port}/health", timeout=WAIT_S) as answer:
+                return bytes(answer.read())
+        except urllib.error.HTTPError as refusal:
+            return bytes(refusal.read())
+
+    return dict(json.loads(await asyncio.to_thread(ask))["dependencies"])
+
+
+async def test_each_role_names_what_it_depends_on_and_a_stopped_database(
+    fleet: Fleet, maria_server: MariaServer
+) -> None:
+    (gateway,), (processor,) = fleet.of("gateway"), fleet.of("processor")
+    assert await dependencies(gateway) == {"broker": "up", "store": "up"}
+    assert await dependencies(processor) == {"broker": "up", "store": "up", "cache": "off"}
+    maria_server.pause()
+    try:
+        assert await dependencies(processor) == {"broker": "up", "store": "down", "cache": "off"}
+        async with asyncio.timeout(WAIT_S):
+            while (await dependencies(gateway))["store"] != "down":
+                await asyncio.sleep(0.1)
+        assert await gateway.is_fit(), "accepting messages needs the broker alone"
+    finally:
+        maria_server.resume()
+    async with asyncio.timeout(WAIT_S):
+        while "down" in {*(await dependencies(gateway)).values(), *(await dependencies(processor)).values()}:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_gateway_accepts_again_when_rabbitmq_is_back(fleet: Fleet, rabbit_server: RabbitServer) -> None:

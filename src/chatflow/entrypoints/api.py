@@ -1,8 +1,5 @@
 """Role ``api``: the REST read side and the web pages."""
 
-import asyncio
-import time
-
 import attrs
 import structlog
 from aiohttp import web
@@ -16,18 +13,16 @@ from chatflow.adapters.prometheus import registry_of
 from chatflow.domain.answers import Source
 from chatflow.domain.near_cache import NearCache
 from chatflow.domain.querying import QueryService
+from chatflow.entrypoints.fitness import WORDS, answers, cache_word
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
 from chatflow.ports.cache import Cache
-from chatflow.ports.errors import CacheUnavailable, StoreError, StoreOverloaded
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageReader
 
 FLEET_FRESH_S = 0.25
 """A quarter of what passes between two reports of a process."""
-OVERLOAD_PATIENCE_S = 1.0
-OVERLOAD_PAUSE_S = 0.01
 
 log = structlog.get_logger()
 
@@ -90,8 +85,8 @@ class ApiRole:
 
     async def health(self) -> HealthReport:
         """Fit while the store answers; the cache is optional."""
-        store_up = await answers(self.reader)
-        return HealthReport(store_up, {"store": "up" if store_up else "down", "cache": await self._cache_state()})
+        store_up = await answers(lambda: self.reader.heads(["health"]))
+        return HealthReport(store_up, {"store": WORDS[store_up], "cache": await cache_word(self.cache)})
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
@@ -112,28 +107,3 @@ class ApiRole:
         if self.cache is None:
             return "off"
         return "up" if self.cache.is_available() else "down"
-
-    async def _cache_state(self) -> str:
-        if self.cache is None:
-            return "off"
-        try:
-            await self.cache.ping()
-        except CacheUnavailable:
-            return "down"
-        return "up"
-
-
-async def answers(reader: MessageReader, *, patience_s: float = OVERLOAD_PATIENCE_S) -> bool:
-    """Whether the store answers. Behind a full waiting line it may: then the next free place tells."""
-    gives_up_at = time.monotonic() + patience_s
-    while True:
-        try:
-            await reader.heads(["health"])
-        except StoreOverloaded:
-            if time.monotonic() >= gives_up_at:
-                return False
-            await asyncio.sleep(OVERLOAD_PAUSE_S)
-        except StoreError:
-            return False
-        else:
-            return True

@@ -241,6 +241,7 @@ class Container(containers.DeclarativeContainer):
         ),
         broker,
         live_channel,
+        reader,
         fleet,
     )
 
@@ -267,6 +268,7 @@ class Container(containers.DeclarativeContainer):
         processor_figures,
         broker,
         store,
+        cache,
         fleet,
         providers.Factory(Rates, providers.Object(time.monotonic), tuple(RATES)),
     )

@@ -12,12 +12,14 @@ from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.figures import Histogram
+from chatflow.entrypoints.fitness import WORDS, answers
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
 from chatflow.ports.errors import BrokerUnavailable, StoreError
 from chatflow.ports.fleet import Fleet, RoleSnapshot
+from chatflow.ports.store import MessageReader
 
 CLOSE_SPREAD_S = 2.0
 RESUBSCRIBE_PAUSE_S = 0.5
@@ -35,8 +37,10 @@ class GatewayRole:
     server: GatewayServer
     broker: Broker
     live: LiveChannel
+    reader: MessageReader
     fleet: Fleet
     port: int = attrs.field(default=0, init=False)
+    _store_is_up: bool = attrs.field(default=True, init=False)
     _health: HttpServer | None = attrs.field(default=None, init=False)
 
     async def start(self, lifetime: Lifetime) -> None:
@@ -70,7 +74,7 @@ class GatewayRole:
             await self._health.close()
 
     async def health(self) -> HealthReport:
-        """Fit for new connections while messages can be accepted."""
+        """Fit for new connections while messages can be accepted; the store, as last seen, is for the past."""
         up = self.broker.is_available() and self.gate.acceptor.breaker.retry_in_s() == 0
         figures = self.gate.figures
         metrics = {
@@ -83,7 +87,7 @@ class GatewayRole:
             "availableChannels": self.settings.common.partitions if up else 0,
         }
         fit = up and not self.server.is_draining
-        return HealthReport(fit, {"broker": "up" if up else "down"}, {"metrics": metrics})
+        return HealthReport(fit, {"broker": WORDS[up], "store": WORDS[self._store_is_up]}, {"metrics": metrics})
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
@@ -122,6 +126,7 @@ class GatewayRole:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self.settings.resync_s)
+            self._store_is_up = await answers(lambda: self.reader.heads(["health"]))
             await self._resync_once()
 
     async def _resync_once(self) -> None:

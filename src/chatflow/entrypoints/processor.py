@@ -13,11 +13,12 @@ from chatflow.domain.breaker import CircuitBreaker
 from chatflow.domain.figures import Histogram, ProcessorFigures
 from chatflow.domain.processing import PartitionProcessor, run_processors
 from chatflow.domain.recovering import watch_for_recovery
+from chatflow.entrypoints.fitness import WORDS, answers, cache_word
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, Rates, report_for_ever
 from chatflow.entrypoints.settings import ProcessorSettings
 from chatflow.ports.broker import Broker
-from chatflow.ports.errors import StoreError
+from chatflow.ports.cache import Cache
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageStore
 
@@ -37,6 +38,7 @@ class ProcessorRole:
     figures: ProcessorFigures
     broker: Broker
     store: MessageStore
+    cache: Cache | None
     fleet: Fleet
     rates: Rates
     _health: HttpServer | None = attrs.field(default=None, init=False)
@@ -71,12 +73,12 @@ class ProcessorRole:
         log.info("processor.stopped", stored=self.figures.stored, duplicates=self.figures.duplicates)
 
     async def health(self) -> HealthReport:
-        """Fit while it can take from the broker and write to the store."""
+        """Fit while it can take from the broker and write to the store; the cache is optional."""
         broker_up = self.broker.is_available()
-        store_up = await self._store_is_up()
-        words = {True: "up", False: "down"}
+        store_up = await answers(self.store.ping)
+        needed = {"broker": WORDS[broker_up], "store": WORDS[store_up], "cache": await cache_word(self.cache)}
         details = {"circuitBreaker": self.breaker.state.value, "buffered": self.figures.buffered}
-        return HealthReport(broker_up and store_up, {"broker": words[broker_up], "store": words[store_up]}, details)
+        return HealthReport(broker_up and store_up, needed, details)
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
@@ -114,10 +116,3 @@ class ProcessorRole:
             "batch_seconds": figures.batch_s,
             "accepted_to_stored_seconds": figures.accepted_to_stored_s,
         }
-
-    async def _store_is_up(self) -> bool:
-        try:
-            await self.store.ping()
-        except StoreError:
-            return False
-        return True
