@@ -202,6 +202,11 @@ def test_a_url_that_asks_for_tls_in_vain_is_refused(said):
         open_database(f"mysql+asyncmy://user:password@host/name?{said}")
 
 
+def test_a_url_with_a_parameter_that_there_is_not_names_it():
+    with pytest.raises(ValueError, match=r"database URL: no parameter 'ssl_mode', but ssl, .*charset"):
+        driver_arguments("mysql+asyncmy://user:password@host/name?ssl_mode=REQUIRED")
+
+
 def test_a_url_that_asks_for_tls_gets_a_context_that_verifies():
     import ssl
 

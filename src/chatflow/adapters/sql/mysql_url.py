@@ -7,6 +7,8 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 TLS_KEYS = ("ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
+OTHER_KEYS = ("charset", "connect_timeout", "unix_socket")
+"""The rest of what the driver takes is chatflow's own to say."""
 TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
@@ -24,6 +26,9 @@ def driver_arguments(url: str) -> tuple[URL, dict[str, Any]]:
         parsed = make_url(url)
     except (ValueError, ArgumentError):  # quotes the port, which may be part of a password
         raise ValueError("database URL: it cannot be read, or its port is no number") from None
+    if strange := sorted(parsed.query.keys() - {*TLS_KEYS, *OTHER_KEYS}):
+        known = ", ".join((*TLS_KEYS, *OTHER_KEYS))
+        raise ValueError(f"database URL: no parameter {strange[0]!r}, but {known}")
     said = {key: _single(parsed, key) for key in TLS_KEYS if key in parsed.query}
     arguments: dict[str, Any] = {"local_infile": False}
     if said and (_flag(said, "ssl", default=True) or len(said) > 1):
