@@ -112,7 +112,7 @@ class Gateway:
         )
         settings = SimpleNamespace(live_queue=sizes.live_queue, resync_s=1.0)
         live = SimulatedLive(site.broker, process, dice)
-        role = GatewayRole(settings, None, self.gate, None, self.broker, live, None)
+        role = GatewayRole(settings, None, self.gate, None, self.broker, live, None, None)
         for work in (acceptor.run(), role._deliver(), role._resync()):
             site.loop.spawn(process, work)
 

@@ -54,6 +54,7 @@ class GatewayRole:
         with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, settings.gateway_health_port):
             self._health = await serve(app, host=host, port=settings.gateway_health_port)
         lifetime.run(self.gate.acceptor.run(), self.server.sweep(), self._deliver(), self._resync())
+        lifetime.run(self._watch_store())
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         with listening("CHATFLOW_GATEWAY_PORT", host, settings.gateway_port):
             self.port = await self.server.start(host, settings.gateway_port)
@@ -126,8 +127,12 @@ class GatewayRole:
     async def _resync(self) -> None:
         while True:
             await asyncio.sleep(self.settings.resync_s)
-            self._store_is_up = await answers(lambda: self.reader.heads(["health"]))
             await self._resync_once()
+
+    async def _watch_store(self) -> None:
+        while True:
+            self._store_is_up = await answers(lambda: self.reader.heads(["health"]))
+            await asyncio.sleep(self.settings.resync_s)
 
     async def _resync_once(self) -> None:
         try:
