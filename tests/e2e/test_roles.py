@@ -23,6 +23,12 @@ def fleet(tmp_path: Path, vhost_url: str, maria_url: str) -> Iterator[Fleet]:
     fleet.kill()
 
 
+def start_behind(proxy: FaultProxy, vhost_url: str, role: RoleProcess) -> None:
+    """Start a role that reaches its broker through the proxy."""
+    role.settings = role.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
+    role.start()
+
+
 async def logged(role: RoleProcess, event: str, *words: str) -> None:
     """Wait for an event in a role's log."""
     async with asyncio.timeout(30):
@@ -89,8 +95,7 @@ async def test_a_role_waits_for_a_broker_that_is_not_there_yet_and_stops_when_as
     proxy.refuse()
     waiting, stopped = fleet.of("gateway")
     for role in (waiting, stopped):
-        role.settings = role.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
-        role.start()
+        start_behind(proxy, vhost_url, role)
         await logged(role, "process.waiting", "broker")
     assert stopped.stop() == 0
     proxy.heal()
@@ -104,8 +109,7 @@ async def test_a_role_that_a_broker_accepts_and_does_not_answer_stops_when_asked
     proxy = fault_proxy(vhost_url)
     proxy.half_open()
     role = fleet.of("gateway")[0]
-    role.settings = role.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
-    role.start()
+    start_behind(proxy, vhost_url, role)
     async with asyncio.timeout(20):
         while not proxy.accepted:
             await asyncio.sleep(0.05)
@@ -119,8 +123,7 @@ async def test_the_read_side_starts_without_the_broker(
     proxy = fault_proxy(vhost_url)
     proxy.refuse()
     (api,) = fleet.of("api")
-    api.settings = api.settings | {"CHATFLOW_BROKER_URL": proxy.url(vhost_url)}
-    api.start()
+    start_behind(proxy, vhost_url, api)
     await api.ready()
     assert await asyncio.to_thread(api.stop) == 0
 

@@ -1,12 +1,14 @@
 """Confirms, and everything that may come instead of one."""
 
 import asyncio
+import contextlib
 import random
 import time
 
 import pytest
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
+from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.publishing import Patience, ingest_route
 from chatflow.adapters.rabbitmq.topology import ingest_queue
@@ -255,6 +257,25 @@ async def test_closing_does_not_wait_for_a_server_that_has_stopped_reading(
         finally:
             rabbit_server.resume()
     assert connection.is_closed
+
+
+async def test_closing_ends_a_reconnect_that_has_lost_its_cancellation(vhost_url: str, fault_proxy) -> None:
+    proxy, is_first, again = fault_proxy(vhost_url), True, asyncio.Event()
+
+    async def prepare(_: object) -> None:
+        if not is_first:
+            again.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    link = Link("test", (proxy.url(vhost_url),), prepare=prepare)
+    await link.start()
+    is_first = False
+    proxy.cut()
+    async with asyncio.timeout(WAIT_S):
+        await again.wait()
+        await link.close()
+    assert not link.is_up
 
 
 async def test_patience_can_end_for_those_whose_time_is_just_up() -> None:

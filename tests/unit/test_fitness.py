@@ -5,8 +5,8 @@ import itertools
 
 import pytest
 
-from chatflow.entrypoints.fitness import answers
-from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
+from chatflow.entrypoints.fitness import answers, cache_word
+from chatflow.ports.errors import CacheUnavailable, QueryTimeout, StoreOverloaded, StoreUnavailable
 
 FULL = StoreOverloaded("220 reads are running or waiting")
 
@@ -43,3 +43,19 @@ async def test_a_store_that_says_nothing_is_down_after_the_deadline():
 async def test_a_store_that_fails_is_down_at_once(failure):
     assert not await answers(store(failure, None))
     assert not await answers(store(FULL, failure, None))
+
+
+class Cache:
+    """Answers a ping, or fails as it is told."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self._failure = failure
+
+    async def ping(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+
+async def test_a_cache_has_a_word_whether_it_answers_or_is_there_at_all():
+    words = [await cache_word(cache) for cache in (Cache(), Cache(CacheUnavailable("gone")), None)]
+    assert words == ["up", "down", "off"]
