@@ -13,7 +13,7 @@ SETUP := scripts/setup-venv.sh scripts/find-python.sh
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers tracked coverage format bench fault lock clean
+.PHONY: help run test check lint types layers tracked coverage format bench fault galera lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ fault: $(DEV) ## kill, stop, cut, fill under load: ROUNDS=30, SEED=n repeats a r
 	@scripts/system-packages.sh
 	@$(BIN)/python -m tests.fault --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
 	@$(if $(ROUNDS),,$(BIN)/python -m pytest tests/fault -m long $(ARGS))
+
+galera: $(DEV) ## two active processors on two nodes of a Galera cluster, every ack audited: ARGS="--runs 20 --messages 60000"
+	@scripts/system-packages.sh
+	@$(BIN)/python -m tests.fault.galera $(ARGS)
 
 lock: $(DEV) ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)
 	$(COMPILE) --group build $(ARGS) -o requirements/run.txt

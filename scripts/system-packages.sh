@@ -12,6 +12,13 @@ has_browser() {
     [ -d "/Applications/Google Chrome.app" ] || [ -d /Applications/Chromium.app ]
 }
 
+has_galera() {
+    for path in /usr/lib/galera /usr/lib64/galera-4 /usr/lib; do
+        [ -e "$path/libgalera_smm.so" ] && command -v rsync >/dev/null && return 0
+    done
+    return 1
+}
+
 has() {
     command -v "$1" >/dev/null
 }
@@ -21,6 +28,7 @@ PATH=$PATH:/usr/sbin:/usr/local/sbin
 missing=
 has_browser || missing="$missing chromium"
 has mariadbd || missing="$missing mariadb-server"
+has_galera || missing="$missing galera-4 rsync"
 has rabbitmq-server || missing="$missing rabbitmq-server"
 has redis-server || missing="$missing redis-server"
 

@@ -76,6 +76,9 @@ class MariaServer(Server):
         quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=10M", "--skip-test-db"]
         rights = ["--auth-root-authentication-method=normal", f"--user={getpass.getuser()}"]
         run(["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *rights, *quick], self._environ())
+        self._write_init_file()
+
+    def _write_init_file(self) -> None:
         (self.directory / "init.sql").write_text(
             f"CREATE USER IF NOT EXISTS {USER}@'{LOOPBACK}' IDENTIFIED BY '{PASSWORD}';\n"
             f"GRANT ALL ON `test\\_%`.* TO {USER}@'{LOOPBACK}';\n"
