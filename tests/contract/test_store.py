@@ -11,6 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from chatflow.domain.rooms import partition_of
 from chatflow.ports.errors import RowRejected, SequenceCollision
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import (
@@ -505,6 +506,7 @@ async def test_an_audit_names_what_was_tampered_with(stack):
         Finding("head", "b", "last_seq=1", "last_seq=5"),
         Finding("head", "c", "last_seq=1", "nothing"),
         Finding("head", "ghost", "nothing", "last_seq=9"),
+        Finding("commits", f"partition {partition_of('a', 8)} of 8", "3 rows, as processors were told", "2 rows"),
     ]
 
 
@@ -619,6 +621,7 @@ class StoreMachine(RuleBasedStateMachine):
     def audits_are_clean_and_counts_agree(self):
         for stack in self.stacks:
             assert self.run(stack.auditor.recount(summaries=stack.summaries)) == (len(self.stored), [])
+        assert self.stacks[0].raw("SELECT SUM(committed) FROM commit_counts")[0][0] in {len(self.stored), None}
         users, rooms, minutes, patterns = recounted(list(self.stored.values()), 100)
         for analytics in self.stacks[1].analytics():
             assert self.run(analytics.top_users(100)) == users

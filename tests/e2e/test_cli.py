@@ -136,7 +136,8 @@ async def test_audit_passes_on_a_ledger_that_the_store_holds(chatflow: Run, tmp_
     ledger.write_text("\n".join(map(json.dumps, rows)) + "\n\n" + '{"messageId": "cut sho')
     result = chatflow("audit", "--ledger", str(ledger))
     assert result.stdout == (
-        "audited 100 messages and 50 acks: 0 missing, 0 doubled, 0 misplaced, 0 gaps, 0 wrong summaries\n"
+        "audited 100 messages and 50 acks: 0 missing, 0 doubled, 0 misplaced, 0 gaps, "
+        "0 wrong summaries, 0 lost commits\n"
     )
     assert result.returncode == 0
 

@@ -16,7 +16,7 @@ from tests.fault.clients import LedgerSender, Listener
 from tests.fault.site import Site
 
 RECOVERY_DEADLINE_S = 60.0
-NOTHING_WRONG = "0 missing, 0 doubled, 0 misplaced, 0 gaps, 0 wrong summaries"
+NOTHING_WRONG = "0 missing, 0 doubled, 0 misplaced, 0 gaps, 0 wrong summaries, 0 lost commits"
 CLEAN = re.compile(rf"audited (\d+) messages and (\d+) acks: {NOTHING_WRONG}")
 
 

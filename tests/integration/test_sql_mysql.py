@@ -27,9 +27,9 @@ def dialect(request):
 
 
 def test_heads_are_locked_in_room_order_through_their_index():
-    assert locked_heads(2) == (
+    assert locked_heads(["a", "b"]) == (
         "SELECT room_id, last_seq FROM room_heads FORCE INDEX (PRIMARY) "
-        "WHERE room_id IN (%s, %s) ORDER BY room_id FOR UPDATE"
+        "WHERE room_id IN ('a', 'b') ORDER BY room_id FOR UPDATE"
     )
 
 

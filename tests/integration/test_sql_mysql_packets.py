@@ -25,20 +25,21 @@ def heads(conn) -> list[str]:
 
 async def test_each_statement_has_its_rows(fresh_url):
     def ask(conn):
-        return run_together(conn, ["SELECT 1, 'a'", HEAD.format("lobby"), "SELECT room_id FROM room_heads", "COMMIT"])
+        asked = ["SELECT 1, 'a'", HEAD.format("lobby"), "SELECT room_id FROM room_heads"]
+        return run_together(conn, asked, commit=True)
 
     async with process(fresh_url) as mine:
         rows = await mine.database.write(ask)
-        assert [list(each) for each in rows] == [[(1, "a")], [], [("lobby",)], []]
+        assert [list(each) for each in rows] == [[(1, "a")], [], [("lobby",)]]
         assert await mine.database.read(heads) == ["lobby"]
 
 
 async def test_nothing_stays_of_statements_before_one_that_fails_and_none_after_it_is_run(fresh_url):
     def fail(conn):
-        run_together(conn, [HEAD.format("a"), HEAD.format("a"), HEAD.format("b"), "COMMIT"])
+        run_together(conn, [HEAD.format("a"), HEAD.format("a"), HEAD.format("b")], commit=True)
 
     def commit(conn):
-        run_together(conn, ["COMMIT"])
+        run_together(conn, ["SELECT 1"], commit=True)
 
     async with process(fresh_url, writer_pool=1) as mine:
         before = await mine.database.write(connection_id)

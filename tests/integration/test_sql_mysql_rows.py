@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from sqlalchemy import make_url
 
 from chatflow.adapters.sql import migrate, multirow
-from chatflow.adapters.sql.append import append_batch
+from chatflow.adapters.sql.append import Tables, append_batch
+from chatflow.adapters.sql.commit_counts import CommitCounts
 from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
 from chatflow.adapters.sql.mysql_url import driver_arguments
@@ -127,7 +128,7 @@ async def failing(mine, fault) -> BaseException:
         await mine.store.append_batch([good])
         batch = [good]
     with pytest.raises(StoreError) as raised:
-        await mine.database.write(append_batch, batch, {}, True)
+        await mine.database.write(append_batch, batch, {}, Tables(True, CommitCounts()))
     return raised.value
 
 

@@ -115,6 +115,19 @@ async def test_a_full_disk_is_unavailable_and_leaves_nothing_half_done(store, da
     await assert_sound(database, 51)
 
 
+async def test_a_transaction_that_is_ended_early_is_not_taken_for_committed(store, database):
+    """What follows its end would be committed statement by statement."""
+
+    def end(conn):
+        conn.exec_driver_sql("INSERT INTO room_heads VALUES ('a', 0)")
+        conn.exec_driver_sql("ROLLBACK")
+        conn.exec_driver_sql("INSERT INTO room_heads VALUES ('b', 0)")
+
+    with pytest.raises(StoreUnavailable, match="ended before its commit"):
+        await database.write(end)
+    await store.append_batch([message("c")])
+
+
 async def test_a_broken_file_is_unavailable(tmp_path):
     (tmp_path / "chatflow.db").write_bytes(b"this is no database" * 1000)
     database = open_database(f"sqlite+aiosqlite:///{tmp_path}/chatflow.db")

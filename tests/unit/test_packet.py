@@ -17,6 +17,7 @@ class FailingConnection:
     def __init__(self, error: BaseException) -> None:
         self.error = error
         self.invalidated = False
+        self.info: dict[str, object] = {}
         self.connection = self.dbapi_connection = self
 
     def run_async(self, fn):
@@ -39,16 +40,56 @@ def outcome(error: BaseException) -> tuple[type[BaseException], bool]:
     [
         (IntegrityError(1062, "Duplicate entry"), (IntegrityError, False)),
         (OperationalError(1213, "Deadlock found"), (OperationalError, False)),
+        (OperationalError(1305, "SAVEPOINT begun does not exist"), (OperationalError, True)),
         (OperationalError(1290, "The server is running with the --read-only option"), (OperationalError, True)),
         (OperationalError(2013, "Lost connection"), (OperationalError, True)),
         (ConnectionResetError("reset"), (StoreUnavailable, True)),
         (RuntimeError("the stream is broken"), (StoreUnavailable, True)),
         (asyncio.CancelledError(), (asyncio.CancelledError, True)),
     ],
-    ids=["duplicate", "deadlock", "read only", "lost", "reset", "broken", "cancelled"],
+    ids=["duplicate", "deadlock", "rolled back", "read only", "lost", "reset", "broken", "cancelled"],
 )
 def test_a_connection_stays_in_use_only_after_a_fault_of_the_statement(error, expected):
     assert outcome(error) == expected
+
+
+class Server:
+    """As much of a connection as a packet needs, over a driver that answers each statement with its number."""
+
+    def __init__(self) -> None:
+        self.info: dict[str, object] = {}
+        self.connection = self.dbapi_connection = self
+        self.packets: list[str] = []
+
+    def run_async(self, fn):
+        return asyncio.run(fn(self))
+
+    def cursor(self):
+        return self
+
+    async def execute(self, text):
+        self.packets.append(text)
+        self.at = 0
+
+    async def nextset(self):
+        self.at += 1
+
+    async def fetchall(self):
+        return [self.at]
+
+
+def test_a_savepoint_is_before_everything_and_its_release_before_the_commit():
+    conn = Server()
+    assert run_together(conn, ["ONE", "TWO"]) == [[1], [2]]
+    assert run_together(conn, ["THREE"]) == [[0]]
+    assert run_together(conn, ["FOUR"], commit=True) == [[0]]
+    assert run_together(conn, ["ONE"], commit=True) == [[1]]
+    assert conn.packets == [
+        "SAVEPOINT begun; ONE; TWO",
+        "THREE",
+        "FOUR; RELEASE SAVEPOINT begun; COMMIT",
+        "SAVEPOINT begun; ONE; RELEASE SAVEPOINT begun; COMMIT",
+    ]
 
 
 async def test_a_connection_that_is_lost_while_it_opens_is_told_as_lost(monkeypatch):

@@ -52,6 +52,11 @@ class AuditReport:
         return sum(finding.check.endswith("_summary") for finding in self.findings)
 
     @property
+    def lost_commits(self) -> int:
+        """Partitions with fewer rows than processors were told of."""
+        return sum(finding.check == "commits" for finding in self.findings)
+
+    @property
     def is_clean(self) -> bool:
         """Nothing is wrong."""
         return not (self.missing or self.doubled or self.misplaced or self.structural)

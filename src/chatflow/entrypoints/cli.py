@@ -102,7 +102,7 @@ def audit(
     typer.echo(
         f"audited {report.messages} messages and {report.acks} acks: {report.missing} missing, "
         f"{report.doubled} doubled, {report.misplaced} misplaced, {report.gaps} gaps, "
-        f"{report.wrong_summaries} wrong summaries"
+        f"{report.wrong_summaries} wrong summaries, {report.lost_commits} lost commits"
     )
     raise typer.Exit(0 if report.is_clean else 1)
 

@@ -19,6 +19,7 @@ from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
+from chatflow.adapters.sql.commit_counts import CommitCounts
 from chatflow.adapters.sql.database import Database, evict, open_database, pools
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.rebuild import SqlSummaries
@@ -196,7 +197,13 @@ class Container(containers.DeclarativeContainer):
     leases = providers.Callable(lambda shared: shared.leases, shared)
     cache_policy = providers.Singleton(CachePolicy)
     near_cache = providers.Singleton(near_cache_of, shared, api_settings, cache_policy)
-    store = providers.Singleton(SqlMessageStore, database, providers.Object(now_us), summaries=summaries)
+    store = providers.Singleton(
+        SqlMessageStore,
+        database,
+        providers.Object(now_us),
+        summaries=summaries,
+        counts=providers.Factory(CommitCounts, providers.Callable(new_id), common.partitions),
+    )
     reader = providers.Singleton(SqlMessageReader, database)
     summary_tables = providers.Singleton(SqlSummaries, database)
     analytics = providers.Singleton(SummaryAnalytics, database)

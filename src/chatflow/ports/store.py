@@ -209,9 +209,9 @@ class Finding:
     """Something an audit found wrong.
 
     Attributes:
-        check: ``sequence``, ``head``, ``room_summary``, ``user_summary``, ``user_room_summary``, ``missing``,
-            ``misplaced`` or ``doubled``.
-        subject: the room, user or message id.
+        check: ``sequence``, ``head``, ``room_summary``, ``user_summary``, ``user_room_summary``, ``commits``,
+            ``missing``, ``misplaced`` or ``doubled``.
+        subject: the room, user, partition or message id.
     """
 
     check: str
@@ -224,7 +224,10 @@ class Auditor(Protocol):
     """Recount everything from the messages. All methods raise ``StoreUnavailable``."""
 
     async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
-        """How many messages there are, and what is wrong: gaps in ``seq``, heads, and summaries when they are on."""
+        """How many messages there are, and what is wrong.
+
+        Checked: gaps in ``seq``, heads, summaries when they are on, and commits that processors were told of.
+        """
 
     async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:
         """For each id that is stored, the room of every row that carries it (one, unless something is very wrong)."""

@@ -5,17 +5,20 @@ that there is one consumer. The insert is plain, so an id that exists fails the 
 ``AlreadyStored``: the caller rolls back, looks the ids up, and starts again without them.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Protocol
 
 import attrs
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from chatflow.adapters.sql import append_mysql, append_sqlite
 from chatflow.adapters.sql.append_mysql import MysqlAppend
 from chatflow.adapters.sql.append_sqlite import SqliteAppend
+from chatflow.adapters.sql.commit_counts import CommitCounts, CountRow
 from chatflow.adapters.sql.errors import AlreadyStored
-from chatflow.adapters.sql.schema import key_of
+from chatflow.adapters.sql.schema import commit_counts, key_of
 from chatflow.domain.rooms import is_room
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message, StoredMessage
@@ -30,8 +33,14 @@ class AppendStatements(Protocol):
     def lock_heads(self, rooms: Sequence[str]) -> dict[str, int]:
         """Hold every room's head until the transaction ends; create the missing ones at 0."""
 
-    def write(self, values: Sequence[object], before: Mapping[str, int], after: Mapping[str, int]) -> None:
-        """Insert rows given flat, ``schema.messages`` columns in table order, and raise each room's head.
+    def write(
+        self,
+        values: Sequence[object],
+        before: Mapping[str, int],
+        after: Mapping[str, int],
+        counts: Sequence[CountRow],
+    ) -> None:
+        """Insert rows given flat, ``schema.messages`` columns in table order; raise each room's head; write ``counts``.
 
         Where summary tables are kept, the rows are added to them.
         """
@@ -43,16 +52,35 @@ NewAppend = Callable[[Connection, Collection[Message], bool], AppendStatements]
 
 @attrs.frozen
 class Committed:
-    """One attempt: every distinct message by its key in arrival order, and how many rows are new."""
+    """One attempt.
+
+    Attributes:
+        by_key: every distinct message in arrival order.
+        new: how many of them are new, by room.
+    """
 
     by_key: dict[bytes, StoredMessage]
-    inserted: int
+    new: Mapping[str, int]
+
+    @property
+    def inserted(self) -> int:
+        """How many rows are new."""
+        return sum(self.new.values())
 
 
 STATEMENTS: dict[str, NewAppend] = {"sqlite": SqliteAppend, "mysql": MysqlAppend}
+WRITE_COUNTS = {"sqlite": append_sqlite.write_counts, "mysql": append_mysql.write_counts}
 
 
-def append_batch(conn: Connection, batch: Sequence[Message], known: Known, summaries: bool) -> Committed:
+@attrs.frozen
+class Tables:
+    """Which tables a commit keeps besides the messages. ``counts``: the processor's own; it has one."""
+
+    summaries: bool
+    counts: CommitCounts
+
+
+def append_batch(conn: Connection, batch: Sequence[Message], known: Known, tables: Tables) -> Committed:
     """Store what is not ``known``, inside the transaction that ``conn`` is in.
 
     Raises:
@@ -60,11 +88,11 @@ def append_batch(conn: Connection, batch: Sequence[Message], known: Known, summa
         RowRejected: a value cannot be stored.
         SequenceCollision: a number above the head is taken.
     """
-    return _append(conn, distinct_by_key(batch), known, summaries)
+    return _append(conn, distinct_by_key(batch), known, tables)
 
 
 def append_together(
-    conn: Connection, calls: Sequence[tuple[Sequence[Message], Known]], summaries: bool
+    conn: Connection, calls: Sequence[tuple[Sequence[Message], Known]], tables: Tables
 ) -> list[Committed]:
     """What ``append_batch`` would do for each call in turn, at the price of one.
 
@@ -76,24 +104,37 @@ def append_together(
     if len(merged) != sum(map(len, parts)):
         raise AlreadyStored("an id stands in two batches of one group")
     known = {key: stored for _, known in calls for key, stored in known.items()}
-    stored = iter(_append(conn, merged, known, summaries).by_key.items())
+    stored = iter(_append(conn, merged, known, tables).by_key.items())
     return [
-        Committed(dict(islice(stored, len(part))), sum(key not in known for key in part) if known else len(part))
+        Committed(
+            dict(islice(stored, len(part))), Counter(each.room_id for key, each in part.items() if key not in known)
+        )
         for part in parts
     ]
 
 
-def _append(conn: Connection, distinct: dict[bytes, Message], known: Known, summaries: bool) -> Committed:
+def _append(conn: Connection, distinct: dict[bytes, Message], known: Known, tables: Tables) -> Committed:
     fresh = distinct if not known else {key: message for key, message in distinct.items() if key not in known}
-    numbered: dict[bytes, StoredMessage] = {}
-    if fresh:
-        statements = STATEMENTS[conn.dialect.name](conn, fresh.values(), summaries)
-        before = statements.lock_heads(_sorted_rooms(fresh))
-        after = dict(before)
-        numbered, values = _number(fresh, after)
-        statements.write(values, before, after)
+    if not fresh:
+        return Committed({key: known[key] for key in distinct}, {})
+    statements = STATEMENTS[conn.dialect.name](conn, fresh.values(), tables.summaries)
+    before = statements.lock_heads(_sorted_rooms(fresh))
+    after = dict(before)
+    numbered, values = _number(fresh, after)
+    new = {room: head - before[room] for room, head in after.items()}
+    statements.write(values, before, after, tables.counts.rows(new))
     by_key = numbered if not known else {key: numbered.get(key) or known[key] for key in distinct}
-    return Committed(by_key, len(numbered))
+    return Committed(by_key, new)
+
+
+def settle_counts(conn: Connection, rows: Sequence[CountRow]) -> dict[int, int]:
+    """Write what one processor was told of, and read what is counted for it, by partition."""
+    WRITE_COUNTS[conn.dialect.name](conn, rows)
+    processor, partitions = rows[0][0], [row[1] for row in rows]
+    wanted = select(commit_counts.c.partition_id, commit_counts.c.committed).where(
+        commit_counts.c.processor == processor, commit_counts.c.partition_id.in_(partitions)
+    )
+    return {row.partition_id: row.committed for row in conn.execute(wanted)}
 
 
 def distinct_by_key(batch: Sequence[Message]) -> dict[bytes, Message]:

@@ -1,7 +1,7 @@
 """The commit transaction's statements on MySQL 8 and MariaDB, at READ COMMITTED. See docs/adr/0009.
 
-Every text is constant, so that each is compiled once per engine and prepared once per connection; what varies in length
-is a row of ``MultiRow``, a JSON parameter, or padded to a power of two.
+Texts are constant where rows are many, so that each is compiled once per engine and prepared once per connection; what
+varies in length is a row of ``MultiRow`` or a JSON parameter. The heads are locked by the packet that begins.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,10 +14,12 @@ from sqlalchemy import BigInteger, Column, Connection, Table, bindparam, func, l
 from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql.dml import Insert
 
+from chatflow.adapters.sql.commit_counts import CountRow
 from chatflow.adapters.sql.multirow import MultiRow, Row, literal, packet_bytes, size_bound
 from chatflow.adapters.sql.packet import run_together
 from chatflow.adapters.sql.schema import (
     EpochMicros,
+    commit_counts,
     messages,
     room_heads,
     room_message_summary,
@@ -70,29 +72,47 @@ class MysqlAppend:
             heads |= self._locked(missing)
         return heads
 
-    def write(self, values: Sequence[object], before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    def write(
+        self,
+        values: Sequence[object],
+        before: Mapping[str, int],
+        after: Mapping[str, int],
+        counts: Sequence[CountRow],
+    ) -> None:
         insertion, rows = inserted_messages(self.conn.dialect), list(zip(*[iter(values)] * WIDTH, strict=True))
         insertion.check(rows)
-        raising = raised_heads(self.conn.dialect), sorted(after.items())
         sums = self._sums(values) if self.summaries else []
-        writes: list[tuple[MultiRow, Sequence[Row]]] = [(insertion, rows), *sums, raising]
+        writes: list[tuple[MultiRow, Sequence[Row]]] = [
+            (insertion, rows),
+            *sums,
+            (raised_heads(self.conn.dialect), sorted(after.items())),
+            (counted(self.conn.dialect), counts),
+        ]
         if self._is_small and sum(size_bound(rows) for _, rows in writes) <= packet_bytes(self.conn):
-            run_together(self.conn, [*(statement.rendered(rows) for statement, rows in writes), "COMMIT"])
-        else:
-            for statement, each in writes:
-                statement.run(self.conn, each)
+            run_together(self.conn, [statement.rendered(rows) for statement, rows in writes], commit=True)
+            return
+        for statement, each in writes[:-2]:
+            statement.run(self.conn, each)
+        self._run_last(*writes[-2:])
+
+    def _run_last(self, *writes: tuple[MultiRow, Sequence[Row]]) -> None:
+        """Heads and counts are few and short: both go on one way."""
+        if sum(size_bound(rows) for _, rows in writes) <= packet_bytes(self.conn):
+            run_together(self.conn, [statement.rendered(rows) for statement, rows in writes])
+            return
+        for statement, rows in writes:
+            statement.run(self.conn, rows)
 
     def _locked(self, rooms: Sequence[str]) -> dict[str, int]:
-        width = 1 << (len(rooms) - 1).bit_length()
-        padded = (*rooms, *[rooms[-1]] * (width - len(rooms)))
-        return {row[0]: row[1] for row in self.conn.exec_driver_sql(locked_heads(width), padded)}
+        (heads,) = run_together(self.conn, [locked_heads(rooms)])
+        return dict(heads)
 
     def _locked_and_counted(self, rooms: Sequence[str]) -> dict[str, int]:
         """The rooms' new users are counted on the same way."""
         pairs = list({(message.user_id, message.room_id) for message in self.fresh})
         if not all(type(user) is int and type(room) is str for user, room in pairs):
             return self._locked(rooms)  # the rows will be refused
-        statements = [locked_heads(len(rooms)) % tuple(map(literal, rooms))]
+        statements = [locked_heads(rooms)]
         if self.summaries:
             statements.append(NEW_PAIRS % literal(_as_json(pairs).decode()))
         heads, *counts = run_together(self.conn, statements)
@@ -121,13 +141,11 @@ def new_pairs(conn: Connection, pairs: Sequence[tuple[int, str]]) -> dict[str, i
     return fresh
 
 
-@lru_cache
-def locked_heads(width: int) -> str:
+def locked_heads(rooms: Sequence[str]) -> str:
     """The index is forced: a scan would wait for the locks of rooms that are not asked for."""
-    rooms = ", ".join(["%s"] * width)
     return (
-        "SELECT room_id, last_seq FROM room_heads FORCE INDEX (PRIMARY) "  # noqa: S608 - placeholders only
-        f"WHERE room_id IN ({rooms}) ORDER BY room_id FOR UPDATE"
+        "SELECT room_id, last_seq FROM room_heads FORCE INDEX (PRIMARY) "  # noqa: S608 - escaped, and names of rooms
+        f"WHERE room_id IN ({', '.join(map(literal, rooms))}) ORDER BY room_id FOR UPDATE"
     )
 
 
@@ -154,6 +172,22 @@ def raised_heads(dialect: Any) -> MultiRow:
 def merged(table: Table, dialect: Any) -> MultiRow:
     """Rows of a summary table, added to those that exist."""
     return MultiRow.of(merged_on_mysql(_values(table), table), dialect)
+
+
+@lru_cache
+def counted(dialect: Any) -> MultiRow:
+    """Rows of ``commit_counts``: what is new is added, but no less is counted than the processor was told of."""
+    statement = _values(commit_counts)
+    new, known = statement.inserted, commit_counts.c
+    most = func.greatest(known.committed + new.last_batch, new.committed)
+    return MultiRow.of(
+        statement.on_duplicate_key_update([("committed", most), ("last_batch", new.last_batch)]), dialect
+    )
+
+
+def write_counts(conn: Connection, rows: Sequence[CountRow]) -> None:
+    """Into ``commit_counts``, apart from a batch."""
+    run_together(conn, [counted(conn.dialect).rendered(rows)])
 
 
 def _values(table: Table) -> Insert:

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Table, func, select
 from sqlalchemy import bindparam as param
 from sqlalchemy.dialects import sqlite
 
+from chatflow.adapters.sql.commit_counts import CountRow
 from chatflow.adapters.sql.schema import messages, room_heads
 from chatflow.adapters.sql.summaries import TABLES, grouped, upsert_on_sqlite
 from chatflow.ports.messages import Message
@@ -28,6 +29,10 @@ WHERE room_id IN (SELECT value FROM json_each(?))"""
 CREATE_HEADS = "INSERT INTO room_heads (room_id, last_seq) SELECT value, 0 FROM json_each(?)"
 RAISE_HEADS = """INSERT INTO room_heads (room_id, last_seq) SELECT key, value FROM json_each(?) WHERE true
 ON CONFLICT (room_id) DO UPDATE SET last_seq = excluded.last_seq"""
+COUNT = """INSERT INTO commit_counts (processor, partition_id, partitions, committed, last_batch)
+SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?) WHERE true
+ON CONFLICT (processor, partition_id, partitions) DO UPDATE
+SET committed = max(committed + excluded.last_batch, excluded.committed), last_batch = excluded.last_batch"""
 
 _encode = msgspec.json.Encoder().encode
 _decode_heads = msgspec.json.Decoder(dict[str, int]).decode
@@ -50,13 +55,20 @@ class SqliteAppend:
             heads.update(dict.fromkeys(missing, 0))
         return heads
 
-    def write(self, values: Sequence[object], before: Mapping[str, int], after: Mapping[str, int]) -> None:
+    def write(
+        self,
+        values: Sequence[object],
+        before: Mapping[str, int],
+        after: Mapping[str, int],
+        counts: Sequence[CountRow],
+    ) -> None:
         self._insert(values)
         if self.summaries:
             rooms = (_as_json(list(before)),)
             for table in TABLES:
                 self.conn.exec_driver_sql(_upsert_of(table), rooms)  # counts what stands above the heads
         self.conn.exec_driver_sql(RAISE_HEADS, (_as_json(after),))
+        write_counts(self.conn, counts)
 
     def _insert(self, values: Sequence[object]) -> None:
         for start in range(0, len(values), MAX_ROWS * WIDTH):
@@ -64,6 +76,11 @@ class SqliteAppend:
             rows = _padded_rows(len(chunk) // WIDTH)
             padding = (None,) * (rows * WIDTH - len(chunk))
             self.conn.exec_driver_sql(_insert_of(rows), (*chunk, *padding))
+
+
+def write_counts(conn: Connection, rows: Sequence[CountRow]) -> None:
+    """Into ``commit_counts``: what is new is added, but no less is counted than the processor was told of."""
+    conn.exec_driver_sql(COUNT, (_as_json(rows),))
 
 
 def _as_json(value: object) -> str:

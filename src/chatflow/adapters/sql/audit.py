@@ -10,6 +10,7 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.packed import Row, chunks, fetch
 from chatflow.adapters.sql.reader import is_id
 from chatflow.adapters.sql.schema import (
+    commit_counts,
     messages,
     room_heads,
     room_message_summary,
@@ -46,7 +47,7 @@ class SqlAuditor:
 
 def recount(conn: Connection, summaries: bool, limit: int) -> tuple[int, list[Finding]]:
     """Count the messages and collect at most ``limit`` findings."""
-    total = fetch(conn, select(func.count().label("total")).select_from(messages))[0][0]
+    total = _total(conn)
     findings: list[Finding] = []
     for found in _findings(conn, summaries, limit):
         findings += found
@@ -55,12 +56,52 @@ def recount(conn: Connection, summaries: bool, limit: int) -> tuple[int, list[Fi
     return total, findings[:limit]
 
 
+def _total(conn: Connection) -> int:
+    total: int = fetch(conn, select(func.count().label("total")).select_from(messages))[0][0]
+    return total
+
+
 def _findings(conn: Connection, summaries: bool, limit: int) -> Iterator[list[Finding]]:
     yield _gaps(conn, limit)
     yield _differences(conn, "head", room_heads, _highest(), limit)
     if summaries:
         for check, table in CHECKS.items():
             yield _differences(conn, check, table, _recounted(conn, table), limit)
+    yield lost_commits(conn, limit)
+
+
+def lost_commits(conn: Connection, limit: int) -> list[Finding]:
+    """Fewer rows than processors were told of: in a partition or, if that cannot be said, in all."""
+    counted = {(row[0], row[1]): int(row[2]) for row in fetch(conn, _counted())}
+    findings: list[Finding] = []
+    for partitions in sorted({partitions for partitions, _ in counted if partitions}):
+        rows = {row[0]: int(row[1]) for row in fetch(conn, _rows_by_partition(partitions))}
+        findings += [
+            Finding("commits", f"partition {partition} of {partitions}", _told(told), f"{rows.get(partition, 0)} rows")
+            for (number, partition), told in counted.items()
+            if number == partitions and rows.get(partition, 0) < told
+        ]
+    total, told = _total(conn), sum(counted.values())
+    if not findings and total < told:
+        findings.append(Finding("commits", "all partitions", _told(told), f"{total} rows"))
+    return findings[:limit]
+
+
+def _counted() -> Select[Any]:
+    """By number of partitions and partition; what was there before anybody counted is partition -1 of 0."""
+    keys = commit_counts.c.partitions, commit_counts.c.partition_id
+    return select(*keys, func.sum(commit_counts.c.committed).label("committed")).group_by(*keys).order_by(*keys)
+
+
+def _rows_by_partition(partitions: int) -> Select[Any]:
+    """As ``domain.rooms.partition_of`` has it: once for each room, since SQLite asks Python for the CRC."""
+    rooms = select(messages.c.room_id, func.count().label("rows")).group_by(messages.c.room_id).subquery("rooms")
+    partition = (func.crc32(rooms.c.room_id) % partitions).label("partition_id")
+    return select(partition, func.sum(rooms.c.rows).label("rows")).group_by(partition)
+
+
+def _told(committed: int) -> str:
+    return f"{committed} rows, as processors were told"
 
 
 def _gaps(conn: Connection, limit: int) -> list[Finding]:

@@ -15,6 +15,7 @@ from typing import Any
 from asyncmy.errors import MySQLError
 from sqlalchemy import exc
 
+from chatflow.adapters.sql.proven import NO_SAVEPOINT
 from chatflow.ports.errors import QueryTimeout, RowRejected, SequenceCollision, StoreError, StoreUnavailable
 
 MYSQL_DUPLICATE = 1062
@@ -22,7 +23,7 @@ MYSQL_BAD_DATA = frozenset({1048, 1264, 1265, 1292, 1366, 1367, 1406, 1441, 1690
 """NULL, out of range, truncated, wrong date, wrong string, overlong, date overflow, CHECK violated."""
 MYSQL_TIMED_OUT = frozenset({1317, 1969, 3024})
 MYSQL_TRY_AGAIN = frozenset({1205, 1213})
-"""Lock wait timeout and deadlock: the server rolled back, the same transaction may succeed."""
+"""Lock wait timeout and deadlock, or a lost certification: the server rolled back, the same transaction may succeed."""
 MYSQL_STATEMENT_FAILED = {MYSQL_DUPLICATE} | MYSQL_BAD_DATA | MYSQL_TIMED_OUT | MYSQL_TRY_AGAIN
 
 BAD_BINDING = (OverflowError, TypeError, ValueError)
@@ -35,6 +36,10 @@ class AlreadyStored(StoreError):
 
 class TryAgain(StoreUnavailable):
     """A deadlock or lock wait timeout: run the whole transaction again."""
+
+
+class TransactionLost(TryAgain):
+    """The server had rolled the transaction back before its commit, and nobody was told: run the whole of it again."""
 
 
 class NoAnswer(StoreUnavailable):
@@ -84,6 +89,12 @@ def _meaning_on_sqlite(driver: BaseException | None, text: str) -> StoreError:
     return QueryTimeout(text) if name == "SQLITE_INTERRUPT" else StoreUnavailable(text)
 
 
+def tells_of_rollback(error: Exception) -> bool:
+    """Whether the server itself says that it has taken the transaction back."""
+    driver = error.orig if isinstance(error, exc.DBAPIError) else error
+    return isinstance(driver, MySQLError) and bool(driver.args) and driver.args[0] in MYSQL_TRY_AGAIN
+
+
 def is_of_the_statement(error: MySQLError) -> bool:
     """Whether the connection is as good as before."""
     return bool(error.args) and error.args[0] in MYSQL_STATEMENT_FAILED
@@ -93,6 +104,8 @@ def _meaning_on_mysql(driver: Any) -> StoreError:
     code, text = driver.args if len(driver.args) == 2 else (None, str(driver))
     if code == MYSQL_DUPLICATE:
         return AlreadyStored(text) if text.endswith("message_id'") else SequenceCollision(text)
+    if code == NO_SAVEPOINT:
+        return TransactionLost(text)
     if code in MYSQL_TRY_AGAIN:
         return TryAgain(text)
     if code in MYSQL_TIMED_OUT:

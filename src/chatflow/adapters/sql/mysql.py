@@ -2,13 +2,15 @@
 
 What can go wrong with a write, and what follows:
 
-* deadlock or lock wait timeout: the whole transaction runs again after a random pause, within the same deadline;
+* deadlock, lock wait timeout, lost certification: the whole transaction runs again after a random pause, within the
+  same deadline. So it does when the server has rolled back and nobody was told: the commit finds out;
 * connection lost, server read-only or shutting down: ``StoreUnavailable``, and every connection is replaced;
 * no answer within the deadline, or the caller is cancelled: the outcome is unknown, so the connection is discarded and
   never used again; only a new transaction may follow. The server ends what was left open by itself.
 """
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
@@ -16,16 +18,19 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 from sqlalchemy import Connection
 
-from chatflow.adapters.sql.errors import NoAnswer, TryAgain, translated
+from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.grouping import GroupCommit
 from chatflow.adapters.sql.mysql_url import driver_arguments
 from chatflow.adapters.sql.pools import Pool, PoolFigures
+from chatflow.adapters.sql.proven import is_still_open, roll_back
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
 if TYPE_CHECKING:
     from chatflow.adapters.sql.database import Together
 
 R = TypeVar("R")
+
+logger = logging.getLogger("chatflow.store")
 
 FULL_GROUP = 64
 """Messages that earn a transaction of their own while another one is under way."""
@@ -67,8 +72,8 @@ class MysqlDatabase:
         self._groups = GroupCommit(self._write_alone, lanes=self.writer_pool, full=FULL_GROUP, apart_s=APART_S)
         url, arguments = driver_arguments(self.url)
         writing, reading = writer_session(self.write_deadline_s), reader_session(self.read_deadline_s)
-        self._writers = Pool(url, self.writer_pool, "READ COMMITTED", arguments, writing, resets=False)
-        self._readers = Pool(url, self.reader_pool, "AUTOCOMMIT", arguments, reading, resets=False)
+        self._writers = Pool(url, self.writer_pool, "READ COMMITTED", arguments, writing, proves=True)
+        self._readers = Pool(url, self.reader_pool, "AUTOCOMMIT", arguments, reading)
         self._snapshots = Pool(url, 1, "REPEATABLE READ", arguments, reader_session(None), resets=True)
 
     @property
@@ -142,7 +147,9 @@ class MysqlDatabase:
             while True:
                 try:
                     return await self._transaction(fn, args)
-                except TryAgain:
+                except TryAgain as exc:
+                    if isinstance(exc, TransactionLost):
+                        logger.warning("a transaction was rolled back unnoticed and is repeated: %s", exc)
                     await asyncio.sleep(random.uniform(0, pause_s))
                     pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         finally:
@@ -155,13 +162,22 @@ class MysqlDatabase:
 
 
 def _committed(conn: Connection, fn: Callable[..., R], args: tuple[object, ...]) -> R:
-    """Run ``fn`` and commit what it has not committed itself; roll back what it has left open."""
+    """Run ``fn`` and commit what it has not committed itself; roll back what it has left open.
+
+    Raises:
+        TransactionLost: an error of a transaction that was not the one begun, and says nothing about that one.
+    """
     try:
         result = fn(conn, *args)
         conn.commit()
-    except Exception:
-        if not conn.invalidated:
-            conn.connection.rollback()  # not SQLAlchemy's: it knows nothing of what went past it
+    except Exception as exc:
+        if conn.invalidated:
+            raise
+        is_lost = not (tells_of_rollback(exc) or is_still_open(conn))
+        roll_back(conn)
+        if is_lost:
+            conn.invalidate(exc)
+            raise TransactionLost(str(exc)) from exc
         raise
     return result
 

@@ -5,31 +5,32 @@ SQLAlchemy does for a statement costs as much again as sending it, and it knows 
 """
 
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from asyncmy.errors import MySQLError
 from sqlalchemy import Connection
 
 from chatflow.adapters.sql.errors import is_of_the_statement
+from chatflow.adapters.sql.proven import COMMIT, Rows, beginning, ended, run_packet
 from chatflow.ports.errors import StoreUnavailable
 
-Rows = Sequence[Any]
 
-
-def run_together(conn: Connection, statements: Sequence[str]) -> list[Rows]:
+def run_together(conn: Connection, statements: Sequence[str], *, commit: bool = False) -> list[Rows]:
     """Run statements that have their values in them; the rows of each, none for those that answer with none.
+
+    The first packet of a transaction begins it. With ``commit`` this one is the last: it commits that transaction and
+    no other, and nothing may follow it.
 
     Raises:
         MySQLError: the server refused one of them; the transaction is still open.
         StoreUnavailable: the outcome is unknown, and the connection is not used again.
         UnicodeEncodeError: nothing was sent.
     """
-    text = "; ".join(statements)
-    text.encode()  # the driver would make bytes of anything
+    first = beginning(conn.info)
+    packet = (*first, *statements, *(COMMIT if commit else ()))
+    "".join(packet).encode()  # the driver would make bytes of anything
     try:
-        results: list[Rows] = conn.connection.dbapi_connection.run_async(  # type: ignore[union-attr]
-            lambda driver: _run(driver, text, len(statements))
-        )
+        results = run_packet(conn.connection.dbapi_connection, packet)
     except MySQLError as exc:
         if not is_of_the_statement(exc):
             conn.invalidate(exc)
@@ -39,19 +40,11 @@ def run_together(conn: Connection, statements: Sequence[str]) -> list[Rows]:
     except BaseException:
         conn.invalidate()
         raise
-    return results
+    if commit:
+        ended(conn.info)
+    return results[len(first) : len(first) + len(statements)]
 
 
 def _give_up(conn: Connection, error: Exception) -> NoReturn:
     conn.invalidate(error)
     raise StoreUnavailable(str(error)) from error
-
-
-async def _run(driver: Any, text: str, count: int) -> list[Rows]:
-    cursor = driver.cursor()
-    await cursor.execute(text)
-    results = [await cursor.fetchall()]
-    for _ in range(count - 1):
-        await cursor.nextset()
-        results.append(await cursor.fetchall())
-    return results

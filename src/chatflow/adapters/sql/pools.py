@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from chatflow.adapters.sql.multirow import PACKET_KEY
+from chatflow.adapters.sql.proven import DRIVER, NO_SAVEPOINT
 
 CONNECT_DEADLINE_S = 5.0
 """For all of it: TCP, greeting, TLS, authentication, the session's settings."""
@@ -54,6 +55,7 @@ class Pool:
         connect_args: of the driver.
         session: what each connection says first.
         resets: roll back when a connection comes back; needless where every user ends its transaction.
+        proves: its commits fail unless they end the transaction that was begun.
     """
 
     url: Any
@@ -61,14 +63,15 @@ class Pool:
     isolation: Any
     connect_args: dict[str, Any]
     session: str
-    resets: bool = attrs.field(kw_only=True)
+    resets: bool = attrs.field(default=False, kw_only=True)
+    proves: bool = attrs.field(default=False, kw_only=True)
     engine: AsyncEngine = attrs.field(init=False)
     _idle: set[ConnectionPoolEntry] = attrs.field(init=False, factory=set)
     _evicted_at: float = attrs.field(init=False, default=0.0)
 
     def __attrs_post_init__(self) -> None:
         self.engine = create_async_engine(
-            self.url,
+            self.url.set(drivername=f"mysql+{DRIVER}") if self.proves else self.url,
             isolation_level=self.isolation,
             pool_size=self.size,
             max_overflow=0,
@@ -141,7 +144,12 @@ async def open_connection(**arguments: Any) -> Any:
 
 
 def _failed(context: Any) -> None:
-    """Do not go on with a server that has stopped taking writes: all connections to it are replaced."""
-    arguments = getattr(context.original_exception, "args", ())
-    if arguments and arguments[0] in MOVED_ON:
+    """Do not go on with a server that has stopped taking writes: all connections to it are replaced.
+
+    A connection on which an error was hidden is replaced alone: its driver also remembers not to prepare the statement.
+    """
+    code, *_ = getattr(context.original_exception, "args", ()) or (None,)
+    if code in MOVED_ON:
         context.is_disconnect = True
+    elif code == NO_SAVEPOINT:
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False

@@ -186,6 +186,17 @@ user_room_summary = Table(
     **CLUSTERED,
 )
 
+commit_counts = Table(
+    "commit_counts",
+    metadata,
+    Column("processor", _ascii(64), primary_key=True),
+    Column("partition_id", Integer, primary_key=True, autoincrement=False),
+    Column("partitions", Integer, primary_key=True, autoincrement=False),
+    Column("committed", BigInteger, nullable=False),
+    Column("last_batch", BigInteger, nullable=False),
+    **CLUSTERED,
+)
+
 dead_letter_messages = Table(
     "dead_letter_messages",
     metadata,

@@ -9,6 +9,7 @@ import asyncio
 import sqlite3
 import threading
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -218,6 +219,8 @@ class SqliteDatabase:
             with self._writer_conn.begin():
                 for together, jobs in groupby(group, key=attrgetter("together")):
                     _run(self._writer_conn, together, list(jobs))
+                if not self._writer_conn.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+                    raise StoreUnavailable("the transaction was ended before its commit")
 
     def _close_writer(self) -> None:
         conn, self._writer_conn = self._writer_conn, None
@@ -280,6 +283,7 @@ def read_engine(path: str, *, readers: int, busy_timeout_s: float) -> Engine:
         connect_args=_connect_args(busy_timeout_s),
     )
     event.listen(engine, "connect", _configure(("cache_size=-16384", "query_only=ON")))
+    event.listen(engine, "connect", _add_functions)
     return engine
 
 
@@ -316,6 +320,11 @@ def _configure(pragmas: tuple[str, ...]) -> Callable[[Any, Any], None]:
             driver.execute(f"PRAGMA {pragma}").close()
 
     return on_connect
+
+
+def _add_functions(driver: Any, _record: Any) -> None:
+    """What MySQL has of its own: CRC-32 of a text."""
+    driver.create_function("crc32", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
 
 
 def _begin_immediate(conn: Connection) -> None:

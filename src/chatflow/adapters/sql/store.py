@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING
 import attrs
 from sqlalchemy import Connection, update
 
-from chatflow.adapters.sql.append import Committed, Known, append_batch, append_together, distinct_by_key
+from chatflow.adapters.sql.append import (
+    Committed,
+    Known,
+    Tables,
+    append_batch,
+    append_together,
+    distinct_by_key,
+    settle_counts,
+)
+from chatflow.adapters.sql.commit_counts import CommitCounts, CountRow
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.deadletters import bury
 from chatflow.adapters.sql.errors import AlreadyStored
@@ -28,25 +37,49 @@ class SqlMessageStore:
     database: Database
     wall_clock: WallClock
     summaries: bool = attrs.field(kw_only=True)
+    counts: CommitCounts = attrs.field(kw_only=True, factory=CommitCounts)
 
     async def append_batch(self, messages: Sequence[Message]) -> Appended:
+        partitions = self.counts.enter(message.room_id for message in messages)
+        try:
+            await self._settle_counts(partitions)
+            committed = await self._append_new(messages, partitions)
+            self.counts.add(committed.new)
+        except BaseException:
+            self.counts.doubt(partitions)
+            raise
+        finally:
+            self.counts.leave(partitions)
+        return _appended(messages, committed)
+
+    async def _append_new(self, messages: Sequence[Message], partitions: frozenset[int]) -> Committed:
         known: dict[bytes, StoredMessage] = {}
         for _ in range(DUPLICATE_ROUNDS):
             try:
-                committed = await self.database.write(
+                return await self.database.write(
                     self._append, messages, known, together=self._append_together, weight=len(messages)
                 )
-            except AlreadyStored:
-                known |= await self.database.write(_known, messages)
-            else:
-                return _appended(messages, committed)
+            except AlreadyStored:  # it may have been this very process, in a group whose outcome nobody knew
+                self.counts.doubt(partitions)
+                found, counted = await self.database.write(_known, messages, self.counts.doubted_rows(partitions))
+                self.counts.settle(counted)
+                known |= found
         raise StoreUnavailable(f"met new duplicates {DUPLICATE_ROUNDS} times in a row")
 
     def _append(self, conn: Connection, messages: Sequence[Message], known: Known) -> Committed:
-        return append_batch(conn, messages, known, self.summaries)
+        return append_batch(conn, messages, known, self._tables)
 
     def _append_together(self, conn: Connection, calls: Sequence[tuple[Sequence[Message], Known]]) -> list[Committed]:
-        return append_together(conn, calls, self.summaries)
+        return append_together(conn, calls, self._tables)
+
+    @property
+    def _tables(self) -> Tables:
+        return Tables(self.summaries, self.counts)
+
+    async def _settle_counts(self, partitions: frozenset[int]) -> None:
+        """Read again what the store may know better; rare, as errors and duplicates are."""
+        if rows := self.counts.doubted_rows(partitions):
+            self.counts.settle(await self.database.write(settle_counts, rows))
 
     async def bury(self, message: Message, reason: str) -> None:
         await self.database.write(bury, message, reason, self.wall_clock())
@@ -59,9 +92,13 @@ def _appended(messages: Sequence[Message], committed: Committed) -> Appended:
     return Appended(tuple(committed.by_key.values()), len(messages) - committed.inserted)
 
 
-def _known(conn: Connection, messages: Sequence[Message]) -> dict[bytes, StoredMessage]:
+def _known(
+    conn: Connection, messages: Sequence[Message], rows: Sequence[CountRow]
+) -> tuple[dict[bytes, StoredMessage], dict[int, int]]:
+    """Which are stored, and what is counted."""
+    counted = settle_counts(conn, rows) if rows else {}
     ids = [message.message_id for message in distinct_by_key(messages).values()]
-    return {key_of(message_id): stored for message_id, stored in locate(conn, ids).items()}
+    return {key_of(message_id): stored for message_id, stored in locate(conn, ids).items()}, counted
 
 
 def _ping(conn: Connection) -> None:

@@ -1,0 +1,115 @@
+"""A commit on MySQL and MariaDB that fails unless it ends the transaction that was begun.
+
+A server may roll a transaction back between two of its statements (a deadlock, a lost certification on Galera), and a
+driver may hide the error: what follows then runs in a new transaction, whose COMMIT succeeds. Nothing that the server
+says of that COMMIT tells it apart. So every transaction begins with a savepoint, and ends with its release and the
+COMMIT in one packet: whatever rolls back takes the savepoint along, the release fails (1305), and the server does not
+reach the COMMIT. See docs/adr/0017.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from asyncmy.constants.CR import CR_SERVER_LOST
+from asyncmy.errors import MySQLError, OperationalError
+from sqlalchemy import Connection
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import PoolProxiedConnection
+
+Rows = Sequence[Any]
+
+DRIVER = "proven_asyncmy"
+SAVEPOINT = "SAVEPOINT begun"
+RELEASE = "RELEASE SAVEPOINT begun"
+COMMIT = (RELEASE, "COMMIT")
+NO_SAVEPOINT = 1305
+"""What the server answers when the transaction that was begun is gone."""
+
+_BEGUN_KEY = "begun"
+"""In a connection's ``info`` while its transaction is open."""
+
+
+class ProvenDialect(MySQLDialect_asyncmy):
+    """The transactions that SQLAlchemy begins and ends by itself."""
+
+    supports_statement_cache = True
+
+    def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
+        """Unless a packet that went past SQLAlchemy has begun it."""
+        if first := beginning(dbapi_connection.info):
+            _send(dbapi_connection, first)
+
+    def do_commit(self, dbapi_connection: PoolProxiedConnection) -> None:
+        """Nothing is left to commit where a packet has done so."""
+        if dbapi_connection.info.pop(_BEGUN_KEY, False):
+            _send(dbapi_connection, COMMIT)
+
+
+registry.register(f"mysql.{DRIVER}", __name__, ProvenDialect.__name__)
+
+
+def beginning(info: dict[Any, Any]) -> tuple[str, ...]:
+    """What the next packet of a connection must begin with; it has begun from now on."""
+    if info.get(_BEGUN_KEY):
+        return ()
+    info[_BEGUN_KEY] = True
+    return (SAVEPOINT,)
+
+
+def ended(info: dict[Any, Any]) -> None:
+    """A packet has committed."""
+    del info[_BEGUN_KEY]
+
+
+def is_still_open(conn: Connection) -> bool:
+    """Whether the transaction is the one that was begun; it can only be rolled back after this."""
+    if not conn.info.get(_BEGUN_KEY):
+        return True  # there was none, and none is lost
+    try:
+        run_packet(conn.connection.dbapi_connection, [RELEASE])
+    except MySQLError as exc:
+        if exc.args[0] != NO_SAVEPOINT:
+            raise
+        return False
+    return True
+
+
+def roll_back(conn: Connection) -> None:
+    """Give up what is open; not SQLAlchemy's way, which knows nothing of packets that went past it."""
+    conn.info.pop(_BEGUN_KEY, None)
+    conn.connection.rollback()
+
+
+def _send(connection: PoolProxiedConnection, statements: Sequence[str]) -> None:
+    """What the driver lets through that is not its own error, SQLAlchemy would not take for a lost connection."""
+    try:
+        run_packet(connection.dbapi_connection, statements)
+    except MySQLError:
+        raise
+    except Exception as exc:
+        raise OperationalError(CR_SERVER_LOST, str(exc)) from exc
+
+
+def run_packet(connection: DBAPIConnection | None, statements: Sequence[str]) -> list[Rows]:
+    """Send statements in one packet; the rows of each, none for those that answer with none.
+
+    The server runs them one after the other and stops at the first that fails.
+
+    Raises:
+        MySQLError: the server refused one of them, or the driver lost the connection.
+    """
+    text, count = "; ".join(statements), len(statements)
+    results: list[Rows] = connection.run_async(lambda driver: _run(driver, text, count))  # type: ignore[union-attr]
+    return results
+
+
+async def _run(driver: Any, text: str, count: int) -> list[Rows]:
+    cursor = driver.cursor()
+    await cursor.execute(text)
+    results = [await cursor.fetchall()]
+    for _ in range(count - 1):
+        await cursor.nextset()
+        results.append(await cursor.fetchall())
+    return results
