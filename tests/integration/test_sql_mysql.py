@@ -4,7 +4,14 @@ import pytest
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
-from chatflow.adapters.sql.append_mysql import created_heads, inserted_messages, locked_heads, merged, raised_heads
+from chatflow.adapters.sql.append_mysql import (
+    counted,
+    created_heads,
+    inserted_messages,
+    locked_heads,
+    merged,
+    raised_heads,
+)
 from chatflow.adapters.sql.errors import AlreadyStored, TryAgain, translated
 from chatflow.adapters.sql.multirow import split
 from chatflow.adapters.sql.mysql import reader_session, session_of, writer_session
@@ -71,6 +78,16 @@ def test_summaries_are_merged_in_each_servers_own_words():
         " ON DUPLICATE KEY UPDATE total_messages = (room_message_summary.total_messages + VALUES(total_messages)), "
         "unique_users = (room_message_summary.unique_users + VALUES(unique_users)), "
         "last_activity = greatest(room_message_summary.last_activity, VALUES(last_activity))"
+    )
+
+
+@pytest.mark.parametrize(("name", "alias", "new"), [("mysql 8", " AS new", "new.{}"), ("mariadb", "", "VALUES({})")])
+def test_commits_are_counted_in_each_servers_own_words(name, alias, new):
+    committed, last_batch = new.format("committed"), new.format("last_batch")
+    assert counted(DIALECTS[name]).rendered([("one", 3, 8, 5, 2)]) == (
+        "INSERT INTO commit_counts (processor, partition_id, partitions, committed, last_batch) "
+        f"VALUES ('one', 3, 8, 5, 2){alias} ON DUPLICATE KEY UPDATE "
+        f"committed = greatest(commit_counts.committed + {last_batch}, {committed}), last_batch = {last_batch}"
     )
 
 

@@ -173,8 +173,10 @@ def _committed(conn: Connection, fn: Callable[..., R], args: tuple[object, ...])
     except Exception as exc:
         if conn.invalidated:
             raise
-        is_lost = not (tells_of_rollback(exc) or is_still_open(conn))
-        roll_back(conn)
+        try:
+            is_lost = not (tells_of_rollback(exc) or is_still_open(conn))
+        finally:
+            roll_back(conn)
         if is_lost:
             conn.invalidate(exc)
             raise TransactionLost(str(exc)) from exc
