@@ -11,7 +11,7 @@ depends_on = None
 def upgrade() -> None:
     op.execute(
         "INSERT INTO commit_counts (processor, partition_id, partitions, committed, last_batch) "
-        "SELECT '', -1, 0, SUM(last_seq), 0 FROM room_heads HAVING SUM(last_seq) > 0"
+        "SELECT '', -1, 0, total, 0 FROM (SELECT SUM(last_seq) AS total FROM room_heads) AS heads WHERE total > 0"
     )
 
 

@@ -118,6 +118,18 @@ def test_upgrading_a_newer_schema_is_refused_and_changes_nothing(url, file):
     assert migrate.current(url) == "9999"
 
 
+@pytest.mark.parametrize(("heads", "expected"), [([], []), ([("a", 3), ("b", 4)], [("", -1, 0, 7, 0)])])
+def test_what_was_stored_before_processors_counted_is_one_row_of_nobody(url, file, heads, expected):
+    migrate.upgrade(url)
+    run(file, "DROP TABLE commit_counts")
+    run(file, "UPDATE alembic_version SET version_num = '0008'")
+    for room, last_seq in heads:
+        run(file, f"INSERT INTO room_heads VALUES ('{room}', {last_seq})")
+    assert migrate.upgrade(url) == ["0009", "0010"]
+    with closing(sqlite3.connect(file)) as connection:
+        assert connection.execute("SELECT * FROM commit_counts").fetchall() == expected
+
+
 def test_two_upgrades_at_once_apply_everything_once(url):
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as processes:
         answers = list(processes.map(migrate.upgrade, [url, url]))

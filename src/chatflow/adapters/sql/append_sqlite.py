@@ -30,7 +30,8 @@ CREATE_HEADS = "INSERT INTO room_heads (room_id, last_seq) SELECT value, 0 FROM 
 RAISE_HEADS = """INSERT INTO room_heads (room_id, last_seq) SELECT key, value FROM json_each(?) WHERE true
 ON CONFLICT (room_id) DO UPDATE SET last_seq = excluded.last_seq"""
 COUNT = """INSERT INTO commit_counts (processor, partition_id, partitions, committed, last_batch)
-SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?) WHERE true
+SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+json_extract(value, '$[3]'), json_extract(value, '$[4]') FROM json_each(?) WHERE true
 ON CONFLICT (processor, partition_id, partitions) DO UPDATE
 SET committed = max(committed + excluded.last_batch, excluded.committed), last_batch = excluded.last_batch"""
 
