@@ -14,7 +14,10 @@ CHROMIUM_ARGS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP plain.test 127.0.0.1",
 ]
+PLAIN_HOST = "plain.test"
+"""A name of this machine that is no loopback name, so that its pages are in no secure context."""
 expect.set_options(timeout=15_000)
 
 UNREACHABLE = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "ERR_EMPTY_RESPONSE", "ERR_INTERNET_DISCONNECTED")
@@ -53,6 +56,11 @@ class ChatPage:
     async def open(cls, browser: Browser, url: str, **context_options: Any) -> "ChatPage":
         context = await browser.new_context(**context_options)
         await context.add_init_script(CATCH_VIOLATIONS)
+        return await cls.tab(context, url)
+
+    @classmethod
+    async def tab(cls, context: BrowserContext, url: str) -> "ChatPage":
+        """Another tab of a browser: it shares what the browser has stored."""
         page = await context.new_page()
         complaints: list[str] = []
 

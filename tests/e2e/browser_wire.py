@@ -17,6 +17,9 @@ class Wire:
         held: operations of the server that are kept back until `release`.
         refusals: texts whose next sending is answered with this error instead of reaching the server.
         sent: what the page sent, in order, refused or not.
+        frames: the same as it was framed, with the number of bytes of each frame.
+        heard: what the server sent, in order, kept back or not.
+        is_deaf: nothing that the page sends reaches the server.
         closed_with: when set, new connections are closed at once with this code.
         doubling: messages reach the page twice.
         swallow: this many messages do not reach the page at all.
@@ -25,6 +28,9 @@ class Wire:
     held: set[str] = attrs.field(factory=set)
     refusals: dict[str, dict[str, Any]] = attrs.field(factory=dict)
     sent: list[dict[str, Any]] = attrs.field(factory=list)
+    frames: list[tuple[int, list[dict[str, Any]]]] = attrs.field(factory=list)
+    heard: list[dict[str, Any]] = attrs.field(factory=list)
+    is_deaf: bool = False
     closed_with: int | None = None
     doubling: bool = False
     swallow: int = 0
@@ -41,6 +47,11 @@ class Wire:
         self.held = set()
         if kept and self._page_end is not None:
             self._page_end.send(orjson.dumps(kept).decode())
+
+    async def take_away(self, code: int = 1012) -> None:
+        """Cut the connection and let no other one come about."""
+        self.closed_with = code
+        await self.cut(code)
 
     async def cut(self, code: int) -> None:
         """Close the connection under the page."""
@@ -62,17 +73,27 @@ class Wire:
         server_end.on_message(lambda frame: self._from_server(page_end, frame))
 
     def _from_page(self, page_end: WebSocketRoute, server_end: WebSocketRoute, frame: str | bytes) -> None:
-        for item in _items(frame):
-            self.sent.append(item)
+        items = _items(frame)
+        self.frames.append((len(frame), items))
+        self.sent += items
+        if self.is_deaf:
+            return
+        passing: list[dict[str, Any]] = []
+        for item in items:
             refusal = self.refusals.pop(item.get("text", ""), None)
             if refusal is None:
-                server_end.send(orjson.dumps(item).decode())
+                passing.append(item)
             else:
                 page_end.send(orjson.dumps({"op": "error", "ref": item["ref"], **refusal}).decode())
+        if passing == items:
+            server_end.send(frame)
+        elif passing:
+            server_end.send(orjson.dumps(passing).decode())
 
     def _from_server(self, page_end: WebSocketRoute, frame: str | bytes) -> None:
         passing: list[dict[str, Any]] = []
         for item in _items(frame):
+            self.heard.append(item)
             if item["op"] == "message" and self.swallow > 0:
                 self.swallow -= 1
                 continue

@@ -4,21 +4,26 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Playwright, async_playwright
 
 from tests.e2e.browser_page import CHROMIUM_ARGS, ChatPage, Open
 from tests.e2e.browser_server import UpServer, running_server
 
 
-@pytest.fixture(scope="module")
-async def browser(chromium_path: str) -> AsyncIterator[Browser]:
+@pytest.fixture(scope="session")
+async def playwright(chromium_path: str) -> AsyncIterator[Playwright]:
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_ARGS)
-        yield browser
-        await browser.close()
+        yield playwright
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+async def browser(playwright: Playwright, chromium_path: str) -> AsyncIterator[Browser]:
+    browser = await playwright.chromium.launch(executable_path=chromium_path, args=CHROMIUM_ARGS)
+    yield browser
+    await browser.close()
+
+
+@pytest.fixture(scope="session")
 async def chat_server(chromium_path: str) -> AsyncIterator[UpServer]:
     """One for all tests that leave it running: each works in a room of its own."""
     async with running_server() as server:

@@ -1,9 +1,12 @@
 // Puts the page together: settings, identity, the address, and who redraws when.
 
+import { MAX_ROOMS } from "./bounds.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, el, setText } from "./dom.js";
+import { Drafts } from "./drafts.js";
 import { icon } from "./icons.js";
+import { migrateDrafts } from "./migration.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
 import { loadIdentity } from "./storage.js";
@@ -25,7 +28,7 @@ async function start() {
     showUnreachable();
     return;
   }
-  const identity = loadIdentity(config.limits);
+  const identity = await loadIdentity(config.limits);
   const enter = (username) => new Page(config, identity).enter(username);
   if (identity.username !== null) {
     enter(identity.username);
@@ -67,6 +70,7 @@ class Page {
   #sidebar;
   #timeline;
   #composer;
+  #drafts;
   #status;
   #shown = null;
   #scheduled = false;
@@ -80,11 +84,19 @@ class Page {
       changed: (room) => this.#changed(room),
       notify: (words) => toast(words),
     });
-    this.#timeline = new Timeline({ me: () => this.#chat.identity });
-    this.#composer = new Composer({ limit: config.limits.message, send: (text) => this.#send(text) });
+    this.#drafts = new Drafts(identity.userId, (room) => this.#composer.reload(room));
+    migrateDrafts(this.#drafts);
+    this.#timeline = new Timeline({ me: () => this.#chat.identity, edit: (entry) => this.#edit(entry) });
+    this.#composer = new Composer({
+      limit: config.limits.message,
+      send: (text) => this.#send(text),
+      drafts: this.#drafts,
+      changed: () => this.#changed(null),
+    });
     this.#status = new Status({ retry: () => this.#chat.retryNow() });
-    this.#sidebar = new Sidebar({ join: (room) => this.#go(room), rename: () => this.#rename() });
+    this.#sidebar = new Sidebar({ join: (room) => this.#join(room), rename: () => this.#rename() });
     this.#prepareBar();
+    addEventListener("beforeunload", (event) => this.#isSafe || event.preventDefault());
     addEventListener("hashchange", () => this.#route());
   }
 
@@ -93,7 +105,20 @@ class Page {
     this.#route();
   }
 
+  /** Whether nothing is lost when the tab closes now. */
+  get #isSafe() {
+    const { writing, unkept } = this.#chat.waiting;
+    return writing + unkept === 0 && this.#drafts.isKept;
+  }
+
   // --- the address
+
+  /** Why not, in words; null: done. */
+  #join(room) {
+    if (!this.#chat.canOpen(room)) return `${roomsFull} Open one that you no longer need and leave it first.`;
+    this.#go(room);
+    return null;
+  }
 
   #go(room) {
     if (location.hash === `#/${room}`) this.#composer.focus();
@@ -107,10 +132,11 @@ class Page {
       history.replaceState(null, "", `#/${this.#chat.lastVisited.name}`);
       this.#route();
     } else if (name === null) {
-      this.#showNothing(raw);
+      this.#showNothing(raw === "" ? noRoom(this.#sidebar) : wrongRoom(raw, this.#sidebar));
     } else {
       if (name !== raw) history.replaceState(null, "", `#/${name}`);
-      this.#showRoom(name);
+      if (this.#chat.canOpen(name)) this.#showRoom(name);
+      else this.#showNothing(noPlace(name, this.#sidebar));
     }
   }
 
@@ -125,12 +151,12 @@ class Page {
     this.#draw();
   }
 
-  #showNothing(raw) {
+  #showNothing(parts) {
     this.#chat.close();
     this.#shown = null;
     setText(byId("room-title"), "");
     this.#toggleRoomParts(false);
-    byId("void").replaceChildren(...(raw === "" ? noRoom(this.#sidebar) : wrongRoom(raw, this.#sidebar)));
+    byId("void").replaceChildren(...parts);
     this.#composer.show(null);
     this.#timeline.show(null);
     this.#draw();
@@ -144,14 +170,19 @@ class Page {
 
   #send(text) {
     const room = this.#shown;
-    if (room.outbox.isFull) {
-      toast("Too many messages are waiting to be sent. Please wait until the connection is back.");
-      return false;
+    if (this.#chat.isFull(room)) {
+      toast("Too many messages wait to be sent. Your text stays here: send it once some of them are gone.");
+      return null;
     }
     const seen = this.#timeline.toLatest();
-    room.send(text);
+    const kept = room.send(text);
     seen.then(() => this.#timeline.request());
-    return true;
+    return kept;
+  }
+
+  #edit({ id, text }) {
+    this.#composer.edit(text);
+    this.#shown.outbox.discard(id);
   }
 
   #rename() {
@@ -168,9 +199,12 @@ class Page {
   }
 
   #leave() {
-    const waiting = this.#shown.outbox.entries.filter(({ state }) => state === "pending").length;
-    const question = `${counted(waiting, "message")} of yours would be dropped unsent. Leave all the same?`;
-    if (waiting > 0 && !confirm(question)) return;
+    const waiting = this.#shown.outbox.entries.filter(({ state }) => state !== "acknowledged").length;
+    const losses = waiting > 0 ? [`${counted(waiting, "unsent message")} of yours`] : [];
+    if (this.#composer.text !== "") losses.push("what you have begun to write");
+    const question = `This drops ${losses.join(" and ")}. Leave all the same?`;
+    if (losses.length > 0 && !confirm(question)) return;
+    this.#composer.clear();
     this.#chat.leave(this.#shown.name);
     const next = this.#chat.lastVisited;
     location.hash = next === null ? "#/" : `#/${next.name}`;
@@ -192,7 +226,7 @@ class Page {
   #draw() {
     const { rooms, current, identity, state, unread } = this.#chat;
     this.#sidebar.draw({ rooms, current, identity });
-    this.#status.draw(state);
+    this.#status.draw(state, { ...this.#chat.waiting, isDraftKept: this.#drafts.isKept });
     const place = this.#shown === null ? "chatflow" : `#${this.#shown.name} · chatflow`;
     const title = unread > 0 ? `(${unread}) ${place}` : place;
     if (document.title !== title) document.title = title;
@@ -205,6 +239,21 @@ function noRoom(sidebar) {
     el("p", {}, "Join one by its name. A room that does not exist yet begins with your first message."),
     el("button", { type: "button", class: "primary", onclick: () => sidebar.focus() }, "Join a room"),
   ];
+}
+
+const roomsFull = `You are in ${MAX_ROOMS} rooms, which is the limit.`;
+
+function noPlace(name, sidebar) {
+  return [
+    el("h2", {}, "No place for another room"),
+    el("p", {}, `${roomsFull} To join #${name}, open a room that you no longer need, leave it with `, inText("leave"),
+      " at the top right, and come back here."),
+    el("button", { type: "button", class: "primary", onclick: () => sidebar.focusDrawer() }, "Show my rooms"),
+  ];
+}
+
+function inText(name) {
+  return el("span", { class: "in-text", role: "img", "aria-label": "the button “Leave this room”" }, icon(name));
 }
 
 function wrongRoom(raw, sidebar) {

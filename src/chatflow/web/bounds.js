@@ -1,7 +1,13 @@
 // Every limit of the page's memory and patience, in one place.
 
-/** Rooms in the sidebar, all joined on the one connection. */
-export const MAX_ROOMS = 20;
+/** Rooms in the sidebar, all joined on the one connection: as many as a gateway allows. */
+export const MAX_ROOMS = 500;
+/** Joins per frame: with the longest names and numbers 11 KB of the 16 KiB that a frame may have. */
+export const JOINS_PER_FRAME = 50;
+/** Milliseconds until joins without an answer are repeated. */
+export const JOIN_TIMEOUT_MS = 15_000;
+/** Rooms off screen that keep messages in memory; the others only count. */
+export const MAX_LOADED_ROOMS = 20;
 /** Messages kept and rendered per room; beyond it the far end is dropped and can be paged back. */
 export const WINDOW = 1000;
 /** Messages kept of a room that is not on screen. */
@@ -12,12 +18,15 @@ export const PAGE = 50;
 export const MAX_PAGE = 1000;
 /** Cursors remembered per room. */
 export const MAX_CURSORS = 400;
-/** Messages that may wait to be sent, per room. */
+/** Messages that may wait to be sent, per room and over all rooms. */
 export const MAX_OUTBOX = 200;
+export const MAX_OUTBOX_TOTAL = 2_000;
+/** Milliseconds after which a storage that does not answer counts as refusing. */
+export const STORAGE_PATIENCE_MS = 3_000;
+/** Milliseconds between two looks of the sending tab at what closed tabs may have left in the storage. */
+export const SYNC_MS = 60_000;
 /** Milliseconds until a silent send is tried again with the same id. */
 export const ACK_TIMEOUT_MS = 15_000;
-/** Tries over a working connection before a message is marked as failed. */
-export const MAX_TRIES = 8;
 /** Milliseconds until a connection that never said welcome is given up. */
 export const WELCOME_TIMEOUT_MS = 10_000;
 /** Milliseconds of silence after which a connection is probed. */

@@ -1,7 +1,10 @@
 // The rooms of one person over one connection: who is joined, and which frame belongs to which room.
 
-import { MAX_ROOMS, backoffMs } from "./bounds.js";
+import { MAX_LOADED_ROOMS, MAX_ROOMS } from "./bounds.js";
 import { Connection } from "./connection.js";
+import { Joiner } from "./joiner.js";
+import { oldOutbox } from "./migration.js";
+import { Outboxes } from "./outboxes.js";
 import { Room } from "./room.js";
 import * as storage from "./storage.js";
 import { uuid7 } from "./text.js";
@@ -10,6 +13,8 @@ export class Chat {
   #identity;
   #changed;
   #connection;
+  #joiner;
+  #outboxes;
   #rooms = new Map();
   #left = new Set();
   #current = null;
@@ -28,8 +33,17 @@ export class Chat {
       // Leaving a room that nobody is in costs the server nothing, and is always answered.
       question: () => ({ op: "leave", ref: "alive", room: uuid7() }),
     });
+    this.#joiner = new Joiner((frames) => this.#connection.send(frames));
+    this.#outboxes = new Outboxes({
+      identity: () => this.#identity,
+      send: (frame) => this.#connection.send(frame),
+      changed: (room) => this.#waitingChanged(room),
+    });
     for (const stored of storage.loadRooms()) this.#add(stored);
-    addEventListener("pagehide", () => this.#saveNow());
+    storage.watchIdentity((other) => this.#renamed(other));
+    addEventListener("pagehide", () => this.#hide());
+    addEventListener("pageshow", (event) => event.persisted && this.#show());
+    this.#load();
   }
 
   get identity() {
@@ -53,6 +67,23 @@ export class Chat {
     return this.rooms.reduce((sum, room) => sum + room.unread, 0);
   }
 
+  /** See `Outboxes.waiting`. */
+  get waiting() {
+    return this.#outboxes.waiting;
+  }
+
+  /** Whether no more messages can wait for this room, or for all rooms together. */
+  isFull(room) {
+    return room.outbox.isFull || this.#outboxes.isFull;
+  }
+
+  /** Whether there is a place for this room; rooms that other tabs have joined count too. */
+  canOpen(name) {
+    if (this.#rooms.has(name)) return true;
+    const known = new Set([...this.#rooms.keys(), ...storage.loadRooms().map((room) => room.name)]);
+    return known.has(name) || known.size < MAX_ROOMS;
+  }
+
   /** The room to return to when the address names none; null on a first visit. */
   get lastVisited() {
     return this.rooms.reduce((last, room) => (last === null || room.visitedAt > last.visitedAt ? room : last), null);
@@ -69,7 +100,7 @@ export class Chat {
     this.#connection.retryNow();
   }
 
-  /** Bring a room on screen, joining it first when it is new. `name` is canonical. */
+  /** Bring a room on screen, joining it first when it is new. `name` is canonical, and `canOpen` has said yes. */
   open(name) {
     if (this.#current?.name === name) return;
     this.close();
@@ -84,6 +115,8 @@ export class Chat {
   close() {
     this.#current?.hide();
     this.#current = null;
+    const loaded = this.rooms.filter((room) => room.loaded).sort((one, other) => other.visitedAt - one.visitedAt);
+    for (const room of loaded.slice(MAX_LOADED_ROOMS)) room.unload();
   }
 
   /** Forget a room: no messages, no place in the sidebar. */
@@ -94,31 +127,48 @@ export class Chat {
     room.dispose();
     this.#rooms.delete(name);
     this.#left.add(name);
-    storage.saveDraft(name, "");
-    storage.saveOutbox(name, []);
+    this.#joiner.answered(room);
     this.#connection.send({ op: "leave", ref: `leave ${name}`, room: name });
-    this.#save();
+    this.#saveNow();
     this.#changed(null);
   }
 
   #joinNew(name) {
-    while (this.#rooms.size >= MAX_ROOMS) {
-      const oldest = this.rooms.reduce((least, room) => (room.visitedAt < least.visitedAt ? room : least));
-      this.leave(oldest.name);
-    }
     const room = this.#add({ name });
     this.#left.delete(name);
-    this.#connection.send(joinFrame(room));
+    this.#joiner.joinNow(room);
+    this.#saveNow(); // Other tabs count it.
     return room;
+  }
+
+  async #load() {
+    const { entries, forget } = oldOutbox();
+    if (await this.#outboxes.adopt(entries)) forget();
+  }
+
+  /** Another tab has changed the name; another person in another tab is none of our business. */
+  #renamed({ userId, username }) {
+    const mine = this.#identity;
+    if (userId === mine.userId && typeof username === "string" && username !== mine.username) this.enter(username);
+  }
+
+  /** The page goes, perhaps into the back-forward cache: another tab may send now. */
+  #hide() {
+    this.#saveNow();
+    this.#outboxes.disconnected();
+  }
+
+  async #show() {
+    await this.#outboxes.sync();
+    if (this.state.kind === "connected") this.#outboxes.connected();
+    this.#connection.retryNow();
   }
 
   #add(stored) {
     const room = new Room(stored, {
       me: () => this.#identity.userId,
-      send: (frame) => this.#connection.send(frame),
       changed: (changed) => this.#roomChanged(changed),
-      outbox: storage.loadOutbox(stored.name),
-      saveOutbox: (entries) => storage.saveOutbox(stored.name, entries),
+      outbox: this.#outboxes.of(stored.name),
     });
     this.#rooms.set(room.name, room);
     return room;
@@ -130,9 +180,25 @@ export class Chat {
     this.#changed(room);
   }
 
+  /** What waits may be of a room that only another tab has joined: it comes in here too, so that it can be sent. */
+  #waitingChanged(name) {
+    const room = this.#rooms.get(name);
+    if (room !== undefined) {
+      this.#roomChanged(room);
+      return;
+    }
+    if (name !== null && this.#outboxes.of(name).entries.length > 0) this.#joinNew(name);
+    this.#changed(null);
+  }
+
   #onState(state) {
     for (const room of this.#rooms.values()) room.disconnect();
-    if (state.kind === "connected" && this.#rooms.size > 0) this.#connection.send(this.#inOrder().map(joinFrame));
+    this.#outboxes.disconnected();
+    this.#joiner.stop();
+    if (state.kind === "connected") {
+      this.#outboxes.connected();
+      this.#joiner.start(this.#inOrder());
+    }
     this.#changed(null);
   }
 
@@ -144,28 +210,37 @@ export class Chat {
   #onFrame(frame, notify) {
     const room = this.#rooms.get(frame.room);
     if (frame.op === "message") room?.receive(frame);
-    else if (frame.op === "joined") room?.join(frame);
-    else if (frame.op === "ack") this.#sender(frame)?.acknowledge(frame.id ?? frame.ref, frame.seq);
+    else if (frame.op === "joined") this.#onJoined(room, frame);
+    else if (frame.op === "ack") this.#onAck(frame);
     else if (frame.op === "error") this.#onError(frame, notify);
+  }
+
+  #onJoined(room, frame) {
+    if (room === undefined) return;
+    room.join(frame);
+    this.#joiner.answered(room);
+  }
+
+  #onAck(frame) {
+    const outbox = this.#outboxes.holding(frame);
+    const room = outbox && this.#rooms.get(outbox.room);
+    room?.acknowledge(frame.id ?? frame.ref, frame.seq);
   }
 
   #onError(frame, notify) {
     const reason = frame.message || "The server refused it.";
-    const sender = this.#sender(frame);
+    const retryable = frame.retryable === true;
+    const outbox = this.#outboxes.holding(frame);
     const joining = this.#rooms.get(String(frame.ref ?? "").replace(/^join /, ""));
-    if (sender !== undefined) sender.outbox.refused(frame.ref, { reason, retryable: frame.retryable === true });
-    else if (joining !== undefined && frame.retryable === true) this.#joinLater(joining);
-    else if (joining !== undefined) joining.refuse(reason);
-    else notify(reason);
+    if (outbox !== undefined) outbox.refused(frame.ref, { code: frame.code, reason, retryable });
+    else if (joining === undefined) notify(reason);
+    else if (retryable) this.#joiner.refused(joining);
+    else this.#onShutOut(joining, reason);
   }
 
-  #joinLater(room) {
-    const due = () => this.#rooms.get(room.name) === room && !room.joined;
-    setTimeout(() => due() && this.#connection.send(joinFrame(room)), backoffMs(2));
-  }
-
-  #sender({ ref, id }) {
-    return this.rooms.find(({ outbox }) => outbox.has(ref) || outbox.has(id));
+  #onShutOut(room, reason) {
+    room.refuse(reason);
+    this.#joiner.answered(room);
   }
 
   #save() {
@@ -178,9 +253,4 @@ export class Chat {
     const mine = [...this.#rooms.values()].map(({ name, lastRead, visitedAt }) => ({ name, lastRead, visitedAt }));
     storage.saveRooms(mine, this.#left);
   }
-}
-
-function joinFrame(room) {
-  const since = room.since === undefined ? {} : { since: room.since };
-  return { op: "join", ref: `join ${room.name}`, room: room.name, ...since };
 }

@@ -2,7 +2,6 @@
 
 import { byId, setText } from "./dom.js";
 import { icon } from "./icons.js";
-import { loadDraft, saveDraft } from "./storage.js";
 import { codePoints } from "./text.js";
 
 /** The counter shows itself this many characters before the limit. */
@@ -16,12 +15,24 @@ export class Composer {
   #limit;
   #send;
   #room = null;
+  #drafts;
+  #changed;
   #saving = null;
+  // What the drafts have of this room, or had when it was looked at last: only what differs is written, so that a tab
+  // in which nothing was typed never writes over what another one has.
+  #known = "";
+  // Drafts that became messages and are not kept as such yet, by room.
+  #taken = new Map();
 
-  /** `send(text)` returns false when the message cannot be taken now; the text then stays. */
-  constructor({ limit, send }) {
+  /**
+   * `send(text)` returns null when the message cannot be taken now, and the text stays; else a promise that is settled
+   * once the message needs no draft any more. `changed()` after a draft was saved or could not be.
+   */
+  constructor({ limit, send, drafts, changed }) {
     this.#limit = limit;
     this.#send = send;
+    this.#drafts = drafts;
+    this.#changed = changed;
     this.#button.append(icon("send"));
     this.#form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -31,6 +42,15 @@ export class Composer {
     this.#text.addEventListener("input", () => this.#typed());
     addEventListener("pagehide", () => this.#keep());
     addEventListener("resize", () => this.#fit());
+  }
+
+  get text() {
+    return this.#text.value.trim();
+  }
+
+  clear() {
+    this.#set("");
+    this.#keep();
   }
 
   focus() {
@@ -43,11 +63,27 @@ export class Composer {
     this.#room = room;
     this.#form.hidden = room === null;
     if (room === null) return;
-    this.#text.value = loadDraft(room.name);
+    const draft = this.#drafts.load(room.name);
+    this.#known = draft === this.#taken.get(room.name) ? "" : draft;
+    this.#text.value = this.#known;
     this.#text.placeholder = `Message #${room.name}`;
     setText(byId("composer-label"), `Message to ${room.name}`);
     this.#fit();
     this.#weigh();
+  }
+
+  /** Another tab has written this room's draft. */
+  reload(name) {
+    if (this.#room?.name !== name || this.#text.value !== this.#known) return;
+    this.#known = this.#drafts.load(name);
+    this.#set(this.#known);
+  }
+
+  /** Put a message back to be edited, before what is written here already. */
+  edit(text) {
+    this.#set(this.#text.value === "" ? text : `${text}\n${this.#text.value}`);
+    this.#keep();
+    this.focus();
   }
 
   #key(event) {
@@ -66,12 +102,32 @@ export class Composer {
 
   #submit() {
     const text = wellFormed(this.#text.value.trim());
-    if (this.#room === null || !this.#sendable(text) || !this.#send(text)) return;
-    this.#text.value = "";
-    this.#keep();
+    if (this.#room === null || !this.#sendable(text)) return;
+    const name = this.#room.name;
+    const taken = this.#send(text);
+    if (taken === null) return;
+    clearTimeout(this.#saving);
+    const draft = this.#text.value;
+    this.#set("");
+    this.#known = "";
+    this.#taken.set(name, draft);
+    taken.then(() => this.#forget(name, draft)); // Not before: if the browser dies in between, the draft is what is left.
+    this.focus();
+  }
+
+  /** The draft has become a message, unless something else was written since. */
+  #forget(name, draft) {
+    this.#taken.delete(name);
+    const now = this.#room?.name === name ? this.#text.value : "";
+    if (this.#drafts.load(name) === draft || now !== "") this.#drafts.save(name, now);
+    if (this.#room?.name === name) this.#known = now;
+    this.#changed();
+  }
+
+  #set(text) {
+    this.#text.value = text;
     this.#fit();
     this.#weigh();
-    this.focus();
   }
 
   #sendable(text) {
@@ -80,7 +136,10 @@ export class Composer {
 
   #keep() {
     clearTimeout(this.#saving);
-    if (this.#room !== null) saveDraft(this.#room.name, this.#text.value);
+    if (this.#room === null || this.#text.value === this.#known) return;
+    this.#known = this.#text.value;
+    this.#drafts.save(this.#room.name, this.#known);
+    this.#changed();
   }
 
   #weigh() {

@@ -4,30 +4,31 @@
 // the server gets this room's messages in the order they were written. Every try of a message carries the same id,
 // so the server stores it once.
 //
-// States: pending (no ack yet), acknowledged (durable, not seen in the room yet), failed (given up; retry or discard).
+// States: pending (no ack yet), acknowledged (durable, not seen in the room yet), failed (the server will not take it;
+// retry, edit or discard). A retryable refusal and silence are never final: the message waits and is repeated.
 // A message leaves when the room shows it: settle().
 
-import { ACK_TIMEOUT_MS, MAX_OUTBOX, MAX_TRIES, backoffMs } from "./bounds.js";
+import { ACK_TIMEOUT_MS, MAX_OUTBOX, backoffMs } from "./bounds.js";
 import { uuid7 } from "./text.js";
 
 export class Outbox {
   #send;
-  #save;
+  #keeper;
   #changed;
-  #entries;
+  #entries = [];
   #open = false;
   #inFlight = null;
   #timer = null;
 
   /**
-   * `send({id, text, again})` returns false when there is no connection; `save(entries)` keeps what is not
-   * acknowledged; `changed()` asks for a redraw. `entries` are what was saved last.
+   * `send(frame)` returns false when there is no connection; `keeper` is the `Outboxes` that keeps what is not
+   * acknowledged; `changed()` asks for a redraw.
    */
-  constructor(entries, { send, save, changed }) {
+  constructor(room, { send, keeper, changed }) {
+    this.room = room;
     this.#send = send;
-    this.#save = save;
+    this.#keeper = keeper;
     this.#changed = changed;
-    this.#entries = entries.map((entry) => ({ ...entry, tries: 0, resent: true }));
   }
 
   /** In the order they will be sent. */
@@ -40,21 +41,53 @@ export class Outbox {
   }
 
   has(id) {
-    return this.#entries.some((entry) => entry.id === id);
+    return this.#find(id) !== undefined;
   }
 
-  add(text) {
-    const at = new Date().toISOString();
-    this.#entries.push({ id: uuid7(), text, at, state: "pending", reason: null, tries: 0, resent: false });
-    this.#pump();
-    this.#store();
+  /** Settled when the message is kept, or when it is known that it cannot be. */
+  async add(text) {
+    const entry = { ...blank({ id: uuid7(), room: this.room, text, at: new Date().toISOString() }), resent: false };
+    this.#entries.push(entry);
+    this.#changed();
+    await this.#keeper.keep(entry);
+  }
+
+  /** An entry that an earlier version kept; returned as it is kept from now on. */
+  adopt(record) {
+    const entry = { ...blank(record), ...record };
+    this.#entries.push(entry);
+    this.#changed();
+    return entry;
+  }
+
+  /** The storage or another tab has this entry. */
+  take(record) {
+    const entry = this.#find(record.id);
+    if (entry === undefined) this.#entries.push({ ...blank(record), ...record, kept: true });
+    else if (entry.state !== "acknowledged") Object.assign(entry, record, { kept: true });
+    this.placed();
+  }
+
+  /** Another tab has seen it acknowledged, or discarded it. */
+  vanished(id, { acked = false, seq }) {
+    const entry = this.#find(id);
+    if (entry === undefined || entry.state === "acknowledged") return;
+    if (acked) this.#acknowledge(entry, seq);
+    else this.#remove(entry);
+  }
+
+  /** Places have changed. */
+  placed() {
+    this.#entries.sort((one, other) => (one.place ?? Number.MAX_VALUE) - (other.place ?? Number.MAX_VALUE));
+    this.pump();
+    this.#changed();
   }
 
   /** The room is joined: send what is pending, oldest first. */
   resume() {
     this.#open = true;
     for (const entry of this.#entries) entry.tries = 0;
-    this.#pump();
+    this.pump();
   }
 
   /** The connection is gone: what was in flight is unknown and will be sent again. */
@@ -66,41 +99,29 @@ export class Outbox {
   /** The server has it; `seq` is its place when the server told. */
   acknowledged(id, seq) {
     const entry = this.#find(id);
-    if (entry === undefined) return;
-    entry.state = "acknowledged";
-    entry.seq = seq;
-    entry.reason = null;
-    this.#next(id);
+    if (entry === undefined || entry.state === "acknowledged") return;
+    this.#keeper.drop([entry], { acked: true, seq });
+    this.#acknowledge(entry, seq);
   }
 
-  refused(id, { reason, retryable }) {
+  refused(id, { code, reason, retryable }) {
     const entry = this.#find(id);
-    if (entry === undefined || entry.state !== "pending") return;
-    if (retryable && entry.tries < MAX_TRIES) {
+    if (entry?.state !== "pending") return;
+    if (retryable) {
       this.#again(entry, backoffMs(entry.tries - 1));
       return;
     }
-    entry.state = "failed";
-    entry.reason = reason;
+    Object.assign(entry, { state: "failed", reason, final: code === "conflict" || code === "invalid_message" });
+    this.#keeper.update(entry);
     this.#next(id);
   }
 
   /** The room has shown this message, or it lies where nobody looks: nothing is left to do for it. */
   settle(id) {
-    const at = this.#entries.findIndex((entry) => entry.id === id);
-    if (at === -1) return;
-    this.#entries.splice(at, 1);
-    this.#next(id);
-  }
-
-  /** Send a failed message again, with the same id, after what is waiting already. */
-  retry(id) {
     const entry = this.#find(id);
-    if (entry?.state !== "failed") return;
-    this.#entries = this.#entries.filter((other) => other !== entry);
-    this.#entries.push({ ...entry, state: "pending", reason: null, tries: 0, resent: true });
-    this.#pump();
-    this.#store();
+    if (entry === undefined) return;
+    if (entry.state !== "acknowledged") this.#keeper.drop([entry], { acked: true });
+    this.#remove(entry);
   }
 
   /** The window has passed `seq`: what lies there is shown, or was skipped. */
@@ -114,18 +135,64 @@ export class Outbox {
     this.#changed();
   }
 
+  /** Send a failed message again, with the same id, after what is waiting already. */
+  retry(id) {
+    const entry = this.#find(id);
+    if (entry?.state !== "failed") return;
+    this.#entries = [...this.#entries.filter((other) => other !== entry), entry];
+    Object.assign(entry, { state: "pending", reason: null, tries: 0, resent: true });
+    this.#changed();
+    this.#keeper.moveLast(entry);
+  }
+
   discard(id) {
-    if (this.#find(id)?.state === "failed") this.settle(id);
+    const entry = this.#find(id);
+    if (entry?.state !== "failed") return;
+    this.#keeper.drop([entry]);
+    this.#remove(entry);
+  }
+
+  /** The person gives up everything that waits here. */
+  discardAll() {
+    this.#keeper.drop(this.#entries.filter(({ state }) => state !== "acknowledged"));
+    this.#entries = [];
+    this.suspend();
+  }
+
+  /** Send the oldest pending entry if nothing is in flight; `resent`: any of them may have been sent by another tab. */
+  pump({ resent = false } = {}) {
+    if (resent) for (const entry of this.#entries) entry.resent = true;
+    if (!this.#open || this.#inFlight !== null) return;
+    const entry = this.#entries.find(({ state }) => state === "pending");
+    if (entry === undefined || !this.#keeper.maySend(entry) || !this.#send(this.#frame(entry))) return;
+    entry.tries += 1;
+    entry.resent = true;
+    this.#inFlight = entry.id;
+    this.#timer = setTimeout(() => this.#silence(entry.id), ACK_TIMEOUT_MS);
+  }
+
+  #frame({ id, text, resent }) {
+    return { op: "send", ref: id, room: this.room, text, id, ...(resent ? { ack: "stored" } : {}) };
   }
 
   #find(id) {
     return this.#entries.find((entry) => entry.id === id);
   }
 
+  #acknowledge(entry, seq) {
+    Object.assign(entry, { state: "acknowledged", seq, reason: null });
+    this.#next(entry.id);
+  }
+
+  #remove(entry) {
+    this.#entries = this.#entries.filter((other) => other !== entry);
+    this.#next(entry.id);
+  }
+
   #next(id) {
     if (this.#inFlight === id) this.#land();
-    this.#pump();
-    this.#store();
+    this.pump();
+    this.#changed();
   }
 
   #land() {
@@ -139,32 +206,17 @@ export class Outbox {
     this.#inFlight = entry.id; // It keeps its place: nothing overtakes a message that is about to be retried.
     this.#timer = setTimeout(() => {
       this.#land();
-      this.#pump();
+      this.pump();
     }, delayMs);
   }
 
-  #pump() {
-    if (!this.#open || this.#inFlight !== null) return;
-    const entry = this.#entries.find(({ state }) => state === "pending");
-    if (entry === undefined || !this.#send({ id: entry.id, text: entry.text, again: entry.resent })) return;
-    entry.tries += 1;
-    entry.resent = true;
-    this.#inFlight = entry.id;
-    this.#timer = setTimeout(() => this.#silence(entry.id), ACK_TIMEOUT_MS);
-  }
-
   #silence(id) {
-    const reason = "The server did not confirm it. Retrying is safe: it cannot arrive twice.";
     this.#inFlight = null;
-    this.refused(id, { reason, retryable: true });
+    this.refused(id, { retryable: true });
   }
+}
 
-  #store() {
-    this.#save(
-      this.#entries
-        .filter(({ state }) => state !== "acknowledged")
-        .map(({ id, text, at, state, reason }) => ({ id, text, at, state, reason })),
-    );
-    this.#changed();
-  }
+function blank({ id, room, text, at }) {
+  const progress = { state: "pending", reason: null, final: false, place: null, kept: null, tries: 0, resent: true };
+  return { id, room, text, at, ...progress };
 }

@@ -2,7 +2,6 @@
 
 import { HIDDEN_WINDOW, PAGE, WINDOW, backoffMs } from "./bounds.js";
 import { History, HistoryError } from "./history.js";
-import { Outbox } from "./outbox.js";
 import { Unread } from "./unread.js";
 import { MessageWindow } from "./window.js";
 
@@ -24,10 +23,9 @@ export class Room {
   #timer = null;
 
   /**
-   * `me()` gives the present user id; `send(frame)` sends a frame to the server, false when it could not;
-   * `changed(room)` asks for a redraw and for saving.
+   * `me()` gives the present user id; `changed(room)` asks for a redraw and for saving; `outbox` has what is on its way.
    */
-  constructor({ name, lastRead = null, visitedAt = 0 }, { me, send, changed, outbox, saveOutbox }) {
+  constructor({ name, lastRead = null, visitedAt = 0 }, { me, changed, outbox }) {
     this.name = name;
     this.visitedAt = visitedAt;
     /** The highest seq known to exist. */
@@ -45,12 +43,7 @@ export class Room {
     this.#changed = () => changed(this);
     this.#history = new History(name);
     this.#unread = new Unread(lastRead);
-    this.outbox = new Outbox(outbox, {
-      send: ({ id, text, again }) =>
-        send({ op: "send", ref: id, room: name, text, id, ...(again ? { ack: "stored" } : {}) }),
-      save: saveOutbox,
-      changed: this.#changed,
-    });
+    this.outbox = outbox;
   }
 
   get items() {
@@ -102,8 +95,8 @@ export class Room {
 
   /** The person left the room: nothing runs on for it. */
   dispose() {
-    this.disconnect();
-    this.#unload();
+    this.outbox.discardAll();
+    this.unload();
   }
 
   receive(message) {
@@ -116,7 +109,7 @@ export class Room {
       this.#window.wait(message);
       if (this.loaded && !this.#drain()) this.#repair();
     } else {
-      this.outbox.settle(message.id);
+      this.#settleOwn([message]);
     }
     this.#changed();
   }
@@ -127,8 +120,10 @@ export class Room {
     this.outbox.settleUpTo(this.follow ? this.#window.tail : this.head);
   }
 
+  /** Not being let in says nothing of being heard: what waits is sent, and gets an answer of its own. */
   refuse(reason) {
     this.refusal = reason;
+    this.outbox.resume();
     this.#changed();
   }
 
@@ -147,7 +142,7 @@ export class Room {
     this.pinned = true;
     this.#unread.settle();
     if (this.follow) this.#window.keepNewest(HIDDEN_WINDOW);
-    else this.#unload();
+    else this.unload();
   }
 
   /** Whether the reader sits at the bottom of the visible page. */
@@ -156,9 +151,10 @@ export class Room {
     if (this.#reading && this.#known && this.#unread.readUpTo(this.head)) this.#changed();
   }
 
-  send(text) {
+  /** Settled when the message is kept, or when it is known that it cannot be. */
+  async send(text) {
     this.#unread.markAfter = null;
-    this.outbox.add(text);
+    await this.outbox.add(text);
   }
 
   /** One page above the window. */
@@ -195,7 +191,7 @@ export class Room {
   async toLatest() {
     this.pinned = true;
     if (this.follow) return;
-    this.#unload();
+    this.unload();
     await this.#load();
   }
 
@@ -217,7 +213,7 @@ export class Room {
   /** The server's room is shorter than ours: another database. Nothing we hold is true any more. */
   #startOver(head) {
     const wasOpen = this.loaded || this.loading;
-    this.#unload();
+    this.unload();
     this.#history = new History(this.name);
     this.#unread.forget();
     this.head = 0;
@@ -236,8 +232,13 @@ export class Room {
   // --- inside: the window
 
   #settle(messages) {
-    for (const { id } of messages) this.outbox.settle(id);
+    this.#settleOwn(messages);
     this.outbox.settleUpTo(this.#window.tail);
+  }
+
+  /** Ids are one's own: somebody else's message with the same id is another message. */
+  #settleOwn(messages) {
+    for (const { id, userId } of messages) if (userId === this.#me()) this.outbox.settle(id);
   }
 
   /** True when the window then ends at the head. */
@@ -255,7 +256,8 @@ export class Room {
     this.outbox.forgetAcknowledged();
   }
 
-  #unload() {
+  /** Forget the messages; they are read again when the room is opened. */
+  unload() {
     clearTimeout(this.#timer);
     this.#epoch += 1;
     this.#window.clear();

@@ -9,7 +9,10 @@ import { initial, tint } from "./people.js";
 const GROUP_MS = 5 * 60_000;
 
 const STATES = {
-  pending: [null, "Sending…"],
+  writing: [null, "Saving…"],
+  sending: [null, "Sending…"],
+  waiting: ["clock", "Waits here until it is sent"],
+  unkept: ["clock", "Waits in this tab: keep it open"],
   acknowledged: ["check", "Safe on the server"],
   stored: ["checks", "Stored in the room"],
 };
@@ -17,20 +20,27 @@ const STATES = {
 /**
  * The rows of a room: day lines, the line of the new messages, messages in order of seq, then what is on its way.
  *
- * `me` is `{userId, username}`; `act` has `retry(id)` and `discard(id)`.
+ * `me` is `{userId, username}`; `act` has `retry(id)`, `discard(id)` and `edit(entry)`.
  */
 export function rowsOf(room, me, act) {
   const rows = [];
   let previous = null;
   for (const item of room.items) {
-    previous = place(rows, room, previous, { ...item, state: "stored", own: item.userId === me.userId }, act);
+    previous = place(rows, room, previous, { ...item, state: "stored", progress: "stored", own: item.userId === me.userId }, act);
   }
   if (!room.follow) return rows; // What is on its way belongs below messages that are not in the window.
   for (const entry of room.outbox.entries) {
-    const message = { ...entry, ...me, seq: null, type: "TEXT", own: true };
+    const progress = entry.state === "pending" ? progressOf(entry, room.joined) : entry.state;
+    const message = { ...entry, ...me, seq: null, type: "TEXT", own: true, progress };
     previous = place(rows, room, previous, message, act);
   }
   return rows;
+}
+
+function progressOf({ kept }, joined) {
+  if (kept === null) return "writing";
+  if (joined) return "sending";
+  return kept ? "waiting" : "unkept";
 }
 
 function place(rows, room, previous, message, act) {
@@ -91,10 +101,10 @@ function systemRow({ id, seq, username, type, text, date }) {
 }
 
 function messageRow(message, act) {
-  const { id, seq, state, reason, first, own } = message;
+  const { id, seq, state, progress, reason, first, own } = message;
   return {
     key: id,
-    sign: `${state}|${seq}|${first}|${reason ?? ""}|${message.at}`,
+    sign: `${state}|${progress}|${seq}|${first}|${reason ?? ""}|${message.at}`,
     make: () => makeMessage(message),
     update: (row) => updateMessage(row, message, act, own),
   };
@@ -121,9 +131,11 @@ function makeMessage({ id, userId, username, text, own }) {
   return tint(row, userId);
 }
 
-function updateMessage(row, { id, seq, state, reason, first, date, at, username }, act, own) {
+function updateMessage(row, message, act, own) {
+  const { seq, state, first, date, at, username } = message;
   row.classList.toggle("first", first);
   row.dataset.state = state;
+  row.dataset.progress = message.progress;
   if (seq === null) delete row.dataset.seq;
   else row.dataset.seq = String(seq);
   const time = row.querySelector(".time");
@@ -132,22 +144,26 @@ function updateMessage(row, { id, seq, state, reason, first, date, at, username 
   time.title = fullTime(date);
   row.querySelector(".text").title = first ? "" : fullTime(date);
   setText(row.querySelector(".name"), username);
-  if (own) row.querySelector("footer").replaceChildren(...stateParts(id, state, reason, date, act));
+  if (own) row.querySelector("footer").replaceChildren(...stateParts(message, act));
 }
 
-function stateParts(id, state, reason, date, act) {
-  if (state === "failed") return failedParts(id, reason, act);
-  const [glyph, words] = STATES[state];
+function stateParts(message, act) {
+  const { state, progress, date } = message;
+  if (state === "failed") return failedParts(message, act);
+  const [glyph, words] = STATES[progress];
   const time = el("time", { title: fullTime(date), datetime: date.toISOString() }, clockTime(date));
   const mark = el("span", { class: "state", title: words, "aria-label": words, role: "img" });
   if (glyph !== null) mark.append(icon(glyph));
   return [time, mark];
 }
 
-function failedParts(id, reason, act) {
+/** A message that the server will refuse each time can only be changed. */
+function failedParts({ id, text, reason, final }, act) {
+  const button = (testid, words, onclick) => el("button", { type: "button", "data-testid": testid, onclick }, words);
   return [
     el("span", { class: "reason", "data-testid": "message-reason" }, `Not sent: ${reason}`),
-    el("button", { type: "button", "data-testid": "retry", onclick: () => act.retry(id) }, "Retry"),
-    el("button", { type: "button", "data-testid": "discard", onclick: () => act.discard(id) }, "Discard"),
+    ...(final ? [] : [button("retry", "Retry", () => act.retry(id))]),
+    button("edit", "Edit", () => act.edit({ id, text })),
+    button("discard", "Discard", () => act.discard(id)),
   ];
 }

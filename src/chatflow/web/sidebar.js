@@ -3,15 +3,10 @@
 import { byId, el, reconcile, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { initial, tint } from "./people.js";
+import { RoomFilter } from "./roomfilter.js";
 import { canonicalRoom, counted } from "./text.js";
-import { loadTheme, saveTheme } from "./storage.js";
+import { prepareTheme } from "./themes.js";
 import { roomProblem } from "./welcome.js";
-
-const THEMES = {
-  auto: { next: "light", glyph: "auto", words: "Theme: as the system" },
-  light: { next: "dark", glyph: "sun", words: "Theme: light" },
-  dark: { next: "auto", glyph: "moon", words: "Theme: dark" },
-};
 
 export class Sidebar {
   #app = byId("app");
@@ -21,18 +16,24 @@ export class Sidebar {
   #problem = byId("join-problem");
   #narrow = matchMedia("(max-width: 760px)");
   #shown = new Map();
+  #filter = new RoomFilter(() => this.#drawRooms());
+  #rooms = [];
+  #current = null;
 
-  /** `join(room)` gets a canonical name; `rename()` asks for another name. */
+  /** `join(room)` gets a canonical name and returns why it cannot be joined, or null; `rename()` asks for a name. */
   constructor({ join, rename }) {
     byId("join").append(icon("plus"));
     byId("join-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#join(join);
     });
-    this.#input.addEventListener("input", () => this.#complain(null));
+    this.#input.addEventListener("input", () => {
+      this.#complain(null);
+      this.#filter.search(this.#input.value);
+    });
     byId("rename").addEventListener("click", rename);
     this.#prepareDrawer();
-    this.#prepareTheme();
+    prepareTheme(byId("theme"));
   }
 
   focus() {
@@ -45,7 +46,11 @@ export class Sidebar {
   }
 
   draw({ rooms, current, identity }) {
-    reconcile(this.#list, rooms.map((room) => roomRow(room, room === current)), this.#shown);
+    const moved = current !== this.#current;
+    this.#rooms = rooms;
+    this.#current = current;
+    this.#drawRooms();
+    if (moved) this.#list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
     const elsewhere = rooms.some((room) => room !== current && room.unread > 0);
     byId("open-sidebar").classList.toggle("fresh", elsewhere);
     const me = byId("rename");
@@ -59,13 +64,17 @@ export class Sidebar {
     );
   }
 
+  #drawRooms() {
+    const rows = this.#filter.among(this.#rooms, this.#current).map((room) => roomRow(room, room === this.#current));
+    reconcile(this.#list, rows, this.#shown);
+  }
+
   #join(join) {
-    const problem = roomProblem(this.#input.value);
+    const problem = roomProblem(this.#input.value) ?? join(canonicalRoom(this.#input.value));
     this.#complain(problem);
     if (problem !== null) return;
-    const name = canonicalRoom(this.#input.value);
     this.#input.value = "";
-    join(name);
+    this.#filter.search("");
     this.close();
   }
 
@@ -80,10 +89,18 @@ export class Sidebar {
     byId("open-sidebar").addEventListener("click", () => this.focusDrawer());
     byId("close-sidebar").addEventListener("click", () => this.close());
     byId("scrim").addEventListener("click", () => this.close());
-    this.#list.addEventListener("click", (event) => event.target.closest("a") && this.close());
+    this.#list.addEventListener("click", (event) => event.target.closest("a") && this.#went());
     this.#narrow.addEventListener("change", () => this.#open(false));
     document.addEventListener("keydown", (event) => event.key === "Escape" && this.close());
     this.#open(false);
+  }
+
+  /** A room was picked: the list is whole again. */
+  #went() {
+    this.#input.value = "";
+    this.#complain(null);
+    this.#filter.search("");
+    this.close();
   }
 
   focusDrawer() {
@@ -97,25 +114,6 @@ export class Sidebar {
     this.#sidebar.inert = this.#narrow.matches && !open;
     byId("main").inert = this.#narrow.matches && open;
     if (drawn && !open) byId("open-sidebar").focus({ preventScroll: true });
-  }
-
-  #prepareTheme() {
-    const button = byId("theme");
-    const show = (theme) => {
-      const { glyph, words } = THEMES[theme];
-      button.replaceChildren(icon(glyph));
-      button.title = words;
-      button.setAttribute("aria-label", words);
-      if (theme === "auto") delete document.documentElement.dataset.theme;
-      else document.documentElement.dataset.theme = theme;
-    };
-    let theme = THEMES[loadTheme()] ? loadTheme() : "auto";
-    show(theme);
-    button.addEventListener("click", () => {
-      theme = THEMES[theme].next;
-      saveTheme(theme === "auto" ? null : theme);
-      show(theme);
-    });
   }
 }
 

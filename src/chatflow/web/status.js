@@ -1,6 +1,7 @@
 // The connection, in words a person can act on.
 
 import { byId, setText } from "./dom.js";
+import { counted } from "./text.js";
 
 /** A connection that comes back sooner than this needs no bar across the page. */
 const CALM_MS = 700;
@@ -13,6 +14,7 @@ export class Status {
   #noticeWords = byId("notice-words");
   #button = byId("retry-now");
   #state = { kind: "idle" };
+  #waiting = null;
   #ticking = null;
   #troubledSince = null;
 
@@ -20,19 +22,21 @@ export class Status {
     this.#button.addEventListener("click", retry);
   }
 
-  draw(state) {
-    if (state === this.#state) return;
+  /** `waiting` is `Outboxes.waiting` with `isDraftKept`. */
+  draw(state, waiting) {
     this.#state = state;
-    if (state.kind === "connected" || state.kind === "idle") this.#troubledSince = null;
+    this.#waiting = waiting;
+    const calm = state.kind === "connected" || state.kind === "idle";
+    if (calm && isSafe(waiting)) this.#troubledSince = null;
     else this.#troubledSince ??= Date.now();
-    clearInterval(this.#ticking);
-    this.#ticking = this.#troubledSince === null ? null : setInterval(() => this.#tick(), 250);
+    if (this.#troubledSince === null) clearInterval(this.#ticking);
+    this.#ticking = this.#troubledSince === null ? null : (this.#ticking ?? setInterval(() => this.#tick(), 250));
     this.#tick();
   }
 
   #tick() {
     const { kind } = this.#state;
-    const { short, long, spoken } = wordsFor(this.#state);
+    const { short, long, spoken } = wordsFor(this.#state, this.#waiting);
     setText(this.#spoken, spoken);
     this.#connection.dataset.state = kind === "waiting" ? "reconnecting" : kind;
     setText(this.#words, short);
@@ -40,25 +44,41 @@ export class Status {
     this.#notice.hidden = calm || long === null;
     if (long !== null) setText(this.#noticeWords, long);
     this.#button.disabled = kind === "connecting";
+    this.#button.hidden = kind === "connected";
   }
 }
 
-const KEPT = "Your messages wait here and follow.";
+function isSafe({ writing, unkept, isDraftKept }) {
+  return writing + unkept === 0 && isDraftKept;
+}
 
 /** `short` for the bar, `long` for the notice (null: none), `spoken` for screen readers: without a running clock. */
-function wordsFor({ kind, reason, retryAt, attempt }) {
-  if (kind === "connected") return { short: "Connected", long: null, spoken: "Connected" };
-  if (kind === "offline") {
-    const long = "You are offline. Your messages wait here until the network is back.";
-    return { short: "Offline", long, spoken: "Offline" };
-  }
+function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
+  const kept = keptWords(waiting);
+  if (kind === "connected") return { short: "Connected", long: isSafe(waiting) ? null : kept, spoken: "Connected" };
+  if (kind === "offline") return { short: "Offline", long: `You are offline. ${kept}`, spoken: "Offline" };
   if (kind === "refused") {
-    return { short: "Not connected", long: `${reason} Change your name, or try again.`, spoken: "Not connected" };
+    const long = `${reason} Change your name, or try again. ${kept}`;
+    return { short: "Not connected", long, spoken: "Not connected" };
   }
   if (kind === "waiting") {
     const seconds = Math.max(1, Math.ceil((retryAt - Date.now()) / 1000));
-    return { short: `Reconnecting in ${seconds} s`, long: `${reason} ${KEPT}`, spoken: "Reconnecting" };
+    return { short: `Reconnecting in ${seconds} s`, long: `${reason} ${kept}`, spoken: "Reconnecting" };
   }
-  if ((attempt ?? 0) === 0) return { short: "Connecting…", long: null, spoken: "" };
-  return { short: "Reconnecting…", long: `Trying to reach the server. ${KEPT}`, spoken: "Reconnecting" };
+  if ((attempt ?? 0) === 0) return { short: "Connecting…", long: isSafe(waiting) ? null : kept, spoken: "" };
+  return { short: "Reconnecting…", long: `Trying to reach the server. ${kept}`, spoken: "Reconnecting" };
+}
+
+/** What happens to what is written, and what the person has to do for it: no more than is true. */
+function keptWords({ count, writing, unkept, problem, isDraftKept }) {
+  const draft = isDraftKept ? "" : " What you have begun to write is lost when you close this tab.";
+  if (unkept > 0) {
+    const [are, they] = unkept === 1 ? ["is", "it is"] : ["are", "they are"];
+    return `${problem} ${counted(unkept, "unsent message")} ${are} only in this tab: keep it open until ${they} sent.`;
+  }
+  if (writing > 0) return `Saving ${counted(writing, "message")}…${draft}`;
+  if (problem !== null) return `${problem} What you write is kept only while this tab is open.`;
+  if (count === 0) return `Messages that you write now wait here and are sent later.${draft}`;
+  const [wait, are] = count === 1 ? ["waits", "is"] : ["wait", "are"];
+  return `${counted(count, "message")} ${wait} here, even if you close this page, and ${are} sent when it is back.${draft}`;
 }

@@ -1,53 +1,73 @@
-// What outlives a reload. Everything is small, bounded and optional: a browser that forbids storage only forgets.
+// Small things in localStorage: who one is, one's rooms, the theme. A browser that forbids it only forgets them; what
+// must not be forgotten is in outboxes.js and drafts.js.
 
-import { MAX_ROOMS } from "./bounds.js";
+import { readOne } from "./database.js";
 import { canonicalRoom, randomUserId, usernameProblem } from "./text.js";
 
-function read(area, key, fallback) {
+/** Every key of the page begins with this. */
+export const KEY = "chatflow.";
+/** Milliseconds that the page waits for a storage that does not answer before it makes a new identity. */
+const PATIENCE_MS = 2_000;
+
+function read(key, fallback) {
   try {
-    const value = JSON.parse(area().getItem(`chatflow.${key}`));
-    return value ?? fallback;
+    return JSON.parse(localStorage.getItem(KEY + key)) ?? fallback;
   } catch {
     return fallback;
   }
 }
 
-function write(area, key, value) {
+function write(key, value) {
   try {
-    if (value === null) area().removeItem(`chatflow.${key}`);
-    else area().setItem(`chatflow.${key}`, JSON.stringify(value));
+    localStorage.setItem(KEY + key, JSON.stringify(value));
   } catch {
-    // Full or forbidden: the page works on, it only will not remember.
+    // Full or forbidden: the page works on.
   }
 }
 
-const everyTab = () => localStorage;
-const thisTab = () => sessionStorage;
-
-/** Who the person is: `{userId, username}`. The id is made once; the name is null until one was chosen. */
-export function loadIdentity(limits) {
-  const stored = read(everyTab, "identity", {});
-  const known = Number.isSafeInteger(stored.userId) && stored.userId > 0;
+/**
+ * Who the person is: `{userId, username}`. The id is made once; the name is null until one was chosen.
+ *
+ * Browsers write localStorage late, so after a crash the identity may be left only beside the messages that it wrote.
+ */
+export async function loadIdentity(limits) {
+  const stored = known(read("identity", null)) ?? known(await lastWriter()) ?? { userId: randomUserId() };
   const username = typeof stored.username === "string" ? stored.username : "";
   const identity = {
-    userId: known ? stored.userId : randomUserId(),
+    userId: stored.userId,
     username: usernameProblem(username, limits) === null ? username : null,
   };
-  if (!known) saveIdentity(identity);
+  saveIdentity(identity);
   return identity;
 }
 
 export function saveIdentity(identity) {
-  write(everyTab, "identity", identity);
+  write("identity", identity);
 }
 
-/** The sidebar's rooms: `[{name, lastRead, visitedAt}]`, at most MAX_ROOMS; `lastRead` is a seq or null. */
+/** `changed(identity)` when another tab has saved one. */
+export function watchIdentity(changed) {
+  addEventListener("storage", ({ key }) => {
+    const identity = key === `${KEY}identity` ? known(read("identity", null)) : null;
+    if (identity !== null) changed(identity);
+  });
+}
+
+function known(stored) {
+  return Number.isSafeInteger(stored?.userId) && stored.userId > 0 ? stored : null;
+}
+
+async function lastWriter() {
+  const late = new Promise((resolve) => setTimeout(() => resolve(null), PATIENCE_MS));
+  return Promise.race([readOne("identity", "last").catch(() => null), late]);
+}
+
+/** The sidebar's rooms: `[{name, lastRead, visitedAt}]`; `lastRead` is a seq or null. */
 export function loadRooms() {
-  const stored = read(everyTab, "rooms", []);
+  const stored = read("rooms", []);
   if (!Array.isArray(stored)) return [];
   return stored
     .filter((room) => room !== null && typeof room === "object" && canonicalRoom(String(room.name)) === room.name)
-    .slice(0, MAX_ROOMS)
     .map(({ name, lastRead, visitedAt }) => ({
       name,
       lastRead: Number.isSafeInteger(lastRead) ? lastRead : null,
@@ -59,25 +79,7 @@ export function loadRooms() {
 export function saveRooms(rooms, left) {
   const mine = new Set(rooms.map(({ name }) => name));
   const others = loadRooms().filter(({ name }) => !mine.has(name) && !left.has(name));
-  write(everyTab, "rooms", [...others, ...rooms].slice(-MAX_ROOMS));
-}
-
-export function loadDraft(room) {
-  return String(read(everyTab, `draft.${room}`, ""));
-}
-
-export function saveDraft(room, text) {
-  write(everyTab, `draft.${room}`, text === "" ? null : text);
-}
-
-/** Messages that no server has acknowledged yet: `[{id, text, at, state, reason}]`, kept for this tab only. */
-export function loadOutbox(room) {
-  const stored = read(thisTab, `outbox.${room}`, []);
-  return Array.isArray(stored) ? stored.filter((entry) => typeof entry?.id === "string") : [];
-}
-
-export function saveOutbox(room, entries) {
-  write(thisTab, `outbox.${room}`, entries.length === 0 ? null : entries);
+  write("rooms", [...others, ...rooms]);
 }
 
 export function loadTheme() {

@@ -20,13 +20,15 @@ export class Timeline {
   #shown = new Map();
   #room = null;
   #me;
+  #edit;
   #placed = false;
   #scheduled = false;
   #pinned = true;
 
-  /** `me()` gives the present identity. */
-  constructor({ me }) {
+  /** `me()` gives the present identity; `edit(entry)` takes a message back into the composer. */
+  constructor({ me, edit }) {
     this.#me = me;
+    this.#edit = edit;
     this.#jump.append(icon("down"), el("span"));
     this.#jump.addEventListener("click", () => this.toLatest());
     this.#scroller.addEventListener("scroll", () => this.#scrolled(), { passive: true });
@@ -74,7 +76,11 @@ export class Timeline {
     if (room === null) return;
     this.#pinned &&= room.follow;
     const anchor = this.#pinned ? null : this.#anchor();
-    const act = { retry: (id) => room.outbox.retry(id), discard: (id) => room.outbox.discard(id) };
+    const act = {
+      retry: (id) => room.outbox.retry(id),
+      discard: (id) => room.outbox.discard(id),
+      edit: (entry) => this.#edit(entry),
+    };
     this.#scroller.setAttribute("aria-busy", String(room.loading || !room.loaded));
     this.#drawTop(room);
     reconcile(this.#messages, rowsOf(room, this.#me(), act), this.#shown);

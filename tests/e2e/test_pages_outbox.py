@@ -1,0 +1,326 @@
+"""What waits to be sent outlives the tab and the browser, belongs to who wrote it, and is sent by one tab."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from playwright.async_api import BrowserContext, Dialog, Playwright, expect
+
+from tests.e2e.browser_page import CHROMIUM_ARGS, PLAIN_HOST, ChatPage, Open
+from tests.e2e.browser_server import UpServer
+from tests.e2e.browser_wire import Wire, eventually
+
+pytestmark = pytest.mark.browser
+
+KEPT_WORDS = "wait here, even if you close this page"
+SET_IDENTITY = "(identity) => localStorage.setItem('chatflow.identity', JSON.stringify(identity))"
+GET_IDENTITY = "() => JSON.parse(localStorage.getItem('chatflow.identity'))"
+BROKEN_STORAGES = {
+    "forbidden": "indexedDB.open = () => { throw new DOMException('no', 'SecurityError'); };",
+    "full": "IDBObjectStore.prototype.add = () => { throw new DOMException('no', 'QuotaExceededError'); };",
+    "silent": "indexedDB.open = () => ({});",
+}
+
+
+async def _texts(server: UpServer, room: str) -> list[str]:
+    return [row["message"] for row in await server.stored(room)]
+
+
+async def _offline_tab(context: BrowserContext, server: UpServer, room: str) -> tuple[ChatPage, Wire]:
+    """A tab that gets its files but no connection."""
+    tab, wire = await ChatPage.tab(context, server.url), Wire(closed_with=1012)
+    await wire.install(tab.page)
+    await tab.page.goto(f"{server.url}/#/{room}")
+    await expect(tab.part("room-title")).to_have_text(room)
+    return tab, wire
+
+
+async def _wait_here(page: ChatPage, count: int) -> None:
+    words = f"{count} messages {KEPT_WORDS}" if count > 1 else "1 message waits here, even if you close this page"
+    await expect(page.part("notice")).to_contain_text(words)
+
+
+async def test_joining_a_twenty_first_room_drops_nothing(chat_server: UpServer, open_page: Open) -> None:
+    ada, wire = await open_page(chat_server), Wire()
+    await wire.install(ada.page)
+    rooms = [f"many-{number}" for number in range(21)]
+    await ada.enter("ada", rooms[0])
+    await wire.take_away()
+    for room in rooms:
+        await ada.go(room)
+        await ada.write(f"waits in {room}")
+        await expect(ada.message(f"waits in {room}", "pending")).to_have_count(1)
+        await ada.part("composer").fill(f"begun in {room}")
+    await _wait_here(ada, 21)
+    for room in rooms[:2]:
+        await ada.go(room)
+        await expect(ada.message(f"waits in {room}", "pending")).to_have_count(1)
+        await expect(ada.part("composer")).to_have_value(f"begun in {room}")
+    wire.closed_with = None
+    await ada.part("retry-now").dispatch_event("click")
+    for room in rooms:
+        await eventually(lambda room=room: _has(chat_server, room, [f"waits in {room}"]))
+
+
+async def _has(server: UpServer, room: str, texts: list[str]) -> bool:
+    return await _texts(server, room) == texts
+
+
+@pytest.fixture
+async def profile(playwright: Playwright, chromium_path: str, tmp_path: Path) -> AsyncIterator["Profile"]:
+    profile = Profile(playwright, chromium_path, tmp_path / "profile")
+    yield profile
+    await profile.close()
+
+
+class Profile:
+    """A browser on a directory that outlives it."""
+
+    def __init__(self, playwright: Playwright, chromium_path: str, directory: Path) -> None:
+        self._playwright = playwright
+        self._chromium_path = chromium_path
+        self._directory = directory
+        self._context: BrowserContext | None = None
+
+    async def start(self) -> BrowserContext:
+        self._context = await self._playwright.chromium.launch_persistent_context(
+            self._directory, executable_path=self._chromium_path, args=CHROMIUM_ARGS
+        )
+        return self._context
+
+    async def close(self) -> None:
+        if self._context is not None:
+            await self._context.close()
+        self._context = None
+
+    async def kill(self) -> None:
+        """SIGKILL to all of the browser."""
+        assert self._context is not None
+        browser = next(child for child in psutil.Process().children(recursive=True) if self._is_browser(child))
+        async with self._context.expect_event("close"):
+            for process in (browser, *browser.children(recursive=True)):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+        self._context = None
+
+    def _is_browser(self, process: psutil.Process) -> bool:
+        try:
+            command = process.cmdline()
+        except psutil.Error:
+            return False
+        return f"--user-data-dir={self._directory}" in command and not any("--type=" in word for word in command)
+
+
+@pytest.mark.parametrize("end", ["closed", "killed"])
+async def test_what_waits_outlives_the_browser_and_is_sent_once_in_order(
+    chat_server: UpServer, profile: Profile, end: str
+) -> None:
+    """Written in two tabs and over two lives of the browser; the second tab's clock is a day behind."""
+    room = f"outlives-{end}"
+    tab = await ChatPage.tab(await profile.start(), chat_server.url)
+    wire = Wire()
+    await wire.install(tab.page)
+    await tab.enter("ada", room)
+    await wire.take_away()
+    for text in ("one", "two"):
+        await tab.write(text)
+    await _wait_here(tab, 2)
+    ids = [message["id"] for message in await tab.messages()]
+    await tab.page.close()
+    tab, wire = await _offline_tab(tab.context, chat_server, room)
+    await _wait_here(tab, 2)
+    await tab.page.evaluate("() => { const now = Date.now; Date.now = () => now() - 86_400_000; }")
+    await tab.write("three")
+    await _wait_here(tab, 3)
+    await (profile.kill() if end == "killed" else profile.close())
+    tab = await ChatPage.tab(await profile.start(), chat_server.url)
+    await tab.page.goto(f"{chat_server.url}/#/{room}")
+    await expect(tab.message("three", "stored")).to_have_count(1)
+    assert await tab.texts() == ["one", "two", "three"]
+    rows = await chat_server.stored(room)
+    assert [row["message"] for row in rows] == ["one", "two", "three"]
+    assert [row["messageId"] for row in rows[:2]] == ids
+    await tab.page.reload()
+    await tab.say("four")
+    assert await _texts(chat_server, room) == ["one", "two", "three", "four"]
+
+
+async def test_what_waits_belongs_to_who_wrote_it(chat_server: UpServer, open_page: Open) -> None:
+    ada, wire = await open_page(chat_server), Wire()
+    await wire.install(ada.page)
+    await ada.enter("ada", "whose")
+    await wire.take_away()
+    await ada.write("from ada")
+    await _wait_here(ada, 1)
+    await ada.part("composer").fill("ada's draft")
+    await ada.go("elsewhere")
+    identity = await ada.page.evaluate(GET_IDENTITY)
+    await ada.page.evaluate(SET_IDENTITY, {"userId": 4711, "username": "mallory"})
+    await ada.page.close()
+    mallory = await ChatPage.tab(ada.context, chat_server.url)
+    await mallory.page.goto(f"{chat_server.url}/#/whose")
+    await mallory.connected()
+    await mallory.say("from mallory")
+    assert await mallory.texts() == ["from mallory"]
+    await expect(mallory.part("composer")).to_have_value("")
+    await mallory.page.evaluate(SET_IDENTITY, identity)
+    await mallory.page.close()
+    ada = await ChatPage.tab(ada.context, chat_server.url)
+    await ada.page.goto(f"{chat_server.url}/#/whose")
+    await expect(ada.message("from ada", "stored")).to_have_count(1)
+    await expect(ada.part("composer")).to_have_value("ada's draft")
+    rows = await chat_server.stored("whose")
+    assert [(row["message"], row["username"]) for row in rows] == [("from mallory", "mallory"), ("from ada", "ada")]
+
+
+async def test_one_of_two_tabs_sends_and_the_other_takes_over(chat_server: UpServer, open_page: Open) -> None:
+    room = "two-tabs"
+    first, wire = await open_page(chat_server), Wire()
+    await wire.install(first.page)
+    await first.enter("ada", room)
+    await wire.take_away()
+    second, second_wire = await _offline_tab(first.context, chat_server, room)
+    await first.write("from the first")
+    await second.write("from the second")
+    for page in (first, second):
+        await expect(page.part("message")).to_have_count(2)
+        await _wait_here(page, 2)
+    wire.closed_with = second_wire.closed_with = None
+    for page in (first, second):
+        await page.part("retry-now").dispatch_event("click")
+    for page in (first, second):
+        await expect(page.message("from the second", "stored")).to_have_count(1)
+        await expect(page.part("message")).to_have_count(2)
+    sent = {"from the first": 0, "from the second": 0}
+    for text in sent:
+        assert len(wire.sent_ids(text) + second_wire.sent_ids(text)) == 1
+    assert sorted(await _texts(chat_server, room)) == sorted(sent)
+
+    sender, other = ((first, wire), (second, second_wire))[:: 1 if wire.sent_ids("from the first") else -1]
+    sender[1].is_deaf = True
+    await other[0].write("handed over")
+    await eventually(lambda: _was_sent(sender[1], "handed over"))
+    assert other[1].sent_ids("handed over") == []
+    await sender[0].page.close()
+    await expect(other[0].message("handed over", "stored")).to_have_count(1)
+    await other[0].say("and on")
+    assert other[1].sent_ids("handed over") == sender[1].sent_ids("handed over")
+    assert (await _texts(chat_server, room))[2:] == ["handed over", "and on"]
+
+
+async def _was_sent(wire: Wire, text: str) -> bool:
+    return wire.sent_ids(text) != []
+
+
+async def test_without_a_secure_context_every_tab_sends_and_each_message_is_stored_once(
+    chat_server: UpServer, open_page: Open
+) -> None:
+    plain_url = f"http://{PLAIN_HOST}:{chat_server.process.api_port}"
+    first, wire = await open_page(chat_server), Wire()
+    first.url = plain_url
+    await wire.install(first.page)
+    await first.enter("ada", "plain")
+    assert await first.page.evaluate("isSecureContext || navigator.locks !== undefined") is False
+    await wire.take_away()
+    await first.write("closed before it was sent")
+    await _wait_here(first, 1)
+    await first.page.close()
+    second, third = [await ChatPage.tab(first.context, plain_url) for _ in range(2)]
+    for page in (second, third):
+        await page.page.goto(f"{plain_url}/#/plain")
+    for page in (second, third):
+        await expect(page.message("closed before it was sent", "stored")).to_have_count(1)
+    await second.say("live")
+    await expect(third.message("live", "stored")).to_have_count(1)
+    for page in (second, third):
+        await expect(page.part("message")).to_have_count(2)
+    assert await _texts(chat_server, "plain") == ["closed before it was sent", "live"]
+
+
+@pytest.mark.parametrize("how", BROKEN_STORAGES)
+async def test_a_storage_that_fails_is_told_and_the_tab_asks_before_it_closes(
+    chat_server: UpServer, open_page: Open, how: str
+) -> None:
+    ada, wire, asked = await open_page(chat_server), Wire(), []
+    await wire.install(ada.page)
+    await ada.page.add_init_script(BROKEN_STORAGES[how])
+    await ada.enter("ada", f"broken-{how}")
+    await wire.take_away()
+    await ada.write("only here")
+    await expect(ada.part("notice")).to_contain_text("1 unsent message is only in this tab: keep it open")
+    await expect(ada.part("notice")).not_to_contain_text("even if you close")
+
+    async def stay(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        await dialog.dismiss()
+
+    ada.page.on("dialog", stay)
+    await ada.page.close(run_before_unload=True)
+    await eventually(lambda: _is_true(asked))
+    assert asked == ["beforeunload"]
+    wire.closed_with = None
+    await ada.part("retry-now").dispatch_event("click")
+    await expect(ada.message("only here", "stored")).to_have_count(1)
+    await expect(ada.part("notice")).to_be_hidden()
+    assert await _texts(chat_server, f"broken-{how}") == ["only here"]
+
+
+async def _is_true(value: object) -> bool:
+    return bool(value)
+
+
+@pytest.mark.parametrize("code", ["conflict", "invalid_message"])
+async def test_a_final_refusal_keeps_the_text_to_be_edited(chat_server: UpServer, open_page: Open, code: str) -> None:
+    room = f"final-{code}"
+    ada, wire = await open_page(chat_server), Wire()
+    await wire.install(ada.page)
+    await ada.enter("ada", room)
+    wire.refusals["wrong"] = {"code": code, "message": "not like this", "retryable": False}
+    await ada.write("wrong")
+    await ada.say("others go on")
+    await ada.page.reload()
+    failed = ada.message("wrong", "failed")
+    await expect(failed.get_by_test_id("message-reason")).to_contain_text("not like this")
+    await expect(failed.get_by_test_id("retry")).to_have_count(0)
+    await ada.part("composer").fill("and a draft")
+    await failed.get_by_test_id("edit").click()
+    await expect(ada.part("composer")).to_have_value("wrong\nand a draft")
+    await expect(failed).to_have_count(0)
+    await ada.say("right")
+    await ada.page.reload()
+    await expect(ada.part("message")).to_have_count(2)
+    assert await _texts(chat_server, room) == ["others go on", "right"]
+
+
+async def test_what_earlier_versions_kept_is_taken_over(chat_server: UpServer, open_page: Open) -> None:
+    ada = await open_page(chat_server)
+    message_id = "01900000-0000-7000-8000-000000000001"
+    old = {"id": message_id, "text": "of old", "at": "2026-01-01T00:00:00.000Z", "state": "pending", "reason": None}
+    local: dict[str, Any] = {
+        "chatflow.identity": {"userId": 99, "username": "ada"},
+        "chatflow.rooms": [{"name": "legacy", "lastRead": None, "visitedAt": 1}],
+        "chatflow.draft.legacy": "a draft of old",
+    }
+    await ada.page.goto(f"{chat_server.url}/config.json")
+    await ada.page.evaluate(
+        """([local, session]) => {
+          for (const [key, value] of Object.entries(local)) localStorage.setItem(key, JSON.stringify(value));
+          for (const [key, value] of Object.entries(session)) sessionStorage.setItem(key, JSON.stringify(value));
+        }""",
+        [local, {"chatflow.outbox.legacy": [old]}],
+    )
+    await ada.page.goto(chat_server.url)
+    await expect(ada.message("of old", "stored")).to_have_count(1)
+    await expect(ada.part("composer")).to_have_value("a draft of old")
+    await eventually(lambda: _nothing_old(ada))
+    await ada.page.reload()
+    await expect(ada.part("composer")).to_have_value("a draft of old")
+    assert [row["messageId"] for row in await chat_server.stored("legacy")] == [message_id]
+
+
+async def _nothing_old(page: ChatPage) -> bool:
+    keys = await page.page.evaluate("[...Object.keys(localStorage), ...Object.keys(sessionStorage)]")
+    return not any(key.startswith(("chatflow.draft.", "chatflow.outbox.")) for key in keys)
