@@ -25,7 +25,7 @@ async def browser(playwright: Playwright, chromium_path: str) -> AsyncIterator[B
 
 @pytest.fixture(scope="session")
 async def chat_server(chromium_path: str) -> AsyncIterator[UpServer]:
-    """One for all tests that leave it running: each works in a room of its own."""
+    """One for all tests that leave it running as they found it: each works in rooms of its own."""
     async with running_server() as server:
         yield server
 

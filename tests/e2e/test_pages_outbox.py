@@ -17,11 +17,23 @@ pytestmark = pytest.mark.browser
 
 KEPT_WORDS = "wait here, even if you close this page"
 SET_IDENTITY = "(identity) => localStorage.setItem('chatflow.identity', JSON.stringify(identity))"
+IDENTITY = {"userId": 99, "username": "ada"}
+STORE = """([local, session]) => {
+  for (const [key, value] of Object.entries(local)) localStorage.setItem(key, JSON.stringify(value));
+  for (const [key, value] of Object.entries(session)) sessionStorage.setItem(key, JSON.stringify(value));
+}"""
 GET_IDENTITY = "() => JSON.parse(localStorage.getItem('chatflow.identity'))"
 BROKEN_STORAGES = {
     "forbidden": "indexedDB.open = () => { throw new DOMException('no', 'SecurityError'); };",
     "full": "IDBObjectStore.prototype.add = () => { throw new DOMException('no', 'QuotaExceededError'); };",
     "silent": "indexedDB.open = () => ({});",
+    "newer": "indexedDB.open('chatflow', 2);",
+}
+REASONS = {
+    "forbidden": "does not let the page store",
+    "full": "share of it is full",
+    "silent": "storage does not answer",
+    "newer": "newer version of this page is open",
 }
 
 
@@ -114,12 +126,11 @@ class Profile:
         return f"--user-data-dir={self._directory}" in command and not any("--type=" in word for word in command)
 
 
-@pytest.mark.parametrize("end", ["closed", "killed"])
 async def test_what_waits_outlives_the_browser_and_is_sent_once_in_order(
-    chat_server: UpServer, profile: Profile, end: str
+    chat_server: UpServer, profile: Profile
 ) -> None:
-    """Written in two tabs and over two lives of the browser; the second tab's clock is a day behind."""
-    room = f"outlives-{end}"
+    """Written over two lives of the browser: one is closed, one is killed, and its clock is a day behind."""
+    room = "outlives"
     tab = await ChatPage.tab(await profile.start(), chat_server.url)
     wire = Wire()
     await wire.install(tab.page)
@@ -129,13 +140,13 @@ async def test_what_waits_outlives_the_browser_and_is_sent_once_in_order(
         await tab.write(text)
     await _wait_here(tab, 2)
     ids = [message["id"] for message in await tab.messages()]
-    await tab.page.close()
-    tab, wire = await _offline_tab(tab.context, chat_server, room)
+    await profile.close()
+    tab, wire = await _offline_tab(await profile.start(), chat_server, room)
     await _wait_here(tab, 2)
     await tab.page.evaluate("() => { const now = Date.now; Date.now = () => now() - 86_400_000; }")
     await tab.write("three")
     await _wait_here(tab, 3)
-    await (profile.kill() if end == "killed" else profile.close())
+    await profile.kill()
     tab = await ChatPage.tab(await profile.start(), chat_server.url)
     await tab.page.goto(f"{chat_server.url}/#/{room}")
     await expect(tab.message("three", "stored")).to_have_count(1)
@@ -251,7 +262,7 @@ async def test_a_storage_that_fails_is_told_and_the_tab_asks_before_it_closes(
     await wire.take_away()
     await ada.write("only here")
     await expect(ada.part("notice")).to_contain_text("1 unsent message is only in this tab: keep it open")
-    await expect(ada.part("notice")).not_to_contain_text("even if you close")
+    await expect(ada.part("notice")).to_contain_text(REASONS[how])
 
     async def stay(dialog: Dialog) -> None:
         asked.append(dialog.type)
@@ -272,53 +283,75 @@ async def _is_true(value: object) -> bool:
     return bool(value)
 
 
-@pytest.mark.parametrize("code", ["conflict", "invalid_message"])
-async def test_a_final_refusal_keeps_the_text_to_be_edited(chat_server: UpServer, open_page: Open, code: str) -> None:
-    room = f"final-{code}"
+async def test_a_final_refusal_keeps_the_text_to_be_edited(chat_server: UpServer, open_page: Open) -> None:
     ada, wire = await open_page(chat_server), Wire()
     await wire.install(ada.page)
-    await ada.enter("ada", room)
-    wire.refusals["wrong"] = {"code": code, "message": "not like this", "retryable": False}
-    await ada.write("wrong")
+    await ada.enter("ada", "final")
+    for code in ("conflict", "invalid_message"):
+        wire.refusals[code] = {"code": code, "message": f"{code}: not like this", "retryable": False}
+        await ada.write(code)
     await ada.say("others go on")
     await ada.page.reload()
-    failed = ada.message("wrong", "failed")
-    await expect(failed.get_by_test_id("message-reason")).to_contain_text("not like this")
-    await expect(failed.get_by_test_id("retry")).to_have_count(0)
+    for code in ("conflict", "invalid_message"):
+        failed = ada.message(code, "failed")
+        await expect(failed.get_by_test_id("message-reason")).to_contain_text(f"{code}: not like this")
+        await expect(failed.get_by_test_id("retry")).to_have_count(0)
     await ada.part("composer").fill("and a draft")
-    await failed.get_by_test_id("edit").click()
-    await expect(ada.part("composer")).to_have_value("wrong\nand a draft")
-    await expect(failed).to_have_count(0)
+    await ada.message("conflict", "failed").get_by_test_id("edit").click()
+    await expect(ada.part("composer")).to_have_value("conflict\nand a draft")
     await ada.say("right")
+    await ada.message("invalid_message", "failed").get_by_test_id("discard").click()
     await ada.page.reload()
+    await expect(ada.message("right", "stored")).to_have_count(1)
     await expect(ada.part("message")).to_have_count(2)
-    assert await _texts(chat_server, room) == ["others go on", "right"]
+    assert await _texts(chat_server, "final") == ["others go on", "right"]
+
+
+async def test_a_full_outbox_refuses_and_leaves_the_text_where_it_is(chat_server: UpServer, open_page: Open) -> None:
+    ada = await open_page(chat_server)
+    wire = Wire(closed_with=1012)
+    await wire.install(ada.page)
+    await ada.page.goto(f"{chat_server.url}/favicon.svg")
+    await ada.page.evaluate(STORE, [{"chatflow.identity": IDENTITY}, {"chatflow.outbox.full": _old_entries(200)}])
+    await ada.page.goto(f"{chat_server.url}/#/full")
+    await expect(ada.part("message")).to_have_count(200)
+    await ada.write("one too many")
+    await expect(ada.part("toast")).to_contain_text("Too many messages wait")
+    await expect(ada.part("composer")).to_have_value("one too many")
+    await expect(ada.part("message")).to_have_count(200)
+
+
+def _old_entries(count: int) -> list[dict[str, Any]]:
+    """As earlier versions kept them."""
+    return [
+        {
+            "id": f"01900000-0000-7000-8000-{number:012}",
+            "text": f"of old {number}",
+            "at": "2026-01-01T00:00:00.000Z",
+            "state": "pending",
+            "reason": None,
+        }
+        for number in range(count)
+    ]
 
 
 async def test_what_earlier_versions_kept_is_taken_over(chat_server: UpServer, open_page: Open) -> None:
     ada = await open_page(chat_server)
-    message_id = "01900000-0000-7000-8000-000000000001"
-    old = {"id": message_id, "text": "of old", "at": "2026-01-01T00:00:00.000Z", "state": "pending", "reason": None}
-    local: dict[str, Any] = {
-        "chatflow.identity": {"userId": 99, "username": "ada"},
+    old = _old_entries(2)
+    local = {
+        "chatflow.identity": IDENTITY,
         "chatflow.rooms": [{"name": "legacy", "lastRead": None, "visitedAt": 1}],
         "chatflow.draft.legacy": "a draft of old",
     }
-    await ada.page.goto(f"{chat_server.url}/config.json")
-    await ada.page.evaluate(
-        """([local, session]) => {
-          for (const [key, value] of Object.entries(local)) localStorage.setItem(key, JSON.stringify(value));
-          for (const [key, value] of Object.entries(session)) sessionStorage.setItem(key, JSON.stringify(value));
-        }""",
-        [local, {"chatflow.outbox.legacy": [old]}],
-    )
+    await ada.page.goto(f"{chat_server.url}/favicon.svg")
+    await ada.page.evaluate(STORE, [local, {"chatflow.outbox.legacy": old}])
     await ada.page.goto(chat_server.url)
-    await expect(ada.message("of old", "stored")).to_have_count(1)
+    await expect(ada.message("of old 1", "stored")).to_have_count(1)
     await expect(ada.part("composer")).to_have_value("a draft of old")
     await eventually(lambda: _nothing_old(ada))
     await ada.page.reload()
     await expect(ada.part("composer")).to_have_value("a draft of old")
-    assert [row["messageId"] for row in await chat_server.stored("legacy")] == [message_id]
+    assert [row["messageId"] for row in await chat_server.stored("legacy")] == [entry["id"] for entry in old]
 
 
 async def _nothing_old(page: ChatPage) -> bool:

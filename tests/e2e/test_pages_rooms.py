@@ -1,13 +1,15 @@
 """A page in as many rooms as a gateway allows."""
 
+import contextlib
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from playwright.async_api import expect
 
 from tests.e2e.browser_page import ChatPage, Open
-from tests.e2e.browser_server import UpServer, running_server
+from tests.e2e.browser_server import UpServer
 from tests.e2e.browser_wire import Wire, eventually
 
 pytestmark = pytest.mark.browser
@@ -32,43 +34,50 @@ async def _all_joined(wire: Wire) -> bool:
     return len({frame["room"] for frame in wire.heard if frame["op"] == "joined"}) == LIMIT
 
 
-async def test_five_hundred_rooms_come_back_after_a_restart(open_page: Open) -> None:
+async def test_five_hundred_rooms_come_back_after_a_restart(chat_server: UpServer, open_page: Open) -> None:
     shown, busy, quiet = ROOMS[250], ROOMS[7], ROOMS[499]
-    async with running_server() as server:
-        for room in (shown, busy, quiet):
-            await server.say(room, ["before"])
-        ada, wire = await open_page(server), Wire()
-        await wire.install(ada.page)
-        await _enter_all(ada, shown)
-        await ada.say("mine before")
-        await expect(ada.part("room-link")).to_have_count(LIMIT)
-        await eventually(lambda: _all_joined(wire))
-        wire.frames.clear()
-        wire.heard.clear()
-        wire.closed_with = 1012
-        await server.kill()
+    for room in (shown, busy, quiet):
+        await chat_server.say(room, ["before"])
+    ada, wire = await open_page(chat_server), Wire()
+    await wire.install(ada.page)
+    await _enter_all(ada, shown)
+    await ada.say("mine before")
+    await expect(ada.part("room-link")).to_have_count(LIMIT)
+    await eventually(lambda: _all_joined(wire))
+    wire.frames.clear()
+    wire.heard.clear()
+    wire.closed_with = 1012
+    async with restarting(chat_server):
         await ada.write("mine meanwhile")
+    for room in (shown, busy):
+        await chat_server.say(room, ["meanwhile", "meanwhile too"])
+    wire.closed_with = None
+    await ada.part("retry-now").dispatch_event("click")
+    await ada.connected()
+    await eventually(lambda: _all_joined(wire))
+    joins = _joins(wire)
+    assert joins[0][0]["room"] == shown
+    assert max(len(frame) for frame in joins) <= 50
+    assert max(size for size, _ in wire.frames) < FRAME_LIMIT_BYTES
+    assert sum(len(frame) for frame in joins) == LIMIT
+    assert all("since" in join for frame in joins for join in frame)
+    await expect(ada.message("mine meanwhile", "stored")).to_have_count(1)
+    assert await ada.texts() == ["before", "mine before", "meanwhile", "meanwhile too", "mine meanwhile"]
+    await ada.verify_order()
+    assert await _unread(ada) == {busy: "2"}
+    await chat_server.say(quiet, ["afterwards"])
+    await expect(ada.page.locator(f"[data-room='{quiet}']").get_by_test_id("unread-count")).to_have_text("1")
+    await ada.verify_quiet(server_was_away=True)
+
+
+@contextlib.asynccontextmanager
+async def restarting(server: UpServer) -> AsyncIterator[None]:
+    """Killed meanwhile; other tests use it afterwards."""
+    await server.kill()
+    try:
+        yield
+    finally:
         await server.start()
-        for room in (shown, busy):
-            await server.say(room, ["meanwhile", "meanwhile too"])
-        wire.closed_with = None
-        await ada.part("retry-now").dispatch_event("click")
-        await ada.connected()
-        await eventually(lambda: _all_joined(wire))
-        joins = _joins(wire)
-        assert joins[0][0]["room"] == shown
-        assert max(len(frame) for frame in joins) <= 50
-        assert max(size for size, _ in wire.frames) < FRAME_LIMIT_BYTES
-        rejoined = {join["room"]: join.get("since") for frame in joins for join in frame}
-        assert sum(len(frame) for frame in joins) == LIMIT
-        assert None not in rejoined.values()
-        await expect(ada.message("mine meanwhile", "stored")).to_have_count(1)
-        assert await ada.texts() == ["before", "mine before", "meanwhile", "meanwhile too", "mine meanwhile"]
-        await ada.verify_order()
-        assert await _unread(ada) == {busy: "2"}
-        await server.say(quiet, ["afterwards"])
-        await expect(ada.page.locator(f"[data-room='{quiet}']").get_by_test_id("unread-count")).to_have_text("1")
-        await ada.verify_quiet(server_was_away=True)
 
 
 async def _unread(page: ChatPage) -> dict[str, str]:

@@ -1,18 +1,18 @@
 // Puts the page together: settings, identity, the address, and who redraws when.
 
-import { MAX_ROOMS } from "./bounds.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { byId, el, setText } from "./dom.js";
 import { Drafts } from "./drafts.js";
 import { icon } from "./icons.js";
 import { migrateDrafts } from "./migration.js";
+import { noPlace, noRoom, roomsFull, wrongRoom } from "./nowhere.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
 import { loadIdentity } from "./storage.js";
-import { canonicalRoom, counted, roomOfHash, suggestRoom } from "./text.js";
+import { canonicalRoom, counted, roomOfHash } from "./text.js";
 import { Timeline } from "./timeline.js";
-import { ROOM_RULE, showRename, showWelcome } from "./welcome.js";
+import { showRename, showWelcome } from "./welcome.js";
 
 async function loadConfig() {
   const response = await fetch("config.json", { cache: "no-store" });
@@ -231,41 +231,6 @@ class Page {
     const title = unread > 0 ? `(${unread}) ${place}` : place;
     if (document.title !== title) document.title = title;
   }
-}
-
-function noRoom(sidebar) {
-  return [
-    el("h2", {}, "Pick a room"),
-    el("p", {}, "Join one by its name. A room that does not exist yet begins with your first message."),
-    el("button", { type: "button", class: "primary", onclick: () => sidebar.focus() }, "Join a room"),
-  ];
-}
-
-const roomsFull = `You are in ${MAX_ROOMS} rooms, which is the limit.`;
-
-function noPlace(name, sidebar) {
-  return [
-    el("h2", {}, "No place for another room"),
-    el("p", {}, `${roomsFull} To join #${name}, open a room that you no longer need, leave it with `, inText("leave"),
-      " at the top right, and come back here."),
-    el("button", { type: "button", class: "primary", onclick: () => sidebar.focusDrawer() }, "Show my rooms"),
-  ];
-}
-
-function inText(name) {
-  return el("span", { class: "in-text", role: "img", "aria-label": "the button “Leave this room”" }, icon(name));
-}
-
-function wrongRoom(raw, sidebar) {
-  const suggestion = suggestRoom(raw);
-  const shown = raw.length > 80 ? `${raw.slice(0, 80)}…` : raw;
-  return [
-    el("h2", {}, "That is not a room"),
-    el("p", {}, `“${shown}” cannot be a room’s name. Names have ${ROOM_RULE}`),
-    suggestion === null
-      ? el("button", { type: "button", class: "primary", onclick: () => sidebar.focus() }, "Join another room")
-      : el("a", { class: "primary", href: `#/${suggestion}`, "data-testid": "suggested-room" }, `Go to #${suggestion}`),
-  ];
 }
 
 async function copyLink() {

@@ -22,7 +22,7 @@ export const MAX_CURSORS = 400;
 export const MAX_OUTBOX = 200;
 export const MAX_OUTBOX_TOTAL = 2_000;
 /** Milliseconds after which a storage that does not answer counts as refusing. */
-export const STORAGE_PATIENCE_MS = 3_000;
+export const STORAGE_PATIENCE_MS = 2_000;
 /** Milliseconds between two looks of the sending tab at what closed tabs may have left in the storage. */
 export const SYNC_MS = 60_000;
 /** Milliseconds until a silent send is tried again with the same id. */

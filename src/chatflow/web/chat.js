@@ -106,6 +106,7 @@ export class Chat {
     this.close();
     const room = this.#rooms.get(name) ?? this.#joinNew(name);
     this.#current = room;
+    this.#joiner.hurry(room);
     room.open();
     this.#save();
     this.#changed(null);

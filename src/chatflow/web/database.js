@@ -61,8 +61,13 @@ async function transact(mode, names, work, { blind = false } = {}) {
     let result;
     transaction.oncomplete = () => resolve(result?.());
     transaction.onabort = () => reject(transaction.error ?? new DOMException("aborted", "AbortError"));
-    result = work(Object.fromEntries(names.map((name) => [name, transaction.objectStore(name)])));
-    if (blind) transaction.commit?.();
+    try {
+      result = work(Object.fromEntries(names.map((name) => [name, transaction.objectStore(name)])));
+      if (blind) transaction.commit?.();
+    } catch (error) {
+      reject(error);
+      transaction.abort(); // All of it or nothing.
+    }
   });
 }
 

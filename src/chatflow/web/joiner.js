@@ -32,11 +32,16 @@ export class Joiner {
     this.#again.clear();
   }
 
-  /** Somebody waits to see this room: do not queue. */
+  /** A new room, which somebody waits to see: do not queue. */
   joinNow(room) {
     this.#waiting = this.#waiting.filter((other) => other !== room);
     this.#again.delete(room);
     this.#send([joinFrame(room)]);
+  }
+
+  /** The room came on screen: of those that wait it is the next. */
+  hurry(room) {
+    if (this.#waiting.includes(room)) this.#waiting = [room, ...this.#waiting.filter((other) => other !== room)];
   }
 
   /** The server has answered for this room, or it was left. */

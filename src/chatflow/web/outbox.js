@@ -108,7 +108,9 @@ export class Outbox {
     const entry = this.#find(id);
     if (entry?.state !== "pending") return;
     if (retryable) {
+      entry.reason = reason;
       this.#again(entry, backoffMs(entry.tries - 1));
+      this.#changed();
       return;
     }
     Object.assign(entry, { state: "failed", reason, final: code === "conflict" || code === "invalid_message" });
@@ -212,7 +214,7 @@ export class Outbox {
 
   #silence(id) {
     this.#inFlight = null;
-    this.refused(id, { retryable: true });
+    this.refused(id, { reason: "The server has not confirmed it yet.", retryable: true });
   }
 }
 

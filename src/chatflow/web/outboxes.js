@@ -5,18 +5,20 @@
 // false only in this tab.
 
 import { MAX_OUTBOX_TOTAL, STORAGE_PATIENCE_MS, SYNC_MS } from "./bounds.js";
-import { readAll, reasonOf, write } from "./database.js";
+import { reasonOf } from "./database.js";
 import { Outbox } from "./outbox.js";
+import { Records } from "./records.js";
 import { Tabs } from "./tabs.js";
 
 export class Outboxes {
-  #identity;
+  #records;
   #send;
   #changed;
   #boxes = new Map();
   #tabs;
   #unsaved = new Set();
   #work = Promise.resolve();
+  #isStuck = false;
   // Ids that changed while the storage is being read: what was read of them is out of date.
   #touched = null;
   /** Why the storage refuses, for a person; null: it does not. */
@@ -27,7 +29,7 @@ export class Outboxes {
    * connection; `changed(room)` asks for a redraw, also of a room that nobody here has joined yet.
    */
   constructor({ identity, send, changed }) {
-    this.#identity = identity;
+    this.#records = new Records(identity);
     this.#send = send;
     this.#changed = changed;
     this.#tabs = new Tabs(identity().userId, {
@@ -83,11 +85,31 @@ export class Outboxes {
     this.#tabs.yield();
   }
 
-  /** Take in entries that were kept elsewhere; true once the storage has them all. */
+  /** Take in entries that an earlier version kept elsewhere; true once the storage has them all. */
   async adopt(entries) {
-    for (const entry of entries) if (!this.of(entry.room).has(entry.id)) this.#unsaved.add(this.of(entry.room).adopt(entry));
+    for (const entry of entries) {
+      const box = this.of(entry.room);
+      if (!box.has(entry.id)) this.#unsaved.add(box.adopt(entry));
+    }
     await this.sync();
     return this.#unsaved.size === 0;
+  }
+
+  /** Take in what the storage has, and offer it what it lacks. Never rejects. */
+  sync() {
+    return this.#inOrder(async () => {
+      await this.#save();
+      this.#touched = new Set();
+      try {
+        await this.#read();
+        if (this.#unsaved.size === 0) this.problem = null;
+      } catch (error) {
+        this.problem = reasonOf(error);
+      } finally {
+        this.#touched = null;
+        this.#changed(null);
+      }
+    });
   }
 
   // --- what an outbox asks of its keeper
@@ -100,69 +122,47 @@ export class Outboxes {
   async keep(entry) {
     this.#unsaved.add(entry);
     const saved = this.#inOrder(() => this.#save());
-    const late = new DOMException("slow", "TimeoutError");
-    await Promise.race([saved, new Promise((resolve) => setTimeout(resolve, STORAGE_PATIENCE_MS))]);
-    if (entry.kept === null) this.#refused([entry], late);
+    const patienceMs = this.#isStuck ? 0 : STORAGE_PATIENCE_MS;
+    await Promise.race([saved, new Promise((resolve) => setTimeout(resolve, patienceMs))]);
+    if (entry.kept !== null) return;
+    this.#isStuck = true;
+    this.#refused([entry], new DOMException("slow", "TimeoutError"));
   }
 
   /** These are acknowledged (`told`: `{acked, seq}`) or given up: the other tabs hear it, the storage forgets them. */
   drop(entries, told = {}) {
     this.#touch(entries);
-    for (const { id, room } of entries) this.#tabs.tell({ gone: id, room, ...told });
-    return this.#inOrder(async () => {
+    for (const entry of entries) {
+      entry.isDropped = true;
+      this.#tabs.tell({ gone: entry.id, room: entry.room, ...told });
+    }
+    return this.#attempt(async () => {
       for (const entry of entries) this.#unsaved.delete(entry);
       const places = entries.map(({ place }) => place).filter((place) => place !== null);
-      if (places.length === 0) return;
-      await this.#attempt(({ outbox }) => {
-        for (const place of places) outbox.delete(place);
-      });
+      if (places.length > 0) await this.#records.delete(places);
     });
   }
 
   update(entry) {
     this.#touch([entry]);
-    return this.#inOrder(async () => {
+    return this.#attempt(async () => {
       if (entry.place === null) return;
-      await this.#attempt(({ outbox }) => {
-        outbox.put(this.#record(entry));
-      });
-      this.#tabs.tell({ kept: [this.#record(entry)] });
+      await this.#records.put(entry);
+      this.#tellKept([entry]);
     });
   }
 
   /** Behind everything that waits. */
   moveLast(entry) {
     this.#touch([entry]);
-    return this.#inOrder(async () => {
-      const places = await this.#attempt((stores) => {
-        if (entry.place !== null) stores.outbox.delete(entry.place);
-        return this.#add(stores, [entry]);
-      });
-      if (places !== undefined) this.#saved([entry], places);
-    });
+    return this.#attempt(async () => this.#saved([entry], [await this.#records.moveLast(entry)]));
   }
 
   // --- the storage
 
-  /** Take in what the storage has, and offer it what it lacks. Never rejects. */
-  sync() {
-    return this.#inOrder(async () => {
-      await this.#save();
-      const before = this.#kept();
-      this.#touched = new Set();
-      try {
-        this.#merge(await this.#records(), before);
-        if (this.#unsaved.size === 0) this.problem = null;
-      } catch (error) {
-        this.problem = reasonOf(error);
-      } finally {
-        this.#touched = null;
-        this.#changed(null);
-      }
-    });
-  }
-
-  #merge(records, before) {
+  async #read() {
+    const before = [...this.#boxes.values()].flatMap(({ entries }) => entries.filter((entry) => entry.kept === true));
+    const records = await this.#records.all();
     const found = new Set(records.map(({ id }) => id));
     const lost = before.filter(({ id }) => !found.has(id) && !this.#touched.has(id));
     for (const record of records) if (!this.#touched.has(record.id)) this.of(record.room).take(record);
@@ -178,32 +178,26 @@ export class Outboxes {
     this.#unsaved.add(entry);
   }
 
-  #records() {
-    return readAll("outbox", "user", this.#identity().userId);
-  }
-
-  #kept() {
-    return [...this.#boxes.values()].flatMap(({ entries }) => entries.filter((entry) => entry.kept === true));
-  }
-
   /** Write whatever the storage does not have yet, in its order. */
   async #save() {
     const entries = [...this.#unsaved];
     if (entries.length === 0) return;
     try {
-      const places = await write(["outbox", "identity"], (stores) => this.#add(stores, entries), { blind: true });
+      const places = await this.#records.add(entries);
       this.problem = null;
       this.#saved(entries, places);
     } catch (error) {
       if (error.name === "ConstraintError") await this.#recognise(entries);
       else this.#refused(entries, error);
+    } finally {
+      this.#isStuck = false;
     }
   }
 
   /** Some of these are there already. */
   async #recognise(entries) {
     try {
-      const places = new Map((await this.#records()).map(({ id, place }) => [id, place]));
+      const places = new Map((await this.#records.all()).map(({ id, place }) => [id, place]));
       const there = entries.filter(({ id }) => places.has(id));
       this.#saved(there, there.map(({ id }) => places.get(id)));
       if (there.length > 0) await this.#save();
@@ -212,48 +206,50 @@ export class Outboxes {
     }
   }
 
-  #add({ outbox, identity }, entries) {
-    const requests = entries.map((entry) => outbox.add(this.#record(entry, { isNew: true })));
-    identity?.put(this.#identity(), "last");
-    return () => requests.map((request) => request.result);
-  }
-
   #saved(entries, places) {
     entries.forEach((entry, at) => {
       this.#unsaved.delete(entry);
       entry.place = places[at];
       entry.kept = true;
     });
-    for (const room of new Set(entries.map(({ room }) => room))) this.of(room).placed();
-    const waiting = entries.filter(({ state }) => state !== "acknowledged");
-    this.#tabs.tell({ kept: waiting.map((entry) => this.#record(entry)) });
+    this.#placed(entries);
+    this.#tellKept(entries);
   }
 
   #refused(entries, error) {
     this.problem = reasonOf(error);
     for (const entry of entries) entry.kept = false;
-    for (const room of new Set(entries.map(({ room }) => room))) this.of(room).placed();
+    this.#placed(entries);
   }
 
-  async #attempt(work) {
-    try {
-      return await write(["outbox"], work);
-    } catch (error) {
-      this.problem = reasonOf(error); // An entry too many in the storage is sent again, and stored once.
-      return undefined;
-    }
+  #placed(entries) {
+    for (const room of new Set(entries.map((entry) => entry.room))) this.of(room).placed();
   }
 
-  #touch(entries) {
-    for (const { id } of entries) this.#touched?.add(id);
+  /** A change that fails leaves an entry too many in the storage: it is sent again, and stored once. */
+  #attempt(step) {
+    return this.#inOrder(async () => {
+      try {
+        await step();
+      } catch (error) {
+        this.problem = reasonOf(error);
+      }
+    });
   }
 
-  #record({ place, id, room, text, at, state, reason, final }, { isNew = false } = {}) {
-    const record = { userId: this.#identity().userId, id, room, text, at, state, reason, final };
-    return isNew ? record : { place, ...record };
+  /** Everything that touches the storage happens one after the other, so that no answer overtakes another. */
+  #inOrder(step) {
+    const done = this.#work.then(step);
+    this.#work = done.catch(() => undefined);
+    return done;
   }
 
   // --- the other tabs
+
+  #tellKept(entries) {
+    const kept = entries.filter(({ isDropped }) => !isDropped).map((entry) => this.#records.of(entry));
+    if (kept.length > 0) this.#tabs.tell({ kept });
+  }
 
   #hear({ kept = [], gone, room, acked, seq }) {
     this.#touch(gone === undefined ? kept : [{ id: gone }]);
@@ -264,14 +260,11 @@ export class Outboxes {
     });
   }
 
-  #pump({ resent }) {
-    for (const box of this.#boxes.values()) box.pump({ resent });
+  #touch(entries) {
+    for (const { id } of entries) this.#touched?.add(id);
   }
 
-  /** Everything that touches the storage happens one after the other, so that no answer overtakes another. */
-  #inOrder(step) {
-    const done = this.#work.then(step);
-    this.#work = done.catch(() => undefined);
-    return done;
+  #pump({ resent }) {
+    for (const box of this.#boxes.values()) box.pump({ resent });
   }
 }

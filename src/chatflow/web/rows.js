@@ -148,9 +148,10 @@ function updateMessage(row, message, act, own) {
 }
 
 function stateParts(message, act) {
-  const { state, progress, date } = message;
+  const { state, progress, reason, date } = message;
   if (state === "failed") return failedParts(message, act);
-  const [glyph, words] = STATES[progress];
+  const [glyph, known] = STATES[progress];
+  const words = progress === "sending" && reason ? `Trying again. ${reason}` : known;
   const time = el("time", { title: fullTime(date), datetime: date.toISOString() }, clockTime(date));
   const mark = el("span", { class: "state", title: words, "aria-label": words, role: "img" });
   if (glyph !== null) mark.append(icon(glyph));

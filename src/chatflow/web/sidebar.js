@@ -70,11 +70,12 @@ export class Sidebar {
   }
 
   #join(join) {
-    const problem = roomProblem(this.#input.value) ?? join(canonicalRoom(this.#input.value));
+    const invalid = roomProblem(this.#input.value);
+    const problem = invalid ?? join(canonicalRoom(this.#input.value));
     this.#complain(problem);
+    if (invalid === null) this.#filter.search(""); // Also when there is no place: the rooms to leave are in the list.
     if (problem !== null) return;
     this.#input.value = "";
-    this.#filter.search("");
     this.close();
   }
 

@@ -80,5 +80,6 @@ function keptWords({ count, writing, unkept, problem, isDraftKept }) {
   if (problem !== null) return `${problem} What you write is kept only while this tab is open.`;
   if (count === 0) return `Messages that you write now wait here and are sent later.${draft}`;
   const [wait, are] = count === 1 ? ["waits", "is"] : ["wait", "are"];
-  return `${counted(count, "message")} ${wait} here, even if you close this page, and ${are} sent when it is back.${draft}`;
+  const words = `${counted(count, "message")} ${wait} here, even if you close this page`;
+  return `${words}, and ${are} sent once it is open and connected.${draft}`;
 }
