@@ -15,7 +15,8 @@ class Wire:
 
     Attributes:
         held: operations of the server that are kept back until `release`.
-        refusals: texts whose next sending is answered with this error instead of reaching the server.
+        refusals: texts whose next sending, and rooms whose next join, is answered with this error instead of reaching
+            the server.
         sent: what the page sent, in order, refused or not.
         frames: the same as it was framed, with the number of bytes of each frame.
         heard: what the server sent, in order, kept back or not.
@@ -80,7 +81,7 @@ class Wire:
             return
         passing: list[dict[str, Any]] = []
         for item in items:
-            refusal = self.refusals.pop(item.get("text", ""), None)
+            refusal = self.refusals.pop(item.get("text", item.get("room", "")), None)
             if refusal is None:
                 passing.append(item)
             else:

@@ -146,11 +146,14 @@ async def test_what_waits_outlives_the_browser_and_is_sent_once_in_order(
     await tab.page.evaluate("() => { const now = Date.now; Date.now = () => now() - 86_400_000; }")
     await tab.write("three")
     await _wait_here(tab, 3)
+    draft = [f"chatflow.drafts.{(await tab.page.evaluate(GET_IDENTITY))['userId']}.{room}", "three"]
+    await tab.page.evaluate("([key, text]) => localStorage.setItem(key, text)", draft)  # As if written late.
     await profile.kill()
     tab = await ChatPage.tab(await profile.start(), chat_server.url)
     await tab.page.goto(f"{chat_server.url}/#/{room}")
     await expect(tab.message("three", "stored")).to_have_count(1)
     assert await tab.texts() == ["one", "two", "three"]
+    await expect(tab.part("composer")).to_have_value("")
     rows = await chat_server.stored(room)
     assert [row["message"] for row in rows] == ["one", "two", "three"]
     assert [row["messageId"] for row in rows[:2]] == ids
@@ -210,7 +213,16 @@ async def test_one_of_two_tabs_sends_and_the_other_takes_over(chat_server: UpSer
         assert len(wire.sent_ids(text) + second_wire.sent_ids(text)) == 1
     assert sorted(await _texts(chat_server, room)) == sorted(sent)
 
-    sender, other = ((first, wire), (second, second_wire))[:: 1 if wire.sent_ids("from the first") else -1]
+    gone, here = ((first, wire), (second, second_wire))[:: 1 if wire.sent_ids("from the first") else -1]
+    await gone[1].take_away()
+    await gone[0].write("over the other tab")
+    await expect(here[0].message("over the other tab", "stored")).to_have_count(1)
+    await expect(gone[0].message("over the other tab", "acknowledged")).to_have_count(1)
+    gone[1].closed_with = None
+    await gone[0].part("retry-now").dispatch_event("click")
+    await expect(gone[0].message("over the other tab", "stored")).to_have_count(1)
+
+    sender, other = here, gone
     sender[1].is_deaf = True
     await other[0].write("handed over")
     await eventually(lambda: _was_sent(sender[1], "handed over"))
@@ -219,7 +231,7 @@ async def test_one_of_two_tabs_sends_and_the_other_takes_over(chat_server: UpSer
     await expect(other[0].message("handed over", "stored")).to_have_count(1)
     await other[0].say("and on")
     assert other[1].sent_ids("handed over") == sender[1].sent_ids("handed over")
-    assert (await _texts(chat_server, room))[2:] == ["handed over", "and on"]
+    assert (await _texts(chat_server, room))[2:] == ["over the other tab", "handed over", "and on"]
 
 
 async def _was_sent(wire: Wire, text: str) -> bool:

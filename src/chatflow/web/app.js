@@ -83,6 +83,7 @@ class Page {
       identity,
       changed: (room) => this.#changed(room),
       notify: (words) => toast(words),
+      found: (entries) => this.#found(entries),
     });
     this.#drafts = new Drafts(identity.userId, (room) => this.#composer.reload(room));
     migrateDrafts(this.#drafts);
@@ -178,6 +179,15 @@ class Page {
     const kept = room.send(text);
     seen.then(() => this.#timeline.request());
     return kept;
+  }
+
+  /** After a crash, the draft of a message that waits may still be there: browsers write localStorage late. */
+  #found(entries) {
+    for (const { room, text } of entries) {
+      if (this.#drafts.load(room).trim() !== text) continue;
+      this.#drafts.save(room, "");
+      this.#composer.reload(room);
+    }
   }
 
   #edit({ id, text }) {

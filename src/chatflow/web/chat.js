@@ -22,9 +22,9 @@ export class Chat {
 
   /**
    * `changed(room)` asks for a redraw of one room, `changed(null)` of the list and the connection;
-   * `notify(words)` tells what belongs to no message.
+   * `notify(words)` tells what belongs to no message; `found(entries)` what waited when the page was opened.
    */
-  constructor({ url, identity, changed, notify }) {
+  constructor({ url, identity, changed, notify, found }) {
     this.#identity = identity;
     this.#changed = changed;
     this.#connection = new Connection(url, {
@@ -43,7 +43,7 @@ export class Chat {
     storage.watchIdentity((other) => this.#renamed(other));
     addEventListener("pagehide", () => this.#hide());
     addEventListener("pageshow", (event) => event.persisted && this.#show());
-    this.#load();
+    this.#load(found);
   }
 
   get identity() {
@@ -142,9 +142,10 @@ export class Chat {
     return room;
   }
 
-  async #load() {
+  async #load(found) {
     const { entries, forget } = oldOutbox();
     if (await this.#outboxes.adopt(entries)) forget();
+    found(this.#outboxes.entries);
   }
 
   /** Another tab has changed the name; another person in another tab is none of our business. */

@@ -103,10 +103,10 @@ export class Composer {
   #submit() {
     const text = wellFormed(this.#text.value.trim());
     if (this.#room === null || !this.#sendable(text)) return;
+    this.#keep();
     const name = this.#room.name;
     const taken = this.#send(text);
     if (taken === null) return;
-    clearTimeout(this.#saving);
     const draft = this.#text.value;
     this.#set("");
     this.#known = "";

@@ -56,22 +56,22 @@ export class Outboxes {
     return [...this.#boxes.values()].find((box) => box.has(ref) || box.has(id));
   }
 
+  get entries() {
+    return [...this.#boxes.values()].flatMap(({ entries }) => entries);
+  }
+
   get isFull() {
-    let count = 0;
-    for (const box of this.#boxes.values()) count += box.entries.length;
-    return count >= MAX_OUTBOX_TOTAL;
+    return this.entries.length >= MAX_OUTBOX_TOTAL;
   }
 
   /** How many messages wait, and how many of them are still being written, or only in this tab. */
   get waiting() {
     const waiting = { count: 0, writing: 0, unkept: 0, problem: this.problem };
-    for (const { entries } of this.#boxes.values()) {
-      for (const { state, kept } of entries) {
-        if (state === "acknowledged") continue;
-        waiting.count += 1;
-        if (kept === null) waiting.writing += 1;
-        else if (!kept) waiting.unkept += 1;
-      }
+    for (const { state, kept } of this.entries) {
+      if (state === "acknowledged") continue;
+      waiting.count += 1;
+      if (kept === null) waiting.writing += 1;
+      else if (!kept) waiting.unkept += 1;
     }
     return waiting;
   }
@@ -161,7 +161,7 @@ export class Outboxes {
   // --- the storage
 
   async #read() {
-    const before = [...this.#boxes.values()].flatMap(({ entries }) => entries.filter((entry) => entry.kept === true));
+    const before = this.entries.filter(({ kept }) => kept === true);
     const records = await this.#records.all();
     const found = new Set(records.map(({ id }) => id));
     const lost = before.filter(({ id }) => !found.has(id) && !this.#touched.has(id));
