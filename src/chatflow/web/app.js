@@ -9,7 +9,7 @@ import { migrateDrafts } from "./migration.js";
 import { noPlace, noRoom, roomsFull, wrongRoom } from "./nowhere.js";
 import { Sidebar } from "./sidebar.js";
 import { Status } from "./status.js";
-import { loadIdentity } from "./storage.js";
+import { loadIdentity, storedIdentity } from "./storage.js";
 import { canonicalRoom, counted, roomOfHash } from "./text.js";
 import { Timeline } from "./timeline.js";
 import { showRename, showWelcome } from "./welcome.js";
@@ -29,7 +29,8 @@ async function start() {
     return;
   }
   const identity = await loadIdentity(config.limits);
-  const enter = (username) => new Page(config, identity).enter(username);
+  // Another first visit, in another tab, may have made an identity since: both are one person.
+  const enter = (username) => new Page(config, storedIdentity() ?? identity).enter(username);
   if (identity.username !== null) {
     enter(identity.username);
     return;
@@ -224,7 +225,7 @@ class Page {
   // --- drawing
 
   #changed(room) {
-    if (room !== null && room === this.#shown) this.#timeline.request();
+    if (this.#shown !== null && (room === null || room === this.#shown)) this.#timeline.request();
     if (this.#scheduled) return;
     this.#scheduled = true;
     queueMicrotask(() => {

@@ -31,7 +31,8 @@ function write(key, value) {
  * Browsers write localStorage late, so after a crash the identity may be left only beside the messages that it wrote.
  */
 export async function loadIdentity(limits) {
-  const stored = known(read("identity", null)) ?? known(await lastWriter()) ?? { userId: randomUserId() };
+  const kept = storedIdentity() ?? known(await lastWriter());
+  const stored = storedIdentity() ?? kept ?? { userId: randomUserId() };
   const username = typeof stored.username === "string" ? stored.username : "";
   const identity = {
     userId: stored.userId,
@@ -41,6 +42,11 @@ export async function loadIdentity(limits) {
   return identity;
 }
 
+/** Null when there is none. */
+export function storedIdentity() {
+  return known(read("identity", null));
+}
+
 export function saveIdentity(identity) {
   write("identity", identity);
 }
@@ -48,7 +54,7 @@ export function saveIdentity(identity) {
 /** `changed(identity)` when another tab has saved one. */
 export function watchIdentity(changed) {
   addEventListener("storage", ({ key }) => {
-    const identity = key === `${KEY}identity` ? known(read("identity", null)) : null;
+    const identity = key === `${KEY}identity` ? storedIdentity() : null;
     if (identity !== null) changed(identity);
   });
 }
