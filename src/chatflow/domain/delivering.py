@@ -12,6 +12,7 @@ from typing import Protocol
 import attrs
 
 from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.heads import HeadReads
 from chatflow.domain.sequencing import RoomSequencer
 from chatflow.ports.broker import LiveEnvelope
 from chatflow.ports.errors import StoreError, StoreUnavailable
@@ -112,9 +113,11 @@ class RoomHub:
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     _rooms: dict[str, _Room] = attrs.field(factory=dict, init=False)
     _reads: asyncio.Semaphore = attrs.field(init=False)
+    _head_reads: HeadReads = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._reads = asyncio.Semaphore(self.concurrent_reads)
+        self._head_reads = HeadReads(self._heads)
 
     @property
     def active_rooms(self) -> int:
@@ -178,7 +181,7 @@ class RoomHub:
                 self._repair_if_needed(room)
 
     async def _enter(self, room: _Room, subscriber: Subscriber, since: int | None, unlimited: bool) -> None:
-        head = (await self._heads([room.room_id])).get(room.room_id, 0)
+        head = await self._head_reads.of(room.room_id)
         if subscriber not in room.catching:
             return
         if room.sequencer.last is None:

@@ -1,0 +1,53 @@
+"""The heads of rooms, for all who ask: a page that joins its rooms again asks for hundreds at once."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import attrs
+
+LANES = 2
+ROOMS_PER_READ = 200
+
+Heads = dict[str, int]
+"""The last seq of each room that has any."""
+
+
+@attrs.define(eq=False)
+class HeadReads:
+    """A few reads at a time; who asks while they are on their way shares the next one, which begins after the question.
+
+    A caller that is cancelled takes nobody along; a read that fails, fails for all who share it.
+    """
+
+    read: Callable[[list[str]], Awaitable[Heads]]
+    _lanes: asyncio.Semaphore = attrs.field(factory=lambda: asyncio.Semaphore(LANES), init=False)
+    _next: tuple[dict[str, None], "asyncio.Task[Heads]"] | None = attrs.field(default=None, init=False)
+
+    async def of(self, room_id: str) -> int:
+        """The room's last seq, 0 when it has none.
+
+        Raises:
+            StoreError: it cannot be read now.
+        """
+        if not self._lanes.locked():
+            return (await self._run({room_id: None})).get(room_id, 0)
+        if self._next is None or len(self._next[0]) >= ROOMS_PER_READ:
+            rooms: dict[str, None] = {}
+            task = asyncio.get_running_loop().create_task(self._run(rooms), name="heads")
+            task.add_done_callback(_seen)
+            self._next = rooms, task
+        rooms, task = self._next
+        rooms[room_id] = None
+        return (await asyncio.shield(task)).get(room_id, 0)
+
+    async def _run(self, rooms: dict[str, None]) -> Heads:
+        async with self._lanes:
+            if self._next is not None and self._next[0] is rooms:
+                self._next = None
+            return await self.read(list(rooms))
+
+
+def _seen(task: "asyncio.Task[Heads]") -> None:
+    """Everybody who asked may have gone; then nobody else looks at the error."""
+    if not task.cancelled():
+        task.exception()
