@@ -12,20 +12,26 @@ import sys
 import uvloop
 from rich.console import Console
 
+from tests.load.attacker import ATTACKS
 from tests.load.cache_faults import bench_cache_faults
 from tests.load.embedded import bench_embedded
+from tests.load.hostile import Plan, bench_hostile
 from tests.load.mix import bench_mix
 from tests.load.outages import bench_outages
 from tests.load.reads import bench_reads
 from tests.load.separate import bench_separate
 
-PATHS = ("embedded", "separate", "outages", "reads", "mix", "cache-faults")
+PATHS = ("embedded", "separate", "outages", "reads", "mix", "cache-faults", "hostile")
 PROFILES = ("B0", "O1", "O2", "O12")
 UNCACHED = ("B0", "O2")
+WHERE = ("up", "fleet")
 console = Console(width=None if sys.stdout.isatty() else 130, highlight=False)
 
 
-async def run(paths: list[str], profiles: list[str], seconds: float, rows: int) -> int:
+async def run(arguments: argparse.Namespace) -> int:
+    paths = arguments.path or ["embedded", "separate"]
+    profiles = arguments.profile or list(PROFILES)
+    seconds: float = arguments.seconds
     console.print(f"{os.cpu_count()} cores for servers and load client, Python {platform.python_version()}")
     worst = 0
     if "embedded" in paths:
@@ -36,11 +42,14 @@ async def run(paths: list[str], profiles: list[str], seconds: float, rows: int) 
         worst = max(worst, await bench_outages(console))
     if "reads" in paths:
         uncached = [profile for profile in profiles if profile in UNCACHED]
-        worst = max(worst, await bench_reads(console, uncached, rows))
+        worst = max(worst, await bench_reads(console, uncached, arguments.rows))
     if "mix" in paths:
         worst = max(worst, await bench_mix(console, profiles, seconds))
     if "cache-faults" in paths:
         worst = max(worst, await bench_cache_faults(console, seconds))
+    if "hostile" in paths:
+        plan = Plan(arguments.attack or list(ATTACKS), arguments.hostile or [1, 10], seconds)
+        worst = max(worst, await bench_hostile(console, arguments.where or WHERE, plan))
     return worst
 
 
@@ -50,10 +59,10 @@ def main() -> None:
     parser.add_argument("--profile", choices=PROFILES, action="append", help="not for embedded; default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement")
     parser.add_argument("--rows", type=int, default=1_000_000, help="messages that reads are measured on")
-    arguments = parser.parse_args()
-    paths = arguments.path or ["embedded", "separate"]
-    profiles = arguments.profile or list(PROFILES)
-    sys.exit(uvloop.run(run(paths, profiles, arguments.seconds, arguments.rows)))
+    parser.add_argument("--where", choices=WHERE, action="append", help="of hostile; default: both")
+    parser.add_argument("--attack", choices=ATTACKS, action="append", help="of hostile; default: all")
+    parser.add_argument("--hostile", type=int, action="append", help="hostile connections; default: 1 and 10")
+    sys.exit(uvloop.run(run(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -131,7 +131,7 @@ async def drained(stored: Stored, expected: int) -> int:
     return count
 
 
-class _Punctual(selectors.EpollSelector):
+class Punctual(selectors.EpollSelector):
     """Wakes when it was asked to: epoll and libuv count in milliseconds, as long as a message has at 1,000/s."""
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
@@ -148,7 +148,7 @@ async def paced(port: int, rate: int, seconds: float) -> HdrHistogram:
     """
 
     def run() -> HdrHistogram:
-        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(_Punctual())) as runner:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Punctual())) as runner:
             return runner.run(_paced(port, rate, seconds))
 
     return await asyncio.to_thread(run)

@@ -1,0 +1,269 @@
+"""The bench of hostile clients: what polite ones notice of each attack, and what it costs in memory.
+
+Each attack is compared with the seconds right before it, on the same connections: the machine is shared and noisy.
+"""
+
+import asyncio
+import json
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import attrs
+from hdrh.histogram import HdrHistogram
+from rich.console import Console
+from rich.table import Table
+
+from tests.harness.maria import MariaServer
+from tests.harness.process import RoleProcess, UpProcess
+from tests.harness.rabbit import RabbitServer
+from tests.harness.server import Guard, start_together
+from tests.load.client import Occurrences, PacedSender
+from tests.load.fleet import Fleet
+from tests.load.measure import Punctual, hello, process_seconds, rss_mb, to_json
+
+ROOT = Path(__file__).parents[2]
+POLITE = 20
+RATE = 400
+AFTER_S = 2.0
+WARM_UP_S = 3.0
+SAMPLE_S = 0.05
+RATIO = 3.0
+RSS_MB = 64.0
+ROOMS = 20
+
+
+@attrs.define(eq=False)
+class PoliteSender(PacedSender):
+    """A paced sender that counts what is refused."""
+
+    refused: int = attrs.field(default=0, init=False)
+    _refusals: Occurrences = attrs.field(factory=lambda: Occurrences(b'"op":"error"'), init=False)
+
+    def _on_data(self, data: bytes) -> None:
+        self.refused += self._refusals.count(data)
+        super()._on_data(data)
+
+
+@attrs.define(eq=False)
+class Window:
+    """What happened between two moments; an ack counts where its message was due."""
+
+    acks: HdrHistogram = attrs.field(factory=lambda: HdrHistogram(1, 60_000_000, 3))
+    refused: int = 0
+
+    def quantile_ms(self, q: float) -> float:
+        return float(self.acks.get_value_at_percentile(q) / 1000)
+
+
+@attrs.define(eq=False)
+class PoliteClients:
+    """``POLITE`` connections that send ``RATE`` messages a second between them, whatever happens, from a thread."""
+
+    port: int
+    window: Window = attrs.field(factory=Window)
+    _stopping: bool = False
+    _thread: threading.Thread | None = None
+    _senders: list[PoliteSender] = attrs.field(factory=list)
+
+    def start(self) -> None:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping = True
+        assert self._thread is not None
+        self._thread.join()
+
+    def unanswered(self) -> int:
+        return sum(len(sender.intended) for sender in self._senders)
+
+    def next_window(self) -> Window:
+        """Begin another; the one that ends."""
+        ended, self.window = self.window, Window()
+        ended.refused = sum(sender.refused for sender in self._senders)
+        for sender in self._senders:
+            sender.refused = 0
+        return ended
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(Punctual())) as runner:
+            runner.run(self._send())
+
+    async def _send(self) -> None:
+        for at in range(POLITE):
+
+            def payload(ref: int, room: int = at % ROOMS + 1) -> bytes:
+                return to_json({"op": "send", "ref": ref, "room": str(room), "text": "x" * 140})
+
+            sender = PoliteSender(payload, self._record)
+            await sender.open(self.port, hello(at + 1))
+            self._senders.append(sender)
+        begin, ref = time.perf_counter() + 0.1, 0
+        while not self._stopping:
+            intended = begin + ref / RATE
+            if (wait := intended - time.perf_counter()) > 0:
+                await asyncio.sleep(wait)
+            self._senders[ref % POLITE].send(ref, intended)
+            ref += 1
+        for sender in self._senders:
+            sender.connection.transport.abort()
+
+    def _record(self, took_s: float) -> None:
+        self.window.acks.record_value(max(1, int(took_s * 1e6)))
+
+
+@attrs.frozen
+class Plan:
+    """Which attacks, by how many connections, for how long."""
+
+    attacks: Sequence[str]
+    counts: Sequence[int]
+    seconds: float
+
+
+@attrs.frozen
+class Outcome:
+    """One attack."""
+
+    attack: str
+    connections: int
+    without: Window
+    under: Window
+    after: Window
+    rss: tuple[float, float, float]
+    cores: tuple[float, ...]
+    hostile: dict[str, int]
+
+    @property
+    def ratio(self) -> float:
+        return self.under.quantile_ms(99) / max(0.01, self.without.quantile_ms(99))
+
+    @property
+    def is_met(self) -> bool:
+        grown = self.rss[1] - self.rss[0]
+        return self.ratio <= RATIO and grown <= RSS_MB and not (self.under.refused or self.after.refused)
+
+
+async def attacked(polite: PoliteClients, pid: int, attack: str, connections: int, seconds: float) -> Outcome:
+    """Measure without, under and after."""
+    polite.next_window()
+    before, spent = rss_mb(pid), [(time.monotonic(), process_seconds(pid))]
+    await asyncio.sleep(seconds)
+    without = polite.next_window()
+    spent.append((time.monotonic(), process_seconds(pid)))
+    arguments = ("--port", str(polite.port), "--connections", str(connections), "--seconds", str(seconds))
+    hostile = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "tests.load.attacker", attack, *arguments, stdout=asyncio.subprocess.PIPE, cwd=ROOT
+    )
+    ending, peak = asyncio.create_task(hostile.communicate()), before
+    while not ending.done():
+        await asyncio.wait([ending], timeout=SAMPLE_S)
+        peak = max(peak, rss_mb(pid))
+    under = polite.next_window()
+    spent.append((time.monotonic(), process_seconds(pid)))
+    await asyncio.sleep(AFTER_S)
+    after = polite.next_window()
+    said = json.loads((await ending)[0] or b"{}")
+    cores = tuple((later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairwise(spent))
+    return Outcome(attack, connections, without, under, after, (before, peak, rss_mb(pid)), cores, said)
+
+
+async def campaign(console: Console, role: RoleProcess, plan: Plan) -> list[Outcome]:
+    """Every attack, alone and by several."""
+    polite = PoliteClients(role.port)
+    polite.start()
+    outcomes = []
+    try:
+        await asyncio.sleep(WARM_UP_S)
+        for attack in plan.attacks:
+            for count in plan.counts:
+                outcomes.append(await attacked(polite, role.pid, attack, count, plan.seconds))
+                console.print(_line(outcomes[-1]))
+    finally:
+        polite.stop()
+    return outcomes
+
+
+async def bench_hostile(console: Console, where: Sequence[str], plan: Plan) -> int:
+    """Print a table for `chatflow up` and for a fleet; 1 when a target was missed."""
+    outcomes = []
+    if "up" in where:
+        outcomes += await _bench_up(console, plan)
+    if "fleet" in where:
+        outcomes += await _bench_fleet(console, plan)
+    console.print(f"targets: p99 at most {RATIO:.0f} times that without, none refused, RSS {RSS_MB:.0f} MiB more")
+    return int(not all(outcome.is_met for outcome in outcomes))
+
+
+async def _bench_up(console: Console, plan: Plan) -> list[Outcome]:
+    with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+        up = UpProcess(Path(directory))
+        up.start()
+        try:
+            await up.ready()
+            outcomes = await campaign(console, up, plan)
+            audit = up.run("audit")
+        finally:
+            up.stop()
+    console.print(_table("chatflow up", outcomes))
+    console.print(audit.stdout.strip() or audit.stderr.strip())
+    return outcomes
+
+
+async def _bench_fleet(console: Console, plan: Plan) -> list[Outcome]:
+    with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+        rabbit, maria = RabbitServer(guard, schedulers=1), MariaServer(guard)
+        start_together(rabbit, maria)
+        urls = rabbit.url(rabbit.vhost()), maria.url(maria.database())
+        fleet = Fleet(Path(directory), *urls, gateways=1, processors=1)
+        await fleet.start()
+        try:
+            outcomes = await campaign(console, fleet.of("gateway")[0], plan)
+            audit = fleet.run("audit")
+            await fleet.stop()
+        finally:
+            fleet.kill()
+    console.print(_table("gateway of a fleet", outcomes))
+    console.print(audit.stdout.strip() or audit.stderr.strip())
+    return outcomes
+
+
+def _cells(outcome: Outcome) -> Iterator[str]:
+    yield outcome.attack
+    yield str(outcome.connections)
+    for window in (outcome.without, outcome.under):
+        yield f"{window.quantile_ms(50):.1f} / {window.quantile_ms(99):.1f}"
+    yield f"{outcome.ratio:.1f}"
+    yield f"{outcome.under.refused} / {outcome.after.refused}"
+    yield " / ".join(f"{each:.0f}" for each in outcome.rss)
+    yield " / ".join(f"{each:.2f}" for each in outcome.cores)
+    yield f"{outcome.hostile.get('sent_bytes', 0) / 2**20:.1f} MiB, {outcome.hostile.get('opened', 0)}"
+    yield "yes" if outcome.is_met else "NO"
+
+
+def _line(outcome: Outcome) -> str:
+    return "  ".join(_cells(outcome))
+
+
+def _table(title: str, outcomes: Sequence[Outcome]) -> Table:
+    head = f"{title}: {POLITE} polite connections, {RATE} messages/s; ack p50 / p99 in ms, from the intended send"
+    table = Table("attack", title=head, title_justify="left")
+    for column in (
+        "by",
+        "without",
+        "under",
+        "ratio",
+        "refused, after",
+        "RSS before / peak / after",
+        "sent, opened",
+        "met",
+    ):
+        table.add_column(column, justify="right")
+    for outcome in outcomes:
+        table.add_row(*_cells(outcome))
+    return table
