@@ -12,6 +12,7 @@ import pytest
 from chatflow.adapters.websockets import server as server_module
 from chatflow.adapters.websockets import sockets
 from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.feed import FeedSubscriber
 from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.gate import Inflight
@@ -246,7 +247,7 @@ async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_sil
 
 def gateway_objects():
     gc.collect()
-    kinds = (Session, ChatSession, Subscription, FeedSubscriber, Fence, Inflight, Sent, sockets.GatewayConnection)
+    kinds = (Session, ChatSession, Subscription, FeedSubscriber, Fence, Inflight, Sent, GatewayConnection)
     return Counter(type(found).__name__ for found in gc.get_objects() if type(found) in kinds)
 
 

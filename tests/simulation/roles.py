@@ -7,7 +7,7 @@ import attrs
 
 from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.gate import Gate
-from chatflow.adapters.websockets.server import _read
+from chatflow.adapters.websockets.reading import read
 from chatflow.adapters.websockets.session import Session
 from chatflow.domain.accepting import Acceptor
 from chatflow.domain.batching import BatchPolicy
@@ -141,7 +141,7 @@ class Gateway:
         else:
             session = Session(connection, self.gate, "s", "", call_soon)
         try:
-            await _read(connection, session)
+            await read(connection, connection.watched(session))
         finally:
             session.closed()
             self.connections.remove(connection)

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import msgspec
 
+from chatflow.adapters.websockets.connection import Receiver
+from chatflow.adapters.websockets.gate import Inflight
+from chatflow.adapters.websockets.inbox import Inbox
 from chatflow.ports.socket import Socket
 from tests.simulation.faults import ClientPlan, Dice
 from tests.simulation.loop import Process, SimulationLoop
@@ -71,7 +74,7 @@ class _Frame:
 
 @attrs.define(eq=False)
 class Connection:
-    """A ``Socket`` for the gateway, an iterator of frames for its reader, and the client's three verbs.
+    """A ``Socket`` for the gateway, a ``Source`` for its reader, and the client's three verbs.
 
     Attributes:
         confirmed: ids that the gateway has a confirm for.
@@ -94,11 +97,12 @@ class Connection:
     _outbound: deque[tuple[int, Callable[[], None]]] = attrs.field(factory=deque)
     _readable: int = 0
     _out_at: float = 0.0
-    _inbound: deque[_Frame | None] = attrs.field(factory=deque)
+    _inbound: deque[_Frame] = attrs.field(factory=deque)
     _refusals: dict[Send, _Refusal] = attrs.field(factory=dict)
     _refusing_since: dict[str, float] = attrs.field(factory=dict)
     _in_at: float = 0.0
-    _arrived: asyncio.Event = attrs.field(factory=asyncio.Event)
+    inbox: Inbox = attrs.field(factory=Inbox)
+    _inflight: Inflight | None = None
     _writable: asyncio.Event = attrs.field(factory=asyncio.Event)
     _pings: list[asyncio.Future[bool]] = attrs.field(factory=list)
 
@@ -138,20 +142,35 @@ class Connection:
     def is_open(self) -> bool:
         return self._is_open
 
-    def __aiter__(self) -> "Connection":
-        return self
+    def watched(self, session: Receiver) -> "_Watched":
+        """The session, with an eye on the order in which it takes frames in."""
+        return _Watched(self, session)
 
-    async def __anext__(self) -> str:
-        while not self._inbound:
-            self._arrived.clear()
-            await self._arrived.wait()
-        frame = self._inbound[0]
-        if frame is None:
-            raise StopAsyncIteration
-        self._inbound.popleft()
+    def attach(self, receiver: Receiver) -> None:
+        self._inflight = receiver.inflight
+        self._inflight.arrived = len(self.inbox.messages)
+
+    def detach(self) -> None:
+        pass
+
+    def feed(self) -> bool:
+        return bool(self.inbox.messages)
+
+    async def resumed(self) -> None:
+        assert self._inflight is not None
+        await self._inflight.resumed(self.drained)
+
+    def is_ending(self) -> bool:
+        return not self._is_open
+
+    def turn_deaf(self) -> None:
+        self.inbox.end()
+
+    def takes(self) -> None:
+        """The gateway takes the next frame in."""
+        frame = self._inbound.popleft()
         if frame.send is not None and self._refusals:
             self._took(frame, frame.send)
-        return frame.text
 
     # The client's end.
 
@@ -219,9 +238,12 @@ class Connection:
         was_frozen = frame.arrived_at <= self.process.thawed_at and not self.peer.plan.is_patient
         return was_frozen or frame.arrived_at - refusal.read_at >= REPEAT_WITHIN_S
 
-    def _arrive(self, frame: _Frame | None) -> None:
-        self._inbound.append(frame and attrs.evolve(frame, arrived_at=self.loop.time()))
-        self._arrived.set()
+    def _arrive(self, frame: _Frame) -> None:
+        self._inbound.append(attrs.evolve(frame, arrived_at=self.loop.time()))
+        self.inbox.messages.append(frame.text)
+        self.inbox.wake()
+        if self._inflight is not None:
+            self._inflight.arrived += 1
 
     def _pong(self, pong: asyncio.Future[bool]) -> None:
         if not pong.done():
@@ -234,7 +256,7 @@ class Connection:
         for pong in self._pings:
             if not pong.done():
                 pong.set_result(False)
-        self._arrive(None)
+        self.inbox.end()
 
     def _close_read(self, code: int) -> None:
         self._to_gateway(self._eof)
@@ -261,6 +283,32 @@ class Connection:
             elif (send := self.peer.send_of(item)) is not None:
                 self._refusals[send] = _Refusal()
                 self._refusing_since.setdefault(send[0], self.loop.time())
+
+
+@attrs.define(eq=False)
+class _Watched:
+    """A ``Receiver`` that tells its connection of each frame."""
+
+    connection: Connection
+    session: Receiver
+
+    @property
+    def inflight(self) -> Inflight:
+        return self.session.inflight
+
+    @property
+    def is_ended(self) -> bool:
+        return self.session.is_ended
+
+    def receive(self, frame: str | bytes, most: int) -> int:
+        self.connection.takes()
+        return self.session.receive(frame, most)
+
+    def go_on(self, most: int) -> int:
+        return self.session.go_on(most)
+
+    def held_bytes(self) -> int:
+        return self.session.held_bytes()
 
 
 if TYPE_CHECKING:

@@ -764,3 +764,78 @@ async def test_a_connection_that_ends_while_the_broker_is_away_leaves_no_task(co
     await until(lambda: client.gateway.figures.refused == 2)
     await client.silence()
     assert not client.session._fence._tasks
+
+
+async def test_joins_count_until_they_are_answered(connect: Connect) -> None:
+    client = await connect(settings={"inflight_per_connection": 2}).greeted()
+    client.send({"op": "join", "room": "lobby"}, {"op": "join", "room": "den"})
+    assert client.session.inflight.is_stalled
+    await client.get(2)
+    assert client.session.inflight.count == 0
+
+
+async def test_a_join_that_is_superseded_left_or_refused_counts_no_more(connect: Connect) -> None:
+    client = await connect().greeted()
+    client.send(*({"op": "join", "room": "lobby"} for _ in range(3)), {"op": "leave", "room": "lobby"})
+    await client.get(4)
+    assert client.session.inflight.count == 0
+    client.gateway.store.down = StoreUnavailable("gone")
+    client.send({"op": "join", "room": "lobby"})
+    assert (await client.one())["code"] == "unavailable"
+    assert client.session.inflight.count == 0
+
+
+async def test_answers_count_until_they_are_written(connect: Connect) -> None:
+    client = await connect(settings={"inflight_per_connection": 3}).greeted()
+    client.send(*({"op": "leave", "room": "lobby"} for _ in range(3)))
+    assert client.session.inflight.is_stalled
+    await client.get(3)
+    assert client.session.inflight.count == 0
+
+
+async def test_what_arrived_is_caught_up_with_once_the_last_slice_of_it_is_handled(connect: Connect) -> None:
+    client = await connect().greeted()
+    inflight = client.session.inflight
+    inflight.arrived = 1
+    left = client.session.receive(json.dumps([{"op": "leave", "room": "lobby"}] * 100), 64)
+    caught_up = asyncio.create_task(inflight.caught_up())
+    await settle()
+    assert left == 36
+    assert not caught_up.done()
+    assert client.session.go_on(64) == 0
+    inflight.handled = 1
+    inflight.moved()
+    await caught_up
+
+
+async def test_errors_that_are_spread_over_minutes_close_nobody(connect: Connect) -> None:
+    client = await connect(settings={"protocol_errors_max": 10}).greeted()
+    for _ in range(50):
+        client.session.receive("x")
+        client.gateway.clock.advance(6.0)
+    assert client.socket.is_open()
+    for _ in range(11):
+        client.session.receive("x")
+    assert client.socket.closed_with == (1008, "too many errors")
+
+
+async def test_after_such_a_close_nothing_is_done(connect: Connect) -> None:
+    client = await connect(settings={"protocol_errors_max": 8}).greeted()
+    client.send(*[0] * 20, {"op": "send", "room": "lobby", "text": "hi"})
+    client.say("hi")
+    await settle()
+    assert client.gateway.figures.messages_received == 0
+    assert client.gateway.figures.errors == 9
+
+
+async def test_reading_time_stands_still_while_the_connection_is_not_read_from(connect: Connect) -> None:
+    client = await connect(manual=True, settings={"inflight_per_connection": 1}).greeted()
+    client.say("one")
+    before = client.session.inflight.reading_time()
+    resumed = asyncio.create_task(client.session.inflight.resumed())
+    await settle()
+    client.gateway.clock.advance(3.0)
+    assert client.session.inflight.reading_time() == before
+    client.gateway.broker.confirm()
+    await resumed
+    assert client.session.inflight.reading_time() == before

@@ -66,6 +66,9 @@ class GatewayFigures:
     connections_open: int = 0
     slow_readers_dropped: int = 0
     silent_peers_dropped: int = 0
+    protocol_violators_dropped: int = 0
+    memory_holders_paused: int = 0
+    memory_holders_dropped: int = 0
     delivered: int = 0
     repaired: int = 0
     confirm_s: Histogram = attrs.field(factory=_latency)

@@ -233,6 +233,8 @@ class Container(containers.DeclarativeContainer):
         rooms_per_connection=gateway_settings.rooms_per_connection,
         inflight_per_connection=gateway_settings.inflight_per_connection,
         outbound_limit_bytes=gateway_settings.outbound_limit_bytes,
+        protocol_errors_max=gateway_settings.protocol_errors_max,
+        connection_memory_bytes=gateway_settings.connection_memory_bytes,
     )
     gateway = providers.Singleton(
         GatewayRole,

@@ -98,6 +98,7 @@ class GatewayRole:
             "connections": float(counts.pop("connections_open")),
             "rooms": float(self.gate.hub.active_rooms),
             "pending_bytes": float(self.gate.acceptor.pending_bytes),
+            "connection_bytes": float(self.gate.memory.total_bytes),
         }
         return self.identity.snapshot(
             counts | {"breaker_trips": breaker.trips}, gauges, {"circuitBreaker": breaker.state.value}

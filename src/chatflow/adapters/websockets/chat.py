@@ -8,6 +8,7 @@ import attrs
 from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.frames import decode, encode_json
 from chatflow.adapters.websockets.gate import QUEUE_UNAVAILABLE, Fenced, Gate, Inflight
+from chatflow.adapters.websockets.pacing import ANSWER_S, BYTE_S, FRAME_S
 from chatflow.domain.invalid import InvalidInput, Malformed
 from chatflow.domain.outbox import Ref
 from chatflow.domain.times import format_timestamp
@@ -51,6 +52,7 @@ class ChatSession:
     room_id: str
     client_ip: str
     call_soon: Callable[[Callable[[], None]], object]
+    is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
     _fence: Fence = attrs.field(init=False)
     _replies: deque[_Reply] = attrs.field(factory=deque, init=False)
@@ -62,8 +64,8 @@ class ChatSession:
         self.inflight = Inflight(self.gate)
         self._fence = Fence(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
 
-    def receive(self, frame: str | bytes) -> None:
-        """Handle one frame."""
+    def receive(self, frame: str | bytes, most: int = 1) -> int:
+        """Handle one frame; see `Receiver.receive`."""
         self.gate.figures.messages_received += 1
         self._arrivals += 1
         reply = _Reply(self._arrivals)
@@ -72,8 +74,18 @@ class ChatSession:
         try:
             self._offer(frame, reply)
         except ChatflowError as exc:
+            self.inflight.charge_answer(ANSWER_S + FRAME_S + len(frame) * BYTE_S)
             self._refuse(reply, exc)
         self.inflight.held_bytes += reply.size_bytes
+        return 0
+
+    def go_on(self, most: int) -> int:
+        """See `Receiver.go_on`; a frame is one message here."""
+        return 0
+
+    def held_bytes(self) -> int:
+        """See `Receiver.held_bytes`."""
+        return self.inflight.held_bytes
 
     def closed(self) -> None:
         """The connection has gone. What was offered stays offered."""

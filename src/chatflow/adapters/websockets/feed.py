@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import attrs
 
 from chatflow.adapters.websockets.frames import feed_frames
+from chatflow.adapters.websockets.pacing import Replays
 from chatflow.domain.delivering import Encode
 from chatflow.domain.invalid import InvalidInput
 from chatflow.ports.socket import Socket
@@ -15,6 +16,7 @@ class FeedSubscriber:
     """One ``/feed/{room}`` connection."""
 
     socket: Socket
+    replays: Replays
     encode: Encode = feed_frames
 
     def joined(self, room_id: str, head: int, recovered: bool) -> None:
@@ -25,7 +27,8 @@ class FeedSubscriber:
         self.socket.send(frames)
 
     async def drained(self) -> bool:
-        """See `Subscriber.drained`."""
+        """See `Subscriber.drained`; pages of the past take turns."""
+        await self.replays.turn()
         return await self.socket.drained()
 
 

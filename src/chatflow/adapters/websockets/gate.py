@@ -1,9 +1,12 @@
 """What the connections of one gateway share, what they tell a client of an error, and the brake on each sender."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import attrs
 
+from chatflow.adapters.websockets.memory import MemoryBudget
+from chatflow.adapters.websockets.pacing import Debt, Pacer
 from chatflow.domain.accepting import Acceptor
 from chatflow.domain.delivering import RoomHub
 from chatflow.domain.figures import GatewayFigures
@@ -13,6 +16,7 @@ from chatflow.domain.validation import Limits, Stamps
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import BrokerFull, BufferFull, ChatflowError, Refusal, StoreError, StoreOverloaded
 
+POLICY = 1008
 QUEUE_UNAVAILABLE = "Message queue unavailable, please retry"
 
 
@@ -38,7 +42,12 @@ class Denied(ChatflowError):
 
 @attrs.frozen(eq=False)
 class Gate:
-    """One gateway's services and settings."""
+    """One gateway's services and settings.
+
+    Attributes:
+        protocol_errors_max: of one ``/ws`` connection; more close it, unless they are spread over minutes.
+        connection_memory_bytes: what all connections together may hold before the largest is paused, then closed.
+    """
 
     acceptor: Acceptor
     hub: RoomHub
@@ -52,61 +61,121 @@ class Gate:
     rooms_per_connection: int = 500
     inflight_per_connection: int = 1_024
     outbound_limit_bytes: int = 2**20
+    protocol_errors_max: int = 128
+    connection_memory_bytes: int = 64 * 2**20
+    pacer: Pacer = attrs.field(init=False)
+    memory: MemoryBudget = attrs.field(init=False)
+
+    @pacer.default
+    def _new_pacer(self) -> Pacer:
+        return Pacer(self.clock)
+
+    @memory.default
+    def _new_memory(self) -> MemoryBudget:
+        return MemoryBudget(self.connection_memory_bytes, self.figures, self.clock)
 
 
 @attrs.define(eq=False)
 class Inflight:
     """What one connection has under way; at a limit, stop reading from it.
 
+    A frame has *arrived* when it stands in the inbox, and is *handled* when its last item is: between the two it may
+    wait, or be half worked off.
+
     Attributes:
-        count: messages that are not settled.
+        count: messages that are not settled, joins without an answer, and answers that are not written.
         held_bytes: of answers that wait for an earlier one; half of the outbound limit, so that releasing them all
             at once does not overflow a peer that reads.
+        debt: for what is no send.
+        has_answered: something that is no send was answered, and the answer may not be read yet.
+        is_held: stopped because all connections together hold too much.
     """
 
     gate: Gate
     count: int = attrs.field(default=0, init=False)
     held_bytes: int = attrs.field(default=0, init=False)
+    arrived: int = attrs.field(default=0, init=False)
+    handled: int = attrs.field(default=0, init=False)
+    is_awaited: bool = attrs.field(default=False, init=False)
+    has_answered: bool = attrs.field(default=False, init=False)
+    is_held: bool = attrs.field(default=False, init=False)
+    debt: Debt = attrs.field(init=False)
     _stalled_s: float = attrs.field(default=0.0, init=False)
+    _stalled_since: float | None = attrs.field(default=None, init=False)
     _settled: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.debt = Debt(self.gate.pacer)
 
     @property
     def is_stalled(self) -> bool:
         """Whether to stop reading."""
-        return self._is_full or self.gate.acceptor.is_congested
+        return self.debt.is_due or self._is_full or self.gate.acceptor.is_congested
 
     @property
     def _is_full(self) -> bool:
         gate = self.gate
-        return self.count >= gate.inflight_per_connection or self.held_bytes * 2 >= gate.outbound_limit_bytes
+        return (
+            self.count >= gate.inflight_per_connection
+            or self.held_bytes * 2 >= gate.outbound_limit_bytes
+            or self.is_held
+        )
 
-    async def resumed(self) -> None:
-        """Wait until reading may go on; so long `reading_time` stands still."""
-        since = self.gate.clock()
-        while self.is_stalled:
-            await self._moved()
-        self._stalled_s += self.gate.clock() - since
+    def charge_answer(self, cost_s: float) -> None:
+        """Something that is no send was answered at once."""
+        self.has_answered = True
+        self.debt.charge(cost_s)
+
+    async def resumed(self, drained: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Wait until reading may go on; so long `reading_time` stands still.
+
+        Args:
+            drained: waits until the peer has read most of what was sent, before more of no send is answered.
+        """
+        self._stalled_since = self.gate.clock()
+        try:
+            if drained is not None and self.has_answered:
+                self.has_answered = False
+                await drained()
+            while self.is_stalled:
+                await (self.debt.paid() if self.debt.is_due else self._moved())
+        finally:
+            self._stalled_s += self.gate.clock() - self._stalled_since
+            self._stalled_since = None
 
     async def caught_up(self) -> None:
         """Wait until what arrived before this call has been handled."""
-        while self.is_stalled:
+        goal = self.arrived
+        while self.handled < goal:
+            self.is_awaited = True
+            await self._changed()
+        while self._is_full or self.gate.acceptor.is_congested:
             await self._moved()
             await asyncio.sleep(0)  # the reader, woken in the same moment, goes on first
 
     async def _moved(self) -> None:
         if self._is_full:
-            self._settled.clear()
-            await self._settled.wait()
+            await self._changed()
         else:
             await self.gate.acceptor.uncongested()
 
+    async def _changed(self) -> None:
+        self._settled.clear()
+        await self._settled.wait()
+
     def reading_time(self) -> float:
         """Monotonic seconds without those in which the connection was not read from."""
-        return self.gate.clock() - self._stalled_s
+        now = self.gate.clock() if self._stalled_since is None else self._stalled_since
+        return now - self._stalled_s
 
-    def settle(self) -> None:
-        """One message has got its answer."""
-        self.count -= 1
+    def settle(self, count: int = 1) -> None:
+        """So many have got their answer."""
+        self.count -= count
+        self._settled.set()
+
+    def moved(self) -> None:
+        """Something that somebody waits for has changed."""
+        self.is_awaited = False
         self._settled.set()
 
 

@@ -10,24 +10,27 @@ from urllib.parse import parse_qs, unquote
 
 import attrs
 from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
-from chatflow.adapters.websockets.gate import Gate
+from chatflow.adapters.websockets.gate import POLICY, Gate
+from chatflow.adapters.websockets.pacing import HANDSHAKE_S, Pacer, Replays
+from chatflow.adapters.websockets.reading import Nobody, read
 from chatflow.adapters.websockets.session import Session
-from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S, GatewayConnection
+from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.domain.invalid import InvalidInput
 from chatflow.domain.rooms import normalise_room
 from chatflow.ports.errors import StoreError
 
-POLICY = 1008
 RESTARTING = 1012
 OVERLOADED = 1013
 SWEEP_S = 1.0
+DOOR_WAIT_S = 1.0
+"""At most, however many come."""
+
 BACKLOG = 4096
-READ_AHEAD_FRAMES = 64
 
 logger = logging.getLogger("chatflow.gateway")
 
@@ -49,6 +52,10 @@ class GatewayServer:
     _server: Server | None = attrs.field(default=None, init=False)
     _connections: set[GatewayConnection] = attrs.field(factory=set, init=False)
     _draining: bool = attrs.field(default=False, init=False)
+    _door: Pacer = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._door = Pacer(self.gate.clock)
 
     @property
     def is_draining(self) -> bool:
@@ -71,7 +78,6 @@ class GatewayServer:
             open_timeout=self.gate.hello_timeout_s,
             close_timeout=CLOSE_GRACE_S,
             max_size=self.frame_max_bytes,
-            max_queue=READ_AHEAD_FRAMES,
             ping_interval=None,
             server_header=None,
             backlog=BACKLOG,
@@ -84,6 +90,7 @@ class GatewayServer:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time()
+            self.gate.memory.review()
             for connection in tuple(self._connections):
                 if not connection.socket.heartbeat(now, self.gate.heartbeat_s):
                     self.gate.figures.silent_peers_dropped += 1
@@ -104,8 +111,9 @@ class GatewayServer:
         if self._server is not None:
             await self._server.wait_closed()
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Refuse before the handshake what will not be served."""
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+        """Refuse before the handshake what will not be served; what comes at once is let in one by one."""
+        await asyncio.sleep(min(self._door.reserve(HANDSHAKE_S), DOOR_WAIT_S))
         path, _ = _split(request.path)
         if path != "/ws" and not path.startswith(("/chat/", "/feed/")):
             return connection.respond(
@@ -121,21 +129,24 @@ class GatewayServer:
         assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
         figures = self.gate.figures
         connection.socket.limit_bytes = self.gate.outbound_limit_bytes
+        connection.memory = self.gate.memory
         self._connections.add(connection)
         figures.connections_opened += 1
         figures.connections_open += 1
         try:
             await self._serve(connection)
-        except ConnectionClosed:
-            pass
         except InvalidInput as exc:
-            connection.socket.close(POLICY, str(exc))
+            await self._turn_away(connection, POLICY, str(exc))
         except StoreError:
-            connection.socket.close(OVERLOADED, "history unavailable, please retry")
+            await self._turn_away(connection, OVERLOADED, "history unavailable, please retry")
         finally:
             self._connections.discard(connection)
             figures.connections_open -= 1
             figures.slow_readers_dropped += connection.socket.overflowed
+
+    async def _turn_away(self, connection: GatewayConnection, code: int, reason: str) -> None:
+        connection.socket.close(code, reason)
+        await _discard(connection, self.gate)
 
     async def _serve(self, connection: GatewayConnection) -> None:
         assert connection.request is not None  # noqa: S101  # the handshake is done
@@ -155,7 +166,7 @@ class GatewayServer:
         session = Session(connection.socket, self.gate, self.new_session_id(), _client_ip(connection), loop.call_soon)
         hello_timer = loop.call_later(self.gate.hello_timeout_s, session.hello_overdue)
         try:
-            await _read(connection, session)
+            await read(connection, session)
         finally:
             hello_timer.cancel()
             session.closed()
@@ -164,15 +175,15 @@ class GatewayServer:
         loop = connection.loop
         session = ChatSession(connection.socket, self.gate, room_id, _client_ip(connection), loop.call_soon)
         try:
-            await _read(connection, session)
+            await read(connection, session)
         finally:
             session.closed()
 
     async def _serve_feed(self, connection: GatewayConnection, room_id: str, since: int | None) -> None:
-        subscriber = FeedSubscriber(connection.socket)
+        subscriber = FeedSubscriber(connection.socket, Replays(self.gate.pacer))
         hub = self.gate.hub
         join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
-        gone = asyncio.create_task(_discard(connection))
+        gone = asyncio.create_task(_discard(connection, self.gate))
         try:
             await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)
             if join.done():
@@ -184,19 +195,9 @@ class GatewayServer:
             hub.leave(room_id, subscriber)
 
 
-async def _read(connection: GatewayConnection, session: Session | ChatSession) -> None:
-    """Hand frames over until the connection ends, as fast as they can be taken in."""
-    receive, inflight = session.receive, session.inflight
-    async for frame in connection:
-        receive(frame)
-        if inflight.is_stalled:
-            await inflight.resumed()
-
-
-async def _discard(connection: GatewayConnection) -> None:
+async def _discard(connection: GatewayConnection, gate: Gate) -> None:
     """A reader has nothing to say; what it says all the same is dropped."""
-    async for _ in connection:
-        pass
+    await read(connection, Nobody(connection.socket, gate))
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -1,85 +1,43 @@
 """``/ws``: one connection, many rooms. Frames in order, answers coalesced per event-loop tick."""
 
-import asyncio
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
 
 from chatflow.adapters.websockets.fence import Fence
-from chatflow.adapters.websockets.frames import array_frames, decode, encode_json, session_frames
+from chatflow.adapters.websockets.frames import array_frames, decode, encode_json
 from chatflow.adapters.websockets.gate import (
+    POLICY,
     Denied,
     Fenced,
     Gate,
     Inflight,
     NotSeenStored,
-    Superseded,
     error_code,
     error_text,
 )
-from chatflow.domain.delivering import Encode
-from chatflow.domain.invalid import InvalidMessage, InvalidRoom, Malformed
+from chatflow.adapters.websockets.joins import Joins, Subscription
+from chatflow.adapters.websockets.pacing import ANSWER_S, BYTE_S, FRAME_S, JOIN_S
+from chatflow.adapters.websockets.pending import Sent, ack_of, ref_of, wants_stored
+from chatflow.adapters.websockets.violations import Violations
+from chatflow.domain.invalid import InvalidRoom, Malformed
 from chatflow.domain.outbox import Ref
 from chatflow.domain.rooms import normalise_room
-from chatflow.domain.times import format_timestamp
 from chatflow.domain.validation import valid_message_id, valid_text, valid_user_id, valid_username
-from chatflow.ports.errors import ChatflowError, StoreError
+from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.socket import Socket
 
+__all__ = ["NO_HELLO", "Sent", "Session", "Subscription"]
+
 NO_HELLO = 4401
+EARLY_FRAMES = 32
+"""Before hello; one more closes the connection."""
+
+ITEM_BYTES = 64
 SINCE_MAX = 2**63 - 1
-
-
-@attrs.define(eq=False)
-class Subscription:
-    """This session in one room; a new object for each join, so that a late one cannot undo a newer."""
-
-    session: "Session"
-    ref: object
-    room_id: str
-    encode: Encode = session_frames
-    is_answered: bool = attrs.field(default=False, init=False)
-
-    def joined(self, room_id: str, head: int, recovered: bool) -> None:
-        """See `Subscriber.joined`."""
-        self.is_answered = True
-        self.session.answer({"op": "joined", **_ref(self.ref), "room": room_id, "head": head, "recovered": recovered})
-
-    def deliver(self, frames: Sequence[bytes]) -> None:
-        """See `Subscriber.deliver`; answers that wait go out first."""
-        self.session.deliver(frames)
-
-    async def drained(self) -> bool:
-        """See `Subscriber.drained`."""
-        return await self.session.socket.drained()
-
-
-@attrs.define(eq=False)
-class Sent:
-    """A send that has no answer yet.
-
-    Attributes:
-        arrival: its place among all sends of the connection.
-        message_id: the sender's own, ``None`` when it gave none and so cannot repeat it.
-        wants_stored: the ack comes after the commit.
-    """
-
-    session: "Session"
-    room_id: str
-    ref: object
-    arrival: int
-    message_id: str | None
-    wants_stored: bool
-
-    def told(self, stored: StoredMessage) -> None:
-        """See `Waiter.told`."""
-        self.session.stored(self, stored)
-
-    def given_up(self) -> None:
-        """See `Waiter.given_up`."""
-        self.session.not_seen_stored(self)
 
 
 @attrs.define(eq=False)
@@ -87,7 +45,8 @@ class Session:
     """The state of one ``/ws`` connection.
 
     `receive` takes one frame and never waits. While ``inflight.is_stalled`` the caller stops reading, so that a
-    sender that is faster than the broker is slowed by TCP.
+    sender that is faster than the broker is slowed by TCP. A frame may be worked off in slices; until the last one it
+    has arrived and is not handled.
     """
 
     socket: Socket
@@ -96,42 +55,78 @@ class Session:
     client_ip: str
     call_soon: Callable[[Callable[[], None]], object]
     user: tuple[int, str] | None = attrs.field(default=None, init=False)
+    is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
     _fence: Fence = attrs.field(init=False)
     _out: list[bytes] = attrs.field(factory=list, init=False)
-    _rooms: dict[str, tuple[Subscription, asyncio.Task[None]]] = attrs.field(factory=dict, init=False)
+    _joins: Joins = attrs.field(init=False)
     _expected: dict[Sent, str] = attrs.field(factory=dict, init=False)
     _arrivals: int = attrs.field(default=0, init=False)
+    _frame: Sequence[Any] = attrs.field(default=(), init=False)
+    _at: int = attrs.field(default=0, init=False)
+    _uncharged_bytes: int = attrs.field(default=0, init=False)
+    _early_frames: int = attrs.field(default=0, init=False)
+    _unwritten: int = attrs.field(default=0, init=False)
+    _violations: Violations = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self.inflight = Inflight(self.gate)
+        self._joins = Joins(self)
+        self._violations = Violations(self.gate.clock, self.gate.protocol_errors_max)
         self._fence = Fence(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
 
-    def receive(self, frame: str | bytes) -> None:
-        """Handle one frame: an object or an array of objects, in order."""
+    def receive(self, frame: str | bytes, most: int = sys.maxsize) -> int:
+        """Handle one frame, an object or an array of objects in order; see `Receiver.receive`."""
+        self._uncharged_bytes = len(frame)
+        if self.user is None or self.is_ended:
+            self._receive_early()
+        if self.is_ended:
+            return 0
         try:
             value = decode(frame)
         except Malformed as exc:
-            self._error(None, exc)
-            return
-        for item in value if type(value) is list else (value,):
+            self._fault(None, exc)
+            return 0
+        if type(value) is not list:
+            self._handle(value)
+            return 0
+        self._frame, self._at = value, 0
+        return self.go_on(most)
+
+    def go_on(self, most: int) -> int:
+        """See `Receiver.go_on`."""
+        items = self._frame[self._at : self._at + most]
+        self._at += len(items)
+        for item in items:
+            if self.is_ended:
+                break
             self._handle(item)
+        left = 0 if self.is_ended else len(self._frame) - self._at
+        if not left:
+            self._frame, self._at = (), 0
+        return left
+
+    def held_bytes(self) -> int:
+        """See `Receiver.held_bytes`: answers that wait leave in this tick."""
+        return (len(self._frame) - self._at) * ITEM_BYTES
 
     def hello_overdue(self) -> None:
         """Close unless a valid hello has come."""
         if self.user is None:
+            self.is_ended = True
             self.socket.close(NO_HELLO, "no valid hello in time")
 
     def closed(self) -> None:
         """The connection has gone: leave every room. What was offered stays offered."""
         self._fence.close()
-        for room_id in tuple(self._rooms):
-            self._leave_room(room_id)
+        self._joins.leave_all()
         for expected in tuple(self._expected):
             self._forget(expected)
 
     def answer(self, fields: Mapping[str, object]) -> None:
         """Send an object together with whatever else this tick answers."""
+        self.inflight.count += 1
+        self._unwritten += 1
         self._queue(encode_json(fields))
 
     def deliver(self, frames: Sequence[bytes]) -> None:
@@ -147,7 +142,7 @@ class Session:
             self._fence.accepted(sent.room_id, sent.message_id)
         if not sent.wants_stored:
             self.inflight.settle()
-            self._queue(_ack(sent.ref, message))
+            self._queue(ack_of(sent.ref, message))
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
         """See `Sink.refused`."""
@@ -163,17 +158,17 @@ class Session:
         """The commit that a send asked to hear of."""
         del self._expected[sent]
         self.inflight.settle()
-        self._queue(_ack(sent.ref, stored.message, stored.seq))
+        self._queue(ack_of(sent.ref, stored.message, stored.seq))
 
     def not_seen_stored(self, sent: Sent) -> None:
         """A send was accepted, but its commit was not seen in time."""
         del self._expected[sent]
         self.inflight.settle()
-        self._error(sent.ref, NotSeenStored())
+        self.error(sent.ref, NotSeenStored())
 
     def _handle(self, item: Any) -> None:
         if type(item) is not dict:
-            self._error(None, Malformed("a frame is an object or an array of objects"))
+            self._fault(None, Malformed("a frame is an object or an array of objects"))
             return
         ref = item.get("ref")
         try:
@@ -182,7 +177,7 @@ class Session:
                 raise Malformed("ref must be a string or an integer")
             self._perform(item, ref)
         except ChatflowError as exc:
-            self._error(ref, exc)
+            self._fault(ref, exc)
 
     def _perform(self, item: dict[str, Any], ref: object) -> None:
         match item.get("op"):
@@ -209,7 +204,7 @@ class Session:
         self.answer(
             {
                 "op": "welcome",
-                **_ref(ref),
+                **ref_of(ref),
                 "session": self.session_id,
                 "userId": self.user[0],
                 "username": self.user[1],
@@ -222,33 +217,15 @@ class Session:
         since = item.get("since")
         if since is not None and (type(since) is not int or not 0 <= since <= SINCE_MAX):
             raise Malformed("since must be a sequence number, 0 or more")
-        if room_id not in self._rooms and len(self._rooms) >= self.gate.rooms_per_connection:
-            raise Denied("forbidden", f"at most {self.gate.rooms_per_connection} rooms per connection")
-        self._leave_room(room_id)
-        subscription = Subscription(self, ref, room_id)
-        task = asyncio.get_running_loop().create_task(self._run_join(subscription, since))
-        self._rooms[room_id] = (subscription, task)
-
-    async def _run_join(self, subscription: Subscription, since: int | None) -> None:
-        try:
-            await self.gate.hub.join(subscription.room_id, subscription, since)
-        except StoreError as exc:
-            if (entry := self._rooms.get(subscription.room_id)) and entry[0] is subscription:
-                del self._rooms[subscription.room_id]
-            self._error(subscription.ref, exc)
+        self._joins.check_room_for(room_id)
+        self._charge(JOIN_S)
+        self._joins.join(room_id, ref, since)
 
     def _leave(self, item: dict[str, Any], ref: object) -> None:
         room_id = self._room_of(item)
-        self._leave_room(room_id)
-        self.answer({"op": "left", **_ref(ref), "room": room_id})
-
-    def _leave_room(self, room_id: str) -> None:
-        if entry := self._rooms.pop(room_id, None):
-            subscription, task = entry
-            task.cancel()
-            self.gate.hub.leave(room_id, subscription)
-            if not subscription.is_answered:
-                self._error(subscription.ref, Superseded())
+        self._charge(ANSWER_S)
+        self._joins.leave(room_id)
+        self.answer({"op": "left", **ref_of(ref), "room": room_id})
 
     def _send(self, item: dict[str, Any], ref: object, user_id: int, username: str) -> None:
         gate = self.gate
@@ -257,7 +234,7 @@ class Session:
         text = valid_text(item.get("text"), gate.limits, "text")
         own_id = valid_message_id(item.get("id"), "id")
         self._arrivals += 1
-        sent = Sent(self, room_id, ref, self._arrivals, own_id, _wants_stored(item.get("ack")))
+        sent = Sent(self, room_id, ref, self._arrivals, own_id, wants_stored(item.get("ack")))
         now_us = gate.stamps.now_us()
         message = Message(
             own_id or gate.stamps.new_id(),
@@ -272,6 +249,7 @@ class Session:
             self.client_ip,
         )
         if not self._fence.admits(room_id, own_id):
+            self._charge(ANSWER_S)
             self._refuse(sent, Fenced())
             return
         if sent.wants_stored:
@@ -281,6 +259,7 @@ class Session:
         except ChatflowError as exc:
             if sent.wants_stored:
                 self._forget(sent)
+            self._charge(ANSWER_S)
             self._refuse(sent, exc)
         else:
             self.inflight.count += 1
@@ -308,14 +287,44 @@ class Session:
             self._fence.refused(sent.room_id, sent.message_id, sent.arrival, fenced=type(error) is Fenced)
             if sent.message_id is not None:
                 self._fence.sent(sent.room_id, sent.message_id)
-        self._error(sent.ref, error)
+        self.error(sent.ref, error)
 
-    def _error(self, ref: object, error: ChatflowError) -> None:
+    def _receive_early(self) -> None:
+        """What comes before hello is little, and what comes after the end is nothing."""
+        self._charge(0.0)
+        self._early_frames += 1
+        if self._early_frames > EARLY_FRAMES:
+            self._end(NO_HELLO, "too much before hello")
+
+    def _charge(self, cost_s: float) -> None:
+        """Charge an item that is no send, and its frame with the first of them."""
+        if size := self._uncharged_bytes:
+            cost_s += FRAME_S + size * BYTE_S
+            self._uncharged_bytes = 0
+        self.inflight.charge_answer(cost_s)
+
+    def _fault(self, ref: object, error: ChatflowError) -> None:
+        """Answer what cannot be done as it was asked for; who does not speak the protocol is closed in the end."""
+        self._charge(ANSWER_S)
+        self.error(ref, error)
+        if self._violations.add(error):
+            self._end(*((NO_HELLO, "too much before hello") if self.user is None else (POLICY, "too many errors")))
+
+    def _end(self, code: int, reason: str) -> None:
+        """Close, and handle nothing that still comes."""
+        if not self.is_ended:
+            self.is_ended = True
+            self.gate.figures.protocol_violators_dropped += 1
+            self._flush()
+            self.socket.close(code, reason)
+
+    def error(self, ref: object, error: ChatflowError) -> None:
+        """Answer that something cannot be done."""
         self.gate.figures.errors += 1
         self.answer(
             {
                 "op": "error",
-                **_ref(ref),
+                **ref_of(ref),
                 "code": error_code(error),
                 "message": error_text(error),
                 "retryable": error.retryable,
@@ -331,27 +340,11 @@ class Session:
         if self._out:
             pieces, self._out = self._out, []
             self.socket.send(array_frames(pieces))
+        if self._unwritten:
+            count, self._unwritten = self._unwritten, 0
+            self.inflight.settle(count)
 
 
 def _number(value: float) -> float:
     """Without a fraction if there is none: ``25``, which some clients read as an integer, and not ``25.0``."""
     return int(value) if value == int(value) else value
-
-
-def _ref(ref: object) -> dict[str, object]:
-    return {} if ref is None else {"ref": ref}
-
-
-def _ack(ref: object, message: Message, seq: int | None = None) -> bytes:
-    shown = "" if ref is None else f'"ref":{ref},' if type(ref) is int else f'"ref":{encode_json(ref).decode()},'
-    stored = "" if seq is None else f',"seq":{seq}'
-    at = format_timestamp(message.accepted_at_us)
-    return f'{{"op":"ack",{shown}"id":"{message.message_id}","at":"{at}"{stored}}}'.encode()
-
-
-def _wants_stored(value: object) -> bool:
-    if value is None or value == "durable":
-        return False
-    if value == "stored":
-        return True
-    raise InvalidMessage("ack must be durable or stored")

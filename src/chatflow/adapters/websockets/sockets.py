@@ -1,54 +1,25 @@
-"""The `Socket` port on a `websockets` connection, and the connection class that notes when its peer was last heard."""
+"""The `Socket` port on a `websockets` connection."""
 
 import asyncio
+import select
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from websockets.asyncio.server import ServerConnection, broadcast
+from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from chatflow.adapters.websockets.memory import SMALL_BYTES
 from chatflow.ports.socket import Socket
+
+if TYPE_CHECKING:
+    from chatflow.adapters.websockets.connection import GatewayConnection
 
 TOO_SLOW = 1013
 CLOSE_GRACE_S = 5.0
-
-
-class GatewayConnection(ServerConnection):
-    """Adds the time of the last byte from the peer, which is what liveness means here."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.heard_at = self.loop.time()
-        self.pinged_at = self.heard_at
-        self.socket = WebSocketSocket(self)
-
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        self.heard_at = self.loop.time()
-        super().data_received(data)
-        # The library answers pings by itself, even while closing and whether or not the pongs are read.
-        self.socket.limit_outbound()
-        if self.socket.overflowed and self.paused and not self.transport.is_closing():
-            self.transport.pause_reading()
-
-    def resume_writing(self) -> None:
-        """Called by the event loop."""
-        super().resume_writing()
-        self.socket.writable.set()
-        if self.socket.overflowed and not self.recv_messages.paused and not self.transport.is_closing():
-            self.transport.resume_reading()
-
-    def pause_writing(self) -> None:
-        """Called by the event loop."""
-        super().pause_writing()
-        self.socket.writable.clear()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        super().connection_lost(exc)
-        self.socket.gone()
+HANG_UP = getattr(select, "POLLRDHUP", 0)
+"""Besides errors and resets, which are always told."""
 
 
 class WebSocketSocket:
@@ -58,13 +29,14 @@ class WebSocketSocket:
     never waits, and a close has a deadline after which the transport is aborted.
     """
 
-    __slots__ = ("_abort", "_connection", "limit_bytes", "overflowed", "writable")
+    __slots__ = ("_abort", "_connection", "is_noted", "limit_bytes", "overflowed", "writable")
 
-    def __init__(self, connection: GatewayConnection) -> None:
+    def __init__(self, connection: "GatewayConnection") -> None:
         self._connection = connection
         self._abort: asyncio.TimerHandle | None = None
         self.limit_bytes = 2**20
         self.overflowed = False
+        self.is_noted = False
         self.writable = asyncio.Event()
         self.writable.set()
 
@@ -84,11 +56,14 @@ class WebSocketSocket:
 
     def limit_outbound(self) -> None:
         """Close when the peer reads too slowly."""
-        if self._connection.transport.get_write_buffer_size() > self.limit_bytes and self.is_open():
+        size = self._connection.transport.get_write_buffer_size()
+        if size > self.limit_bytes and self.is_open():
             self.overflowed = True
             self.close(TOO_SLOW, "too slow a reader")
+        elif size >= SMALL_BYTES or self.is_noted:
+            self._connection.note()
 
-    def close(self, code: int, reason: str) -> None:
+    def close(self, code: int, reason: str, grace_s: float | None = None) -> None:
         """See `Socket.close`."""
         connection = self._connection
         if not self.is_open():
@@ -96,13 +71,14 @@ class WebSocketSocket:
         connection.protocol.send_close(code, reason)
         connection.send_data()
         self.writable.set()
-        self._abort = connection.loop.call_later(CLOSE_GRACE_S, connection.transport.abort)
+        self.abort_after(CLOSE_GRACE_S if grace_s is None else grace_s)
 
     def gone(self) -> None:
         """The connection is lost: nothing waits for it any more, and no timer keeps it in memory."""
         self.writable.set()
         if self._abort is not None:
             self._abort.cancel()
+            self._abort = None
 
     async def drained(self) -> bool:
         """See `Socket.drained`."""
@@ -127,8 +103,13 @@ class WebSocketSocket:
         """Ping when it is time to; ``False`` when the peer was silent for two intervals and was dropped."""
         connection = self._connection
         if not self.is_open():
+            if self._abort is None and connection.protocol.state is State.CLOSING:
+                self.abort_after(CLOSE_GRACE_S)  # the library closes by itself what breaks the protocol
             return True
-        if connection.recv_messages.paused:
+        if connection.owes() and _has_hung_up(connection.transport):
+            connection.transport.abort()
+            return True
+        if connection.is_stopped and not connection.paused:
             connection.heard_at = now  # we do not listen, so its silence says nothing
         if now - connection.heard_at >= 2 * interval_s:
             connection.transport.abort()
@@ -139,8 +120,22 @@ class WebSocketSocket:
             connection.send_data()
         return True
 
+    def abort_after(self, grace_s: float) -> None:
+        """Wait so long for the end of the connection."""
+        connection = self._connection
+        if self._abort is not None:
+            self._abort.cancel()
+        self._abort = connection.loop.call_later(grace_s, connection.transport.abort)
+
+
+def _has_hung_up(transport: asyncio.BaseTransport) -> bool:
+    """Whether the peer has gone although what it sent is not read yet: nothing else tells of a transport at rest."""
+    poll = select.poll()
+    poll.register(transport.get_extra_info("socket").fileno(), HANG_UP)
+    return bool(poll.poll(0))
+
 
 if TYPE_CHECKING:
 
-    def _check(connection: GatewayConnection) -> Socket:
+    def _check(connection: "GatewayConnection") -> Socket:
         return WebSocketSocket(connection)

@@ -1,0 +1,237 @@
+"""One connection of the gateway: takes what it reads apart in small pieces, and stops reading when it has to."""
+
+from typing import Any, Protocol
+
+import structlog
+from websockets.asyncio.server import ServerConnection
+from websockets.frames import DATA_OPCODES, Frame
+from websockets.protocol import Event
+
+from chatflow.adapters.websockets.gate import Inflight
+from chatflow.adapters.websockets.inbox import Inbox, Unreadable
+from chatflow.adapters.websockets.memory import SMALL_BYTES, MemoryBudget
+from chatflow.adapters.websockets.pacing import CONTROL_S
+from chatflow.adapters.websockets.sockets import WebSocketSocket
+
+OVERLOADED = 1013
+END_GRACE_S = 1.0
+PIECE_BYTES = 4_096
+WARY_PIECE_BYTES = 512
+"""Taken apart at once: 600 frames of one byte, 2.5 ms; an eighth of it of one that owed lately, or is new."""
+
+TRUSTED_AFTER = 64
+"""Messages."""
+
+
+log = structlog.get_logger()
+
+
+class Receiver(Protocol):
+    """Who a connection's messages are for."""
+
+    inflight: Inflight
+    is_ended: bool
+    """It has closed the connection and takes nothing more."""
+
+    def receive(self, frame: str | bytes, most: int = ...) -> int:
+        """Handle a message, or its first ``most`` items; how many are left for `go_on`."""
+
+    def go_on(self, most: int) -> int:
+        """Handle that many more items; how many are left."""
+
+    def held_bytes(self) -> int:
+        """About what it keeps in memory."""
+
+
+class GatewayConnection(ServerConnection):
+    """One connection: what was read waits here in bytes until there is room for it in the inbox.
+
+    The library takes all frames of a read apart at once, 40,000 if they are small. Here they come in pieces; while
+    any are left, or the connection owes or is held, the transport reads nothing more.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.heard_at = self.loop.time()
+        """When the last byte came from the peer, which is what liveness means here."""
+        self.pinged_at = self.heard_at
+        self.socket = WebSocketSocket(self)
+        self.inbox = Inbox()
+        self.is_stopped = False
+        self.memory: MemoryBudget | None = None
+        self._receiver: Receiver | None = None
+        self._inflight: Inflight | None = None
+        self._ahead = bytearray()
+        self._is_deaf = False
+        self._piece_bytes = WARY_PIECE_BYTES
+
+    def attach(self, receiver: Receiver) -> None:
+        """From now on messages are handled."""
+        self._receiver, self._inflight = receiver, receiver.inflight
+        receiver.inflight.arrived = len(self.inbox.messages)
+
+    def detach(self) -> None:
+        """Nobody handles them any more."""
+        self._receiver = None
+
+    def is_ending(self) -> bool:
+        """Whether nothing that is sent now reaches the peer."""
+        return self.inbox.is_over or not self.socket.is_open()
+
+    def turn_deaf(self) -> None:
+        """Read nothing more, not even the answer to a close: the connection ends with the grace for it."""
+        self._is_deaf = True
+        self._ahead.clear()
+        self.inbox.messages.clear()
+        if not self.inbox.is_over:
+            self.inbox.end()
+            self._control_reading()
+            self.socket.abort_after(END_GRACE_S)
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the event loop."""
+        self.heard_at = self.loop.time()
+        if self._is_deaf:
+            return
+        if not self._ahead and len(data) <= self._piece_bytes:
+            super().data_received(data)
+            self._control_reading()
+        else:
+            self._ahead += data
+            self.feed()
+        # The library answers pings by itself, even while closing and whether or not the pongs are read.
+        self.socket.limit_outbound()
+
+    def feed(self) -> bool:
+        """Take out of what was read what there is room for; whether a message waits."""
+        inbox, inflight = self.inbox, self._inflight
+        if not inbox.messages:
+            inbox.taken_bytes = 0
+        if self._ahead:
+            is_trusted = inflight is not None and inflight.handled >= TRUSTED_AFTER and not inflight.debt.is_wary()
+            self._piece_bytes = PIECE_BYTES if is_trusted else WARY_PIECE_BYTES
+            while self._ahead and self._has_room():
+                piece = bytes(self._ahead[: self._piece_bytes])
+                del self._ahead[: self._piece_bytes]
+                super().data_received(piece)
+        self._control_reading()
+        return bool(inbox.messages)
+
+    def process_event(self, event: Event) -> None:
+        """Called by the library for each frame."""
+        if self.request is None or not isinstance(event, Frame):
+            super().process_event(event)
+        elif event.opcode in DATA_OPCODES:
+            self._take(event)
+        else:
+            super().process_event(event)
+            self._charge(CONTROL_S)
+
+    async def resumed(self) -> None:
+        """Wait until more may be handled."""
+        assert self._inflight is not None  # noqa: S101  # only its reader waits
+        self._control_reading()
+        self.note()
+        await self._inflight.resumed(self.socket.drained)
+        self.note()
+
+    def owes(self) -> bool:
+        """Whether it is not read from for what it has asked for."""
+        return self._inflight is not None and self._inflight.debt.is_due
+
+    def note(self) -> None:
+        """Tell the memory budget what this connection holds."""
+        if self.memory is None:
+            return
+        if not self.socket.is_open():
+            self.memory.forget(self)
+            return
+        held = 0 if self._receiver is None else self._receiver.held_bytes()
+        ahead = len(self._ahead) + self.inbox.taken_bytes
+        size = self.transport.get_write_buffer_size() + ahead + held
+        self.socket.is_noted = size >= SMALL_BYTES
+        self.memory.note(self, size)
+
+    def hold(self) -> None:
+        """See `Holder.hold`."""
+        self._set_held(True)
+
+    def release(self) -> None:
+        """See `Holder.release`."""
+        self._set_held(False)
+
+    def overrun(self, held_bytes: int) -> None:
+        """See `Holder.overrun`."""
+        log.warning("gateway.memory_holder_dropped", connection=str(self.id), held_bytes=held_bytes)
+        self.socket.close(OVERLOADED, "the gateway holds too much for its connections", END_GRACE_S)
+
+    def resume_writing(self) -> None:
+        """Called by the event loop."""
+        super().resume_writing()
+        self.socket.writable.set()
+        self._control_reading()
+        self.note()
+
+    def pause_writing(self) -> None:
+        """Called by the event loop."""
+        super().pause_writing()
+        self.socket.writable.clear()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the event loop."""
+        super().connection_lost(exc)
+        self._ahead.clear()
+        self.inbox.end()
+        self.socket.gone()
+        self._set_held(False)
+        if self.memory is not None:
+            self.memory.forget(self)
+
+    def _take(self, frame: Frame) -> None:
+        if self.inbox.is_over:
+            self._charge(CONTROL_S)
+            return
+        self.inbox.taken_bytes += len(frame.data)
+        try:
+            is_whole = self.inbox.put(frame)
+        except Unreadable as exc:
+            self.inbox.end()
+            self.socket.close(exc.code, str(exc))
+            return
+        if not is_whole:
+            self._charge(CONTROL_S)
+        elif self._inflight is not None:
+            self._inflight.arrived += 1
+
+    def _charge(self, cost_s: float) -> None:
+        if (inflight := self._inflight) is not None:
+            inflight.debt.charge(cost_s)
+            if inflight.debt.is_due:
+                self.inbox.wake()
+
+    def _has_room(self) -> bool:
+        if self._inflight is None:
+            return self.request is None  # what comes with the handshake waits until it is done
+        return not (self.inbox.is_full or self._inflight.debt.is_due or self._inflight.is_held)
+
+    def _set_held(self, is_held: bool) -> None:
+        if (inflight := self._inflight) is not None and inflight.is_held != is_held:
+            inflight.is_held = is_held
+            inflight.moved()
+            self._control_reading()
+
+    def _control_reading(self) -> None:
+        """Read from the transport while there is room for what comes."""
+        inflight = self._inflight
+        stop = (
+            bool(self._ahead)
+            or self._is_deaf
+            or self.inbox.is_full
+            or (inflight is not None and (inflight.debt.is_due or inflight.is_held))
+            or (self.socket.overflowed and self.paused)
+        )
+        if stop:
+            self.inbox.wake()  # whoever owes is to pay, even if no message is whole yet
+        if stop != self.is_stopped and not self.transport.is_closing():
+            self.is_stopped = stop
+            (self.transport.pause_reading if stop else self.transport.resume_reading)()

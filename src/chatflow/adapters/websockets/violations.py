@@ -1,0 +1,40 @@
+"""How often a peer did what no client does that speaks the protocol."""
+
+import math
+
+import attrs
+
+from chatflow.adapters.websockets.gate import Denied
+from chatflow.domain.invalid import Malformed
+from chatflow.ports.clock import Clock
+from chatflow.ports.errors import ChatflowError
+
+FORGOTTEN_AFTER_S = 60.0
+
+
+@attrs.define(eq=False)
+class Violations:
+    """A leaky bucket: ``most`` of them are forgotten within a minute, so an honest client never gets there.
+
+    Counted are frames and items that cannot be understood, and what is asked for before hello. A name, room or text
+    that breaks a rule is what people type, and a refusal is ours.
+    """
+
+    clock: Clock
+    most: int
+    _level: float = attrs.field(default=0.0, init=False)
+    _at: float = attrs.field(default=-math.inf, init=False)
+
+    def add(self, error: ChatflowError) -> bool:
+        """Count the error if it counts; whether it was one too many."""
+        if not (isinstance(error, Malformed) or (isinstance(error, Denied) and error.code == "unauthorized")):
+            return False
+        return self.count()
+
+    def count(self) -> bool:
+        """Count one; whether it was one too many."""
+        now = self.clock()
+        leaked = (now - self._at) * self.most / FORGOTTEN_AFTER_S
+        self._level = max(0.0, self._level - leaked) + 1
+        self._at = now
+        return self._level > self.most

@@ -1,0 +1,92 @@
+import asyncio
+
+import pytest
+
+from chatflow.adapters.websockets.pacing import BURST_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
+from tests.unit.fakes import FakeClock, settle
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def pacer(clock):
+    return Pacer(clock)
+
+
+def debt_of(pacer, clock):
+    return Debt(pacer, clock.sleep)
+
+
+def test_after_a_rest_a_little_work_is_paid_at_once(pacer):
+    assert pacer.reserve(BURST_S * SHARE) == 0
+
+
+def test_in_the_long_run_work_has_its_share_of_the_time_and_no_more(pacer, clock):
+    pacer.reserve(BURST_S * SHARE)
+    assert pacer.reserve(0.01) == pytest.approx(0.01 / SHARE)
+
+
+def test_whoever_comes_next_waits_behind_those_before(pacer):
+    pacer.reserve(BURST_S * SHARE)
+    assert [pacer.reserve(0.001) for _ in range(3)] == pytest.approx([n * 0.001 / SHARE for n in (1, 2, 3)])
+
+
+def test_a_trifle_is_owed_without_waiting(pacer, clock):
+    debt = debt_of(pacer, clock)
+    debt.charge(TRIFLE_S)
+    assert not debt.is_due
+    debt.charge(TRIFLE_S / 10)
+    assert debt.is_due
+
+
+def test_a_trifle_is_forgiven_each_second(pacer, clock):
+    debt = debt_of(pacer, clock)
+    for _ in range(100):
+        debt.charge(TRIFLE_S * 0.9)
+        clock.advance(1.0)
+    assert not debt.is_due
+
+
+async def test_what_is_paid_is_owed_no_more(pacer, clock):
+    debt = debt_of(pacer, clock)
+    debt.charge(0.1)
+    began = clock()
+    await debt.paid()
+    assert clock() - began == pytest.approx(0.1 / SHARE - BURST_S)
+    assert not debt.is_due
+
+
+async def test_what_is_charged_while_it_pays_is_due_afterwards(pacer, clock):
+    debt = debt_of(pacer, clock)
+    debt.charge(0.1)
+    paying = asyncio.create_task(debt.paid())
+    await asyncio.sleep(0)
+    debt.charge(0.1)
+    await paying
+    assert debt.is_due
+
+
+def test_who_owed_lately_is_watched_for_a_while(pacer, clock):
+    debt = debt_of(pacer, clock)
+    assert not debt.is_wary()
+    debt.charge(0.1)
+    clock.advance(WARY_S / 2)
+    assert debt.is_wary()
+    clock.advance(WARY_S)
+    assert not debt.is_wary()
+
+
+async def test_one_connection_has_one_place_in_the_line_for_all_its_replays(pacer):
+    replays = Replays(pacer)
+    pacer.reserve(1.0)
+    tasks = [asyncio.create_task(replays.turn()) for _ in range(5)]
+    await settle()
+    free_at = pacer._free_at
+    await settle()
+    assert pacer._free_at == free_at
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
