@@ -4,7 +4,7 @@ import pytest
 
 from chatflow.domain.heads import LANES, ROOMS_PER_READ, HeadReads
 from chatflow.ports.errors import StoreUnavailable
-from tests.unit.fakes import cancel, settle, until
+from tests.unit.fakes import cancel, settle
 
 
 class Store:
@@ -35,11 +35,18 @@ async def test_a_room_without_messages_is_at_0(store):
     assert await HeadReads(store.heads).of("0") == 0
 
 
+async def test_those_who_ask_in_one_turn_share_a_read(store):
+    tasks = ask(HeadReads(store.heads), range(1, 51))
+    store.go_on.set()
+    assert await asyncio.gather(*tasks) == list(range(1, 51))
+    assert store.asked == [[str(room) for room in range(1, 51)]]
+
+
 async def test_who_asks_while_reads_are_under_way_shares_the_next_one(store):
-    reads = HeadReads(store.heads)
-    tasks = ask(reads, range(1, 51))
-    await until(lambda: len(store.asked) == LANES)
-    await settle()
+    reads, tasks = HeadReads(store.heads), []
+    for room in range(1, 51):
+        tasks += ask(reads, [room])
+        await settle()
     assert len(store.asked) == LANES
     store.go_on.set()
     assert await asyncio.gather(*tasks) == list(range(1, 51))

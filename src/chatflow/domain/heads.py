@@ -14,9 +14,10 @@ Heads = dict[str, int]
 
 @attrs.define(eq=False)
 class HeadReads:
-    """A few reads at a time; who asks while they are on their way shares the next one, which begins after the question.
+    """A few reads at a time, each for everybody who asked before it began.
 
-    A caller that is cancelled takes nobody along; a read that fails, fails for all who share it.
+    A read begins after the question and in a later turn of the event loop, so the joins of one turn share it. A caller
+    that is cancelled takes nobody along; a read that fails, fails for all who share it.
     """
 
     read: Callable[[list[str]], Awaitable[Heads]]
@@ -29,8 +30,6 @@ class HeadReads:
         Raises:
             StoreError: it cannot be read now.
         """
-        if not self._lanes.locked():
-            return (await self._run({room_id: None})).get(room_id, 0)
         if self._next is None or len(self._next[0]) >= ROOMS_PER_READ:
             rooms: dict[str, None] = {}
             task = asyncio.get_running_loop().create_task(self._run(rooms), name="heads")
