@@ -48,8 +48,7 @@ class SqliteAppend:
     summaries: bool
 
     def lock_heads(self, rooms: Sequence[str]) -> dict[str, int]:
-        packed = self.conn.exec_driver_sql(READ_HEADS, (_as_json(rooms),)).scalar_one()
-        heads = _decode_heads(packed)
+        heads = read_heads(self.conn, rooms)
         missing = [room for room in rooms if room not in heads]
         if missing:
             self.conn.exec_driver_sql(CREATE_HEADS, (_as_json(missing),))
@@ -77,6 +76,11 @@ class SqliteAppend:
             rows = _padded_rows(len(chunk) // WIDTH)
             padding = (None,) * (rows * WIDTH - len(chunk))
             self.conn.exec_driver_sql(_insert_of(rows), (*chunk, *padding))
+
+
+def read_heads(conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
+    """Of the rooms that have a head."""
+    return _decode_heads(conn.exec_driver_sql(READ_HEADS, (_as_json(rooms),)).scalar_one())
 
 
 def write_counts(conn: Connection, rows: Sequence[CountRow]) -> None:

@@ -7,6 +7,7 @@ import attrs
 from sqlalchemy import Connection, Integer, and_, or_, select, text
 from sqlalchemy import bindparam as param
 
+from chatflow.adapters.sql.append_sqlite import read_heads
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.packed import Query, Row, chunks, fetch
 from chatflow.adapters.sql.schema import (
@@ -175,6 +176,8 @@ def _windowed_page(conn: Connection, walk: Query, params: dict[str, object]) -> 
 
 
 def _heads(conn: Connection, room_ids: Sequence[str]) -> dict[str, int]:
+    if conn.dialect.name == "sqlite":
+        return {room_id: last_seq for room_id, last_seq in read_heads(conn, room_ids).items() if last_seq > 0}
     heads: dict[str, int] = {}
     for chunk in chunks(room_ids):
         known = select(room_heads).where(room_heads.c.room_id.in_(chunk), room_heads.c.last_seq > 0)
