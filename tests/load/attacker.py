@@ -1,8 +1,8 @@
 """A hostile client, run as a process of its own: frames encoded beforehand, as fast as the gateway takes them.
 
 It costs little: plain sockets, answers read and dropped, or never read. A connection that is closed is opened again
-after a pause. Count and time are bounded, and it runs at the lowest priority, so that what polite clients feel is the
-gateway's work and not the CPU that the attack itself takes on the same cores.
+after a pause. Count and time are bounded. It says that it is ready, and begins when it is told to. It should run at the
+lowest priority: polite clients are to feel what it does to the gateway, not the CPU that it takes itself.
 """
 
 import argparse
@@ -39,8 +39,8 @@ def to_json(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def ops(op: str, count: int, **fields: object) -> bytes:
-    return to_json([{"op": op, "room": str(at % count + 1), **fields} for at in range(count)])
+def ops(op: str, count: int, prefix: str = "", **fields: object) -> bytes:
+    return to_json([{"op": op, "room": f"{prefix}{at + 1}", **fields} for at in range(count)])
 
 
 ZEROS = b"[" + b",".join([b"0"] * 8_190) + b"]"
@@ -69,9 +69,9 @@ ATTACKS = {
     "pings, never read": Attack("/ws", frame(b"p" * 125, 9), says_hello=True, reads=False),
     "nested arrays": Attack("/ws", frame(NESTED), says_hello=True),
     "{}": Attack("/ws", frame(BRACES), says_hello=True),
-    "500 joins": Attack("/ws", frame(ops("join", 500)), says_hello=True),
-    "500 leaves": Attack("/ws", frame(ops("leave", 500)), says_hello=True),
-    "500 leaves, never read": Attack("/ws", frame(ops("leave", 500)), says_hello=True, reads=False),
+    "500 joins": Attack("/ws", frame(ops("join", 500, "h")), says_hello=True),
+    "500 leaves": Attack("/ws", frame(ops("leave", 500, "h")), says_hello=True),
+    "500 leaves, never read": Attack("/ws", frame(ops("leave", 500, "h")), says_hello=True, reads=False),
     "join since 0": Attack("/ws", frame(ops("join", ROOMS, since=0)), says_hello=True),
     "zeros on /chat": Attack("/chat/1", frame(ZEROS)),
     "x on /chat": Attack("/chat/1", frame(b"x")),
@@ -170,7 +170,8 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
-    os.nice(19)
+    print("ready", flush=True)
+    sys.stdin.readline()
     count, seconds = min(arguments.connections, CONNECTIONS_MAX), min(arguments.seconds, SECONDS_MAX)
     json.dump(run(arguments.port, ATTACKS[arguments.attack], count, seconds), sys.stdout)
 
