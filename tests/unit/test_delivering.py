@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatflow.domain import delivering
-from chatflow.domain.delivering import Encode, RoomHub
+from chatflow.domain.delivering import PAGE, Encode, RoomHub
 from chatflow.domain.figures import GatewayFigures
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import StoredMessage
@@ -40,6 +40,7 @@ class Client:
     has_room: asyncio.Event = attrs.field(factory=asyncio.Event)
     gone: bool = False
     asked: int = 0
+    quick_pages: int = 0
 
     def __attrs_post_init__(self) -> None:
         self.has_room.set()
@@ -53,9 +54,11 @@ class Client:
         self.frames.append(frames)
         self.seqs += [int(frame) for frame in frames]
 
-    async def drained(self) -> bool:
+    async def ready_for(self, messages: int) -> bool:
+        assert 1 <= messages <= PAGE
         self.asked += 1
-        await self.has_room.wait()
+        if self.asked > self.quick_pages:
+            await self.has_room.wait()
         return not self.gone
 
 
@@ -487,10 +490,10 @@ async def test_a_join_fails_when_the_past_cannot_be_read_and_others_stay(bench: 
 async def test_a_reader_that_is_slow_during_the_replay_holds_up_nobody_and_misses_nothing(bench: Bench) -> None:
     bench.commit(250)
     other = await bench.joined()
-    slow = Client()
+    slow = Client(quick_pages=1)
     slow.has_room.clear()
     join = bench.join(slow, since=0)
-    await until(lambda: slow.asked)
+    await until(lambda: slow.asked == 2)
     bench.commit(5)
     assert slow.seqs == list(range(1, 101))
     assert other.seqs == list(range(251, 256))
@@ -499,12 +502,25 @@ async def test_a_reader_that_is_slow_during_the_replay_holds_up_nobody_and_misse
     assert slow.seqs == list(range(1, 256))
 
 
-async def test_a_reader_that_goes_away_during_the_replay_leaves_the_room(bench: Bench) -> None:
-    bench.commit(250)
+async def test_the_past_is_not_read_before_its_reader_is_ready_for_it(bench: Bench) -> None:
+    bench.commit(5)
     client = Client()
     client.has_room.clear()
     join = bench.join(client, since=0)
     await until(lambda: client.asked)
+    await settle()
+    assert bench.store.count("room_range") == 0
+    client.has_room.set()
+    await join
+    assert client.seqs == [1, 2, 3, 4, 5]
+
+
+async def test_a_reader_that_goes_away_during_the_replay_leaves_the_room(bench: Bench) -> None:
+    bench.commit(250)
+    client = Client(quick_pages=1)
+    client.has_room.clear()
+    join = bench.join(client, since=0)
+    await until(lambda: client.asked == 2)
     client.gone = True
     client.has_room.set()
     await join

@@ -82,7 +82,7 @@ def test_who_owed_lately_is_watched_for_a_while(pacer, clock):
 async def test_one_connection_has_one_place_in_the_line_for_all_its_replays(pacer):
     replays = Replays(pacer)
     pacer.reserve(1.0)
-    tasks = [asyncio.create_task(replays.turn()) for _ in range(5)]
+    tasks = [asyncio.create_task(replays.turn(100)) for _ in range(5)]
     await settle()
     free_at = pacer._free_at
     await settle()

@@ -32,8 +32,11 @@ class Client:
         self.session = Session(self.socket, self.gateway.gate, "session-1", "10.0.0.1", loop.call_soon)
 
     def send(self, *items: object) -> None:
-        """One frame: one object, or an array of them."""
-        self.session.receive(json.dumps(items[0] if len(items) == 1 else items))
+        """One frame: one object, or an array of them; it is worked off at once, whatever it owes."""
+        left = self.session.receive(json.dumps(items[0] if len(items) == 1 else items))
+        while left:
+            self.session.inflight.debt.is_due = False
+            left = self.session.go_on(left)
 
     def say(self, text: str, ref: object = None, **more: object) -> None:
         self.send({"op": "send", "ref": ref, "room": "lobby", "text": text, **more})
@@ -797,7 +800,7 @@ async def test_what_arrived_is_caught_up_with_once_the_last_slice_of_it_is_handl
     client = await connect().greeted()
     inflight = client.session.inflight
     inflight.arrived = 1
-    left = client.session.receive(json.dumps([{"op": "leave", "room": "lobby"}] * 100), 64)
+    left = client.session.receive(json.dumps([{"op": "send", "room": "lobby", "text": "hi"}] * 100), 64)
     caught_up = asyncio.create_task(inflight.caught_up())
     await settle()
     assert left == 36
@@ -806,6 +809,26 @@ async def test_what_arrived_is_caught_up_with_once_the_last_slice_of_it_is_handl
     inflight.handled = 1
     inflight.moved()
     await caught_up
+
+
+async def test_a_slice_ends_where_its_connection_owes_and_goes_on_where_it_has_paid(connect: Connect) -> None:
+    client = await connect().greeted()
+    debt = client.session.inflight.debt
+    left = client.session.receive(json.dumps([{"op": "leave", "ref": n, "room": "den"} for n in range(100)]), 64)
+    done = 100 - left
+    assert 0 < done < 64
+    assert client.session.go_on(64) == left
+    assert [answer["ref"] for answer in await client.get(done)] == list(range(done))
+    debt.is_due = False
+    assert client.session.go_on(1) == left - 1
+    assert (await client.one())["ref"] == done
+
+
+async def test_a_frame_that_holds_nothing_is_charged(connect: Connect) -> None:
+    client = await connect().greeted()
+    for _ in range(200):
+        client.session.receive("[]")
+    assert client.session.inflight.debt.is_due
 
 
 async def test_errors_that_are_spread_over_minutes_close_nobody(connect: Connect) -> None:

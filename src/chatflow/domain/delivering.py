@@ -37,8 +37,8 @@ class Subscriber(Protocol):
     def deliver(self, frames: Sequence[bytes]) -> None:
         """Send; never waits."""
 
-    async def drained(self) -> bool:
-        """Wait until there is room for more; ``False`` when it has gone."""
+    async def ready_for(self, messages: int) -> bool:
+        """Wait until so many messages of the past may be read for it; ``False`` when it has gone."""
 
 
 @attrs.define(eq=False)
@@ -224,15 +224,17 @@ class RoomHub:
 
     async def _replay_stored(self, room: _Room, subscriber: Subscriber, cursor: int, goal: int) -> int:
         while cursor < goal and subscriber in room.catching:
-            page = await self._range(room, cursor, goal - cursor)
+            count = min(PAGE, goal - cursor)
+            if not await subscriber.ready_for(count):
+                self.leave(room.room_id, subscriber)
+                break
+            page = await self._range(room, cursor, count)
             if not page:
                 raise StoreUnavailable(f"room {room.room_id} has no message after {cursor}, but stands at {goal}")
             if subscriber not in room.catching:
                 break
             subscriber.deliver(subscriber.encode(page))
             cursor = page[-1].seq
-            if not await subscriber.drained():
-                self.leave(room.room_id, subscriber)
         return cursor
 
     def _offer(self, room: _Room, messages: Iterable[StoredMessage]) -> None:

@@ -26,9 +26,9 @@ class FeedSubscriber:
         """See `Subscriber.deliver`."""
         self.socket.send(frames)
 
-    async def drained(self) -> bool:
-        """See `Subscriber.drained`; pages of the past take turns."""
-        await self.replays.turn()
+    async def ready_for(self, messages: int) -> bool:
+        """See `Subscriber.ready_for`; pages of the past take turns."""
+        await self.replays.turn(messages)
         return await self.socket.drained()
 
 

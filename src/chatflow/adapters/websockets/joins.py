@@ -8,7 +8,7 @@ import attrs
 
 from chatflow.adapters.websockets.frames import session_frames
 from chatflow.adapters.websockets.gate import Denied, Superseded
-from chatflow.adapters.websockets.pacing import PAGE_S, Replays
+from chatflow.adapters.websockets.pacing import Replays
 from chatflow.adapters.websockets.pending import ref_of
 from chatflow.domain.delivering import Encode
 from chatflow.ports.errors import StoreError
@@ -27,7 +27,6 @@ class Subscription:
     room_id: str
     encode: Encode = session_frames
     is_answered: bool = attrs.field(default=False, init=False)
-    has_replayed: bool = attrs.field(default=False, init=False)
 
     def joined(self, room_id: str, head: int, recovered: bool) -> None:
         """See `Subscriber.joined`."""
@@ -44,13 +43,9 @@ class Subscription:
         """See `Subscriber.deliver`; answers that wait go out first."""
         self.session.deliver(frames)
 
-    async def drained(self) -> bool:
-        """See `Subscriber.drained`; pages of the past take turns, and the first one slows the next join."""
-        if self.has_replayed:
-            await self.joins.replays.turn()
-        else:
-            self.has_replayed = True
-            self.session.inflight.debt.charge(PAGE_S)
+    async def ready_for(self, messages: int) -> bool:
+        """See `Subscriber.ready_for`; pages of the past take turns."""
+        await self.joins.replays.turn(messages)
         return await self.session.socket.drained()
 
 

@@ -32,11 +32,12 @@ CONTROL_S = 1.5e-5
 FRAME_S = 8e-6
 BYTE_S = 2e-8
 ANSWER_S = 3e-5
-JOIN_S = 1.5e-4
-PAGE_S = 2.5e-3
+JOIN_S = 2.5e-4
+PAGE_S = 3e-4
+MESSAGE_S = 1.5e-5
 """What each costs the process, roughly: a handshake, which has a line of its own; a control frame or a fragment; a
-frame that nothing is sent with, and a byte of it; an error or a leave; a join; a page of the past. Measured on a 2-core
-machine (EPYC, Python 3.11), rounded up."""
+frame that nothing is sent with, and a byte of it; an error or a leave; a join; a page of the past, and a message of it.
+Measured on a 2-core machine (EPYC, Python 3.11), rounded up."""
 
 
 @attrs.define(eq=False)
@@ -98,11 +99,11 @@ class Replays:
     _lock: asyncio.Lock | None = attrs.field(default=None, init=False)
     _debt: Debt | None = attrs.field(default=None, init=False)
 
-    async def turn(self) -> None:
-        """Wait until the next page may be read."""
+    async def turn(self, messages: int) -> None:
+        """Wait until a page of so many messages may be read."""
         if self._lock is None or self._debt is None:
             self._lock, self._debt = asyncio.Lock(), Debt(self.pacer)
         async with self._lock:
-            self._debt.charge(PAGE_S)
+            self._debt.charge(PAGE_S + messages * MESSAGE_S)
             if self._debt.is_due:
                 await self._debt.paid()

@@ -90,17 +90,19 @@ class Session:
         if type(value) is not list:
             self._handle(value)
             return 0
+        if not value:
+            self._charge(0.0)
         self._frame, self._at = value, 0
         return self.go_on(most)
 
     def go_on(self, most: int) -> int:
         """See `Receiver.go_on`."""
-        items = self._frame[self._at : self._at + most]
-        self._at += len(items)
-        for item in items:
-            if self.is_ended:
-                break
-            self._handle(item)
+        frame, at, debt = self._frame, self._at, self.inflight.debt
+        end = min(len(frame), at + most)
+        while at < end and not (self.is_ended or debt.is_due):
+            self._handle(frame[at])
+            at += 1
+        self._at = at
         left = 0 if self.is_ended else len(self._frame) - self._at
         if not left:
             self._frame, self._at = (), 0
