@@ -153,7 +153,7 @@ class Connection:
     def detach(self) -> None:
         pass
 
-    def feed(self) -> bool:
+    async def take_in(self) -> bool:
         return bool(self.inbox.messages)
 
     async def resumed(self) -> None:

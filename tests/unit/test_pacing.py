@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from chatflow.adapters.websockets.pacing import BURST_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
+from chatflow.adapters.websockets.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
 from tests.unit.fakes import FakeClock, settle
 
 
@@ -20,17 +20,16 @@ def debt_of(pacer, clock):
     return Debt(pacer, clock.sleep)
 
 
-def test_after_a_rest_a_little_work_is_paid_at_once(pacer):
-    assert pacer.reserve(BURST_S * SHARE) == 0
+def test_work_has_its_share_of_the_time_and_no_more(pacer):
+    assert pacer.reserve(0.01) == pytest.approx(0.01 / SHARE)
 
 
-def test_in_the_long_run_work_has_its_share_of_the_time_and_no_more(pacer, clock):
-    pacer.reserve(BURST_S * SHARE)
+def test_time_in_which_nobody_waits_is_not_saved_up(pacer, clock):
+    clock.advance(1_000.0)
     assert pacer.reserve(0.01) == pytest.approx(0.01 / SHARE)
 
 
 def test_whoever_comes_next_waits_behind_those_before(pacer):
-    pacer.reserve(BURST_S * SHARE)
     assert [pacer.reserve(0.001) for _ in range(3)] == pytest.approx([n * 0.001 / SHARE for n in (1, 2, 3)])
 
 
@@ -40,6 +39,36 @@ def test_a_trifle_is_owed_without_waiting(pacer, clock):
     assert not debt.is_due
     debt.charge(TRIFLE_S / 10)
     assert debt.is_due
+
+
+def test_less_is_owed_without_waiting_while_somebody_is_in_the_line(pacer, clock):
+    pacer.reserve(0.001)
+    debt = debt_of(pacer, clock)
+    debt.charge(BUSY_TRIFLE_S)
+    assert not debt.is_due
+    debt.charge(BUSY_TRIFLE_S / 10)
+    assert debt.is_due
+    later = debt_of(pacer, clock)
+    clock.advance(0.001 / SHARE)
+    later.charge(TRIFLE_S)
+    assert not later.is_due
+
+
+async def test_of_those_who_wait_to_pass_one_goes_on_in_each_turn(pacer):
+    passed = []
+
+    async def come(n):
+        await pacer.pass_one_by_one()
+        passed.append(n)
+
+    tasks = [asyncio.create_task(come(n)) for n in range(10)]
+    seen = 0
+    while len(passed) < 10:
+        await asyncio.sleep(0)
+        assert len(passed) <= seen + 1
+        seen = len(passed)
+    await asyncio.gather(*tasks)
+    assert passed == list(range(10))
 
 
 def test_a_trifle_is_forgiven_each_second(pacer, clock):
@@ -55,7 +84,7 @@ async def test_what_is_paid_is_owed_no_more(pacer, clock):
     debt.charge(0.1)
     began = clock()
     await debt.paid()
-    assert clock() - began == pytest.approx(0.1 / SHARE - BURST_S)
+    assert clock() - began == pytest.approx(0.1 / SHARE)
     assert not debt.is_due
 
 

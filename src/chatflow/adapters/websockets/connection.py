@@ -1,5 +1,6 @@
 """One connection of the gateway: takes what it reads apart in small pieces, and stops reading when it has to."""
 
+import asyncio
 from typing import Any, Protocol
 
 import structlog
@@ -16,8 +17,11 @@ from chatflow.adapters.websockets.sockets import WebSocketSocket
 OVERLOADED = 1013
 END_GRACE_S = 1.0
 PIECE_BYTES = 4_096
-WARY_PIECE_BYTES = 512
-"""Taken apart at once: 600 frames of one byte, 2.5 ms; an eighth of it of one that owed lately, or is new."""
+WARY_PIECE_BYTES = 256
+"""Taken apart at once: 600 frames of one byte, 2.5 ms; a sixteenth of it of one that owed lately, or is new."""
+
+WARY_FRAMES = 16
+"""With so many waiting, nothing more is taken apart of such a one."""
 
 TRUSTED_AFTER = 64
 """Messages."""
@@ -63,7 +67,7 @@ class GatewayConnection(ServerConnection):
         self._inflight: Inflight | None = None
         self._ahead = bytearray()
         self._is_deaf = False
-        self._piece_bytes = WARY_PIECE_BYTES
+        self._is_trusted = False
 
     def attach(self, receiver: Receiver) -> None:
         """From now on messages are handled."""
@@ -93,29 +97,40 @@ class GatewayConnection(ServerConnection):
         self.heard_at = self.loop.time()
         if self._is_deaf:
             return
-        if not self._ahead and len(data) <= self._piece_bytes:
+        if not self._ahead and len(data) <= (PIECE_BYTES if self._is_trusted else WARY_PIECE_BYTES):
             super().data_received(data)
             self._control_reading()
         else:
             self._ahead += data
-            self.feed()
+            if self._is_trusted or self._receiver is None:
+                self._feed()
+            else:
+                self.inbox.wake()  # the reader takes it in when it is its turn
+                self._control_reading()
         # The library answers pings by itself, even while closing and whether or not the pongs are read.
         self.socket.limit_outbound()
 
-    def feed(self) -> bool:
-        """Take out of what was read what there is room for; whether a message waits."""
+    async def take_in(self) -> bool:
+        """Take out of what was read what there is room for, after the others; whether a message waits."""
+        if self._ahead and self._inflight is not None:
+            await (asyncio.sleep(0) if self._is_trusted else self._inflight.gate.pacer.pass_one_by_one())
+        self._feed()
+        return bool(self.inbox.messages)
+
+    def _feed(self) -> None:
         inbox, inflight = self.inbox, self._inflight
         if not inbox.messages:
             inbox.taken_bytes = 0
         if self._ahead:
-            is_trusted = inflight is not None and inflight.handled >= TRUSTED_AFTER and not inflight.debt.is_wary()
-            self._piece_bytes = PIECE_BYTES if is_trusted else WARY_PIECE_BYTES
+            self._is_trusted = (
+                inflight is not None and inflight.handled >= TRUSTED_AFTER and not inflight.debt.is_wary()
+            )
+            size = PIECE_BYTES if self._is_trusted else WARY_PIECE_BYTES
             while self._ahead and self._has_room():
-                piece = bytes(self._ahead[: self._piece_bytes])
-                del self._ahead[: self._piece_bytes]
+                piece = bytes(self._ahead[:size])
+                del self._ahead[:size]
                 super().data_received(piece)
         self._control_reading()
-        return bool(inbox.messages)
 
     def process_event(self, event: Event) -> None:
         """Called by the library for each frame."""
@@ -212,6 +227,8 @@ class GatewayConnection(ServerConnection):
     def _has_room(self) -> bool:
         if self._inflight is None:
             return self.request is None  # what comes with the handshake waits until it is done
+        if not self._is_trusted and len(self.inbox.messages) >= WARY_FRAMES:
+            return False
         return not (self.inbox.is_full or self._inflight.debt.is_due or self._inflight.is_held)
 
     def _set_held(self, is_held: bool) -> None:

@@ -18,18 +18,18 @@ from chatflow.ports.clock import Clock
 SHARE = 0.1
 """Of the event loop's time, for all work that is paced."""
 
-BURST_S = 0.01
-"""So much of the line's time is saved up while nobody is in it."""
-
 TRIFLE_S = 0.001
-"""Owed without waiting, and forgiven each second."""
+BUSY_TRIFLE_S = 3e-4
+"""What may be owed without waiting, while the line is free and while somebody is in it: a hundred connections that come
+at once would owe a hundred trifles in one turn of the loop. The smaller one covers a hello and a join. The larger one
+is forgiven each second."""
 
 WARY_S = 10.0
 """For so long after it owed, a connection is read from in small pieces."""
 
-HANDSHAKE_S = 2e-4
+HANDSHAKE_S = 5e-4
 CONTROL_S = 1.5e-5
-FRAME_S = 8e-6
+FRAME_S = 1.2e-5
 BYTE_S = 2e-8
 ANSWER_S = 3e-5
 JOIN_S = 2.5e-4
@@ -47,12 +47,22 @@ class Pacer:
     clock: Clock
     share: float = SHARE
     _free_at: float = attrs.field(default=-math.inf, init=False)
+    _one: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     def reserve(self, cost_s: float) -> float:
         """Take a place for work that was done; seconds until it is paid for."""
         now = self.clock()
-        self._free_at = max(self._free_at, now - BURST_S) + cost_s / self.share
-        return max(0.0, self._free_at - now)
+        self._free_at = max(self._free_at, now) + cost_s / self.share
+        return self._free_at - now
+
+    async def pass_one_by_one(self) -> None:
+        """Of those who wait here, let at most one go on in each turn of the loop."""
+        async with self._one:
+            await asyncio.sleep(0)
+
+    def trifle(self, now: float) -> float:
+        """Seconds of work that a connection may owe without waiting in line."""
+        return TRIFLE_S if self._free_at <= now else BUSY_TRIFLE_S
 
 
 @attrs.define(eq=False)
@@ -76,7 +86,7 @@ class Debt:
         forgiven = (now - self._charged_at) * TRIFLE_S
         self._owed_s = max(0.0, self._owed_s - forgiven) + cost_s
         self._charged_at = now
-        if self._owed_s > TRIFLE_S:
+        if self._owed_s > self.pacer.trifle(now):
             self.is_due = True
             self._due_at = now
 
@@ -84,7 +94,7 @@ class Debt:
         """Wait in line until nothing is owed."""
         owed, self._owed_s = self._owed_s, 0.0
         await self.sleep(self.pacer.reserve(owed))
-        self.is_due = self._owed_s > TRIFLE_S
+        self.is_due = self._owed_s > self.pacer.trifle(self.pacer.clock())
 
     def is_wary(self) -> bool:
         """Whether it owed lately."""

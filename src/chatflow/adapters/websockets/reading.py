@@ -18,9 +18,6 @@ from chatflow.ports.socket import Socket
 
 SLICE_ITEMS = 64
 LOOK_EVERY = 16
-IDLE_WORDS = 8
-"""From those who have nothing to say, for each protocol error of the others: dropping one costs less."""
-
 TURN_S = 0.002
 """A reader lets the others go on after that time. The clock is looked at once in `LOOK_EVERY` messages."""
 
@@ -37,8 +34,8 @@ class Source(Protocol):
     def detach(self) -> None:
         """Nobody handles them any more."""
 
-    def feed(self) -> bool:
-        """Take in what was read and did not fit; whether a message waits."""
+    async def take_in(self) -> bool:
+        """Take in what was read and did not fit, after the others; whether a message waits."""
 
     async def resumed(self) -> None:
         """Wait until more may be handled."""
@@ -62,7 +59,7 @@ class Nobody:
 
     def __attrs_post_init__(self) -> None:
         self.inflight = Inflight(self.gate)
-        self._violations = Violations(self.gate.clock, IDLE_WORDS * self.gate.protocol_errors_max)
+        self._violations = Violations(self.gate.clock, self.gate.protocol_errors_max)
 
     def receive(self, frame: str | bytes, most: int = SLICE_ITEMS) -> int:
         """Drop it."""
@@ -99,8 +96,8 @@ async def _read(connection: Source, receiver: Receiver) -> None:
     while True:
         if inbox.messages:
             await _hand_over(connection, receiver)
-        elif connection.feed():
-            await asyncio.sleep(0)  # the others go first
+        elif await connection.take_in():
+            continue
         elif inbox.is_over:
             return
         elif not inflight.is_stalled:
