@@ -14,7 +14,8 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S, GatewayConnection
+from chatflow.adapters.websockets.connection import GatewayConnection
+from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.ports.socket import Socket
 from tests.unit.fakes import cancel, until
 
