@@ -165,7 +165,9 @@ class GatewaySettings:
     connections_max: int = integer(20_000, "open connections per gateway")
     rooms_per_connection: int = integer(500, "rooms one connection may join")
     inflight_per_connection: int = integer(1024, "messages of one connection that may wait for their ack")
-    protocol_errors_max: int = integer(128, "malformed frames or items a minute that close a /ws connection", least=8)
+    protocol_errors_max: int = integer(
+        128, "malformed frames or items a minute that close a /ws connection; on /feed any messages", least=8
+    )
     connection_memory_bytes: int = integer(
         67_108_864, "bytes all connections may hold before the largest is closed", least=2**20
     )
