@@ -23,7 +23,7 @@ run: $(RUN) ## set up, then start everything in one process (chatflow up)
 
 test: $(DEV) ## set up, then run every test but the long ones
 	@scripts/system-packages.sh
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
 
 check: lint types layers tracked coverage ## lint, format, types, layers, tracked files, domain coverage
 

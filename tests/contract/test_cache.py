@@ -14,8 +14,6 @@ from chatflow.ports.cache import Version
 from tests.contract.cache_harnesses import TECHNOLOGIES, Open, opener
 from tests.reading_fakes import FakeClock
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 @pytest.fixture(params=TECHNOLOGIES)
 def open_backend(request):

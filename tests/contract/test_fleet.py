@@ -7,8 +7,6 @@ from chatflow.ports.fleet import RoleSnapshot
 from tests.contract.cache_harnesses import TECHNOLOGIES, opener
 from tests.reading_fakes import FakeClock
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 @pytest.fixture(params=TECHNOLOGIES)
 async def backend(request):

@@ -45,12 +45,7 @@ __all__ = ["maria_schemas"]
 ABSENT = "00000000-0000-7000-8000-000000000000"
 
 
-def each_of(names):
-    marks = {name: pytest.mark.xdist_group("servers") for name in MARIADB}
-    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
-
-
-@pytest.fixture(params=each_of([*SQLITE, *MARIADB]))
+@pytest.fixture(params=[*SQLITE, *MARIADB])
 def make_backend(request):
     """Makes an empty, migrated backend in a directory; on MariaDB there is one at a time."""
     if request.param in SQLITE:
@@ -510,7 +505,7 @@ async def test_an_audit_names_what_was_tampered_with(stack):
     ]
 
 
-@pytest.mark.parametrize("make_backend", each_of(["sqlite-summaries", "mariadb-summaries"]), indirect=True)
+@pytest.mark.parametrize("make_backend", ["sqlite-summaries", "mariadb-summaries"], indirect=True)
 async def test_an_audit_names_every_summary_that_is_not_a_recount(stack):
     await append(stack, message("a"), message("b"), message("a", 8))
     stack.raw("UPDATE room_message_summary SET unique_users = 1 WHERE room_id = 'a'")
@@ -658,5 +653,5 @@ def test_any_sequence_of_appends_leaves_exactly_what_was_appended(make_backend, 
                 for each in self.opened:
                     runner.run(each.__aexit__(None, None, None))
 
-        quiet = hypothesis.settings(max_examples=25, stateful_step_count=12, deadline=None)
+        quiet = hypothesis.settings(max_examples=15, stateful_step_count=12, deadline=None)
         run_state_machine_as_test(Machine, settings=quiet)

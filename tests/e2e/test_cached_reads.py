@@ -17,8 +17,6 @@ from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
 from tests.load.fleet import Fleet
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 PAIRS = 300
 """Of ten thousand, none was behind."""
 UNCACHED_READS = 30

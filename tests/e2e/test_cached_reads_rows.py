@@ -13,8 +13,6 @@ from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
 from tests.load.fleet import Fleet
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 WAIT_S = 30.0
 CONCURRENT = 1_000
 HELD_S = 1.0

@@ -34,8 +34,6 @@ from tests.harness.process import clean_environ, command
 from tests.harness.proxy import FaultProxy
 from tests.load.fleet import Fleet
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 WAIT_S = 40.0
 DEAD_IN_TIME = 101
 """Deliveries after which an envelope is put aside: one more than the limit."""

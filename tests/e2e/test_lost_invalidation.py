@@ -16,8 +16,6 @@ from tests.harness.proxy import FaultProxy
 from tests.harness.rabbit import RabbitServer
 from tests.load.fleet import Fleet
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 LIFE_S = RULES[Family.ROOM_NEWEST].l2_ttl_s
 LONGER_S = 3_600
 """What is in Redis lives so much longer here: only an invalidation ends it."""

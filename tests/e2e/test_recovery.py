@@ -15,8 +15,6 @@ from tests.harness.process import RoleProcess
 from tests.harness.rabbit import RabbitServer
 from tests.load.fleet import Fleet
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 RESET = {"CHATFLOW_BREAKER_RESET_S": "3600"}
 WAIT_S = 30.0
 

@@ -13,8 +13,6 @@ from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy
 from tests.load.fleet import Fleet
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 @pytest.fixture
 def fleet(tmp_path: Path, vhost_url: str, maria_url: str) -> Iterator[Fleet]:

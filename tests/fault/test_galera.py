@@ -10,7 +10,7 @@ from tests.harness.galera import GaleraCluster, GaleraNode
 from tests.harness.rabbit import RabbitServer
 from tests.harness.server import Guard
 
-pytestmark = [pytest.mark.xdist_group("galera"), pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 
 
 async def test_two_active_processors_on_two_nodes_lose_nothing(server_guard: Guard, tmp_path: Path) -> None:

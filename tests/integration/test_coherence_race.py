@@ -25,7 +25,7 @@ from chatflow.ports.messages import StoredMessage
 from tests.reading_fakes import ListStore, PlainAnswers, near_cache
 from tests.unit.fakes import cancel
 
-TRIES = 10_000
+TRIES = pytest.mark.parametrize("tries", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
 AT_A_TIME = 50
 PATIENCE_S = 20.0
 """For Redis on a busy machine; what is asked here is not how fast it answers."""
@@ -156,15 +156,16 @@ class Race:
         return int(body["messages"][0]["seq"]) if body["messages"] else 0
 
 
-async def test_no_page_read_before_a_commit_is_served_after_it_in_memory() -> None:
+@TRIES
+async def test_no_page_read_before_a_commit_is_served_after_it_in_memory(tries: int) -> None:
     async with memory() as services:
-        assert await Race(services).run(TRIES) == 0
+        assert await Race(services).run(tries) == 0
 
 
-@pytest.mark.xdist_group("servers")
-async def test_no_page_read_before_a_commit_is_served_after_it_on_redis(redis_url: str) -> None:
+@TRIES
+async def test_no_page_read_before_a_commit_is_served_after_it_on_redis(redis_url: str, tries: int) -> None:
     async with redis(redis_url) as services:
-        assert await Race(services).run(TRIES) == 0
+        assert await Race(services).run(tries) == 0
 
 
 async def test_without_the_version_check_the_race_is_lost_now_and_then() -> None:

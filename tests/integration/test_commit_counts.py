@@ -22,7 +22,7 @@ PARTITION = partition_of(ROOM, 8)
 TABLES = "messages", "room_heads", "room_message_summary", "user_message_summary", "user_room_summary"
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.xdist_group("servers"))])
+@pytest.fixture(params=["sqlite", "mariadb"])
 async def stack(request, tmp_path):
     if request.param == "sqlite":
         async with sqlite_backend(tmp_path, summaries=True).open() as one:

@@ -25,7 +25,7 @@ class Rows:
         return letter
 
 
-@pytest.fixture(params=["sqlite", pytest.param("mariadb", marks=pytest.mark.xdist_group("servers"))])
+@pytest.fixture(params=["sqlite", "mariadb"])
 async def rows(request, tmp_path):
     if request.param == "sqlite":
         backend = sqlite_backend(tmp_path, summaries=True)

@@ -15,7 +15,6 @@ from tests.harness.ports import free_port
 
 PATIENCE_S = 10.0
 # One worker, one set of servers.
-pytestmark = pytest.mark.xdist_group("servers")
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> Any:

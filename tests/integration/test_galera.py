@@ -12,7 +12,7 @@ from tests.contract.store_cases import message
 from tests.harness.galera import GaleraCluster, GaleraNode
 from tests.integration.mysql_cases import assert_sound, batches, process
 
-pytestmark = [pytest.mark.xdist_group("galera"), pytest.mark.timeout(120)]
+pytestmark = pytest.mark.timeout(120)
 
 ABORTS = "SHOW GLOBAL STATUS LIKE 'wsrep_local_bf_aborts'"
 CAUGHT_UP = "SET SESSION wsrep_sync_wait = 7"

@@ -23,7 +23,6 @@ from tests.harness.pausing import thread_states
 
 PATIENCE_S = 10.0
 # One worker, one set of servers.
-pytestmark = pytest.mark.xdist_group("servers")
 
 
 async def eventually(condition: Callable[[], Any], what: str) -> Any:

@@ -28,7 +28,6 @@ from chatflow.domain.persisting import Persister
 from chatflow.domain.processing import PartitionProcessor, run_processors
 from chatflow.domain.rooms import partition_of
 from chatflow.entrypoints.clocks import now_us
-from chatflow.entrypoints.settings import Profile
 from chatflow.ports.broker import Consumer, Delivery, envelope_of
 from chatflow.ports.errors import BrokerUnavailable
 from chatflow.ports.messages import Message
@@ -38,7 +37,6 @@ from tests.harness.rabbit import RabbitServer
 from tests.integration.rabbitmq_cases import running
 
 __all__ = ["fresh_url", "maria_schemas"]
-pytestmark = pytest.mark.xdist_group("servers")
 
 PARTITIONS = 8
 PROCESSORS = 20
@@ -202,11 +200,11 @@ async def until_held(server: RabbitServer, url: str, envelopes: int) -> None:
         await asyncio.sleep(0.2)
 
 
-@pytest.mark.parametrize("profile", list(Profile))
+@pytest.mark.parametrize("summaries", [False, True], ids=["no summaries", "summaries"])
 async def test_twenty_processors_worth_of_redelivery_changes_no_row_and_no_counter(
-    rabbit_server: RabbitServer, vhost_url: str, fresh_url: str, profile: Profile
+    rabbit_server: RabbitServer, vhost_url: str, fresh_url: str, summaries: bool
 ) -> None:
-    draw = random.Random(f"redelivery {profile}")
+    draw = random.Random(f"redelivery {summaries}")
     envelopes = all_envelopes(draw)
     published = {ids_of(envelope) for mine in envelopes.values() for envelope in mine}
     distinct = {each.message_id: each for mine in envelopes.values() for envelope in mine for each in envelope}
@@ -218,7 +216,7 @@ async def test_twenty_processors_worth_of_redelivery_changes_no_row_and_no_count
                 await sender.publish(envelope_of(partition, envelope))
         await until_held(rabbit_server, vhost_url, len(published))
         processors = [
-            await stack.enter_async_context(processor(vhost_url, fresh_url, deliveries, summaries=profile.summaries))
+            await stack.enter_async_context(processor(vhost_url, fresh_url, deliveries, summaries=summaries))
             for _ in range(PROCESSORS)
         ]
         running = [asyncio.create_task(run_processors(each.partitions)) for each in processors]
@@ -239,7 +237,7 @@ async def test_twenty_processors_worth_of_redelivery_changes_no_row_and_no_count
     database = open_database(fresh_url)
     try:
         ledger = [Ack(each.message_id, each.room_id) for each in distinct.values()]
-        report = await audit(SqlAuditor(database), summaries=profile.summaries, ledger=ledger)
+        report = await audit(SqlAuditor(database), summaries=summaries, ledger=ledger)
     finally:
         await database.dispose()
     assert report.findings == []

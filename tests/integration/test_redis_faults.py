@@ -14,8 +14,6 @@ from chatflow.ports.fleet import RoleSnapshot
 from tests.integration.redis_cases import SLACK_S, eventually, fill, first_answer, listening, process, told
 from tests.reading_fakes import FakeClock
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 async def fails(call):
     begin = time.monotonic()

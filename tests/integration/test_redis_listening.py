@@ -13,8 +13,6 @@ from tests.reading_fakes import ListStore
 
 CHANNEL = channel_of(0)
 
-pytestmark = pytest.mark.xdist_group("servers")
-
 
 async def test_tags_are_heard_in_order_after_anything_that_may_have_gone_unheard(redis_url):
     async with process(redis_url) as reader, process(redis_url) as processor, listening(reader) as listener:

@@ -28,7 +28,6 @@ from tests.integration.redis_topologies import (
     whole,
 )
 
-pytestmark = pytest.mark.xdist_group("servers")
 GENEROUS_S = 2.0
 
 

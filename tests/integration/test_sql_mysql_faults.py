@@ -22,7 +22,6 @@ from tests.integration.mysql_cases import (
 )
 
 __all__ = ["fresh_url", "maria_schemas", "raw_maria"]
-pytestmark = pytest.mark.xdist_group("servers")
 
 
 def row_ids(conn):

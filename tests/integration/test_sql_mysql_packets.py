@@ -14,7 +14,6 @@ from tests.contract.store_maria import fresh_url, maria_schemas
 from tests.integration.mysql_cases import assert_sound, connection_id, process
 
 __all__ = ["fresh_url", "maria_schemas"]
-pytestmark = pytest.mark.xdist_group("servers")
 
 HEAD = "INSERT INTO room_heads (room_id, last_seq) VALUES ('{}', 0)"
 

@@ -14,7 +14,6 @@ from tests.harness.rollbacks import PREPARE, rollback_proxy
 from tests.integration.mysql_cases import assert_sound, process
 
 __all__ = ["fresh_url", "maria_schemas"]
-pytestmark = pytest.mark.xdist_group("servers")
 
 PATHS = {"bulk": (True, 0), "text": (False, 0), "few packets": (True, 16)}
 

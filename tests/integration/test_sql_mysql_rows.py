@@ -27,7 +27,6 @@ from tests.harness import MariaServer
 from tests.integration.mysql_cases import assert_sound, process
 
 __all__ = ["fresh_url", "maria_schemas", "raw_maria"]
-pytestmark = pytest.mark.xdist_group("servers")
 
 SECRET = "the launch code is 0000"
 

@@ -17,7 +17,6 @@ from tests.contract.store_cases import MINUTE_US, NOW_US, message, opened
 from tests.contract.store_maria import maria_schemas
 
 __all__ = ["maria_schemas"]
-pytestmark = pytest.mark.xdist_group("servers")
 
 ROWS, ROOMS, USERS = 20_000, 20, 1_000
 STEP_US = MINUTE_US // 10
