@@ -34,7 +34,7 @@ BYTE_S = 2e-8
 ANSWER_S = 3e-5
 JOIN_S = 2.5e-4
 PAGE_S = 3e-4
-MESSAGE_S = 1.5e-5
+MESSAGE_S = 3e-5
 """What each costs the process, roughly: a handshake, which has a line of its own; a control frame or a fragment; a
 frame that nothing is sent with, and a byte of it; an error or a leave; a join; a page of the past, and a message of it.
 Measured on a 2-core machine (EPYC, Python 3.11), rounded up."""
