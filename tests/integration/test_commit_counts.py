@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from chatflow.adapters.sql import append_mysql
+from chatflow.adapters.sql import packet
 from chatflow.adapters.sql import store as sql_store
 from chatflow.adapters.sql.errors import translated
 from chatflow.domain.rooms import partition_of
@@ -56,7 +56,7 @@ async def append_and_lose(stack, monkeypatch, *messages):
         raise Lost
 
     with monkeypatch.context() as patch:
-        patch.setattr(append_mysql, "SMALL", 0)  # with few packets the last one has committed
+        patch.setattr(packet, "COMMIT", ("ROLLBACK",))
         patch.setattr(sql_store, "append_batch", vanish)
         with pytest.raises(Lost):
             await stack.database.write(stack.store._append, list(messages), {})

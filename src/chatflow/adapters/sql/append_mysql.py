@@ -88,20 +88,20 @@ class MysqlAppend:
             (raised_heads(self.conn.dialect), sorted(after.items())),
             (counted(self.conn.dialect), counts),
         ]
-        if self._is_small and sum(size_bound(rows) for _, rows in writes) <= packet_bytes(self.conn):
-            run_together(self.conn, [statement.rendered(rows) for statement, rows in writes], commit=True)
+        if self._is_small and self._run_last(writes):
             return
         for statement, each in writes[:-2]:
             statement.run(self.conn, each)
-        self._run_last(*writes[-2:])
+        if not self._run_last(writes[-2:]):  # heads and counts, which are short
+            for statement, each in writes[-2:]:
+                statement.run(self.conn, each)
 
-    def _run_last(self, *writes: tuple[MultiRow, Sequence[Row]]) -> None:
-        """Heads and counts are few and short: both go on one way."""
-        if sum(size_bound(rows) for _, rows in writes) <= packet_bytes(self.conn):
-            run_together(self.conn, [statement.rendered(rows) for statement, rows in writes])
-            return
-        for statement, rows in writes:
-            statement.run(self.conn, rows)
+    def _run_last(self, writes: Sequence[tuple[MultiRow, Sequence[Row]]]) -> bool:
+        """Commit in the packet that carries these, if they fit into one; whether they did."""
+        if sum(size_bound(rows) for _, rows in writes) > packet_bytes(self.conn):
+            return False
+        run_together(self.conn, [statement.rendered(rows) for statement, rows in writes], commit=True)
+        return True
 
     def _locked(self, rooms: Sequence[str]) -> dict[str, int]:
         (heads,) = run_together(self.conn, [locked_heads(rooms)])
