@@ -16,15 +16,19 @@ from chatflow.adapters.websockets.sockets import WebSocketSocket
 
 OVERLOADED = 1013
 END_GRACE_S = 1.0
-PIECE_BYTES = 4_096
+PIECE_BYTES = 16_384
 WARY_PIECE_BYTES = 256
-"""Taken apart at once: 600 frames of one byte, 2.5 ms; a sixteenth of it of one that owed lately, or is new."""
+"""Taken apart at once, at most, of a connection that is trusted and of one that is not: 85 messages of 190 bytes, which
+then share their envelopes and acks, or 36 frames of one byte."""
 
 WARY_FRAMES = 16
 """With so many waiting, nothing more is taken apart of such a one."""
 
 TRUSTED_AFTER = 64
-"""Messages."""
+"""Messages, if it has not owed lately."""
+
+BYTES_PER_MESSAGE = 64
+"""A trusted connection earns so many with each message that was handled, so that trust is no cheaper than its abuse."""
 
 
 log = structlog.get_logger()
@@ -97,7 +101,7 @@ class GatewayConnection(ServerConnection):
         self.heard_at = self.loop.time()
         if self._is_deaf:
             return
-        if not self._ahead and len(data) <= (PIECE_BYTES if self._is_trusted else WARY_PIECE_BYTES):
+        if not self._ahead and len(data) <= self._piece_bytes():
             super().data_received(data)
             self._control_reading()
         else:
@@ -125,12 +129,17 @@ class GatewayConnection(ServerConnection):
             self._is_trusted = (
                 inflight is not None and inflight.handled >= TRUSTED_AFTER and not inflight.debt.is_wary()
             )
-            size = PIECE_BYTES if self._is_trusted else WARY_PIECE_BYTES
+            size = self._piece_bytes()
             while self._ahead and self._has_room():
                 piece = bytes(self._ahead[:size])
                 del self._ahead[:size]
                 super().data_received(piece)
         self._control_reading()
+
+    def _piece_bytes(self) -> int:
+        if self._inflight is None or not self._is_trusted:
+            return WARY_PIECE_BYTES
+        return min(PIECE_BYTES, BYTES_PER_MESSAGE * self._inflight.handled)
 
     def process_event(self, event: Event) -> None:
         """Called by the library for each frame."""
@@ -240,6 +249,8 @@ class GatewayConnection(ServerConnection):
     def _control_reading(self) -> None:
         """Read from the transport while there is room for what comes."""
         inflight = self._inflight
+        if inflight is not None and inflight.debt.is_due:
+            self._is_trusted = False
         stop = (
             bool(self._ahead)
             or self._is_deaf
