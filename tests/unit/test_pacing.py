@@ -54,6 +54,14 @@ def test_less_is_owed_without_waiting_while_somebody_is_in_the_line(pacer, clock
     assert not later.is_due
 
 
+def test_the_line_is_busy_until_all_work_in_it_is_paid_for(pacer, clock):
+    assert not pacer.is_busy
+    pacer.reserve(0.001)
+    assert pacer.is_busy
+    clock.advance(0.001 / SHARE)
+    assert not pacer.is_busy
+
+
 async def test_of_those_who_wait_to_pass_one_goes_on_in_each_turn(pacer):
     passed = []
 

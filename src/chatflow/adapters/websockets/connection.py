@@ -22,7 +22,7 @@ WARY_PIECE_BYTES = 256
 then share their envelopes and acks, or 36 frames of one byte."""
 
 WARY_FRAMES = 16
-"""With so many waiting, nothing more is taken apart of such a one."""
+"""With so many waiting, nothing more is taken apart of one that is not, while somebody waits in line."""
 
 TRUSTED_AFTER = 64
 """Messages, if it has not owed lately."""
@@ -117,7 +117,7 @@ class GatewayConnection(ServerConnection):
     async def take_in(self) -> bool:
         """Take out of what was read what there is room for, after the others; whether a message waits."""
         if self._ahead and self._inflight is not None:
-            await (asyncio.sleep(0) if self._is_trusted else self._inflight.gate.pacer.pass_one_by_one())
+            await (self._inflight.gate.pacer.pass_one_by_one() if self._is_watched() else asyncio.sleep(0))
         self._feed()
         return bool(self.inbox.messages)
 
@@ -135,6 +135,10 @@ class GatewayConnection(ServerConnection):
                 del self._ahead[:size]
                 super().data_received(piece)
         self._control_reading()
+
+    def _is_watched(self) -> bool:
+        """While nobody waits in line, those who all come at once are not set apart: they send in step, and share."""
+        return self._inflight is not None and not self._is_trusted and self._inflight.gate.pacer.is_busy
 
     def _piece_bytes(self) -> int:
         if self._inflight is None or not self._is_trusted:
@@ -236,7 +240,7 @@ class GatewayConnection(ServerConnection):
     def _has_room(self) -> bool:
         if self._inflight is None:
             return self.request is None  # what comes with the handshake waits until it is done
-        if not self._is_trusted and len(self.inbox.messages) >= WARY_FRAMES:
+        if len(self.inbox.messages) >= WARY_FRAMES and self._is_watched():
             return False
         return not (self.inbox.is_full or self._inflight.debt.is_due or self._inflight.is_held)
 

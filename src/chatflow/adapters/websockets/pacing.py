@@ -49,6 +49,11 @@ class Pacer:
     _free_at: float = attrs.field(default=-math.inf, init=False)
     _one: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether somebody waits in it."""
+        return self._free_at > self.clock()
+
     def reserve(self, cost_s: float) -> float:
         """Take a place for work that was done; seconds until it is paid for."""
         now = self.clock()
