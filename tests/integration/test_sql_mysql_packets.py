@@ -7,7 +7,7 @@ import pytest
 
 from chatflow.adapters.sql import append_mysql
 from chatflow.adapters.sql.errors import AlreadyStored
-from chatflow.adapters.sql.packet import run_together
+from chatflow.adapters.sql.packet import commit_together, run_together
 from chatflow.ports.errors import RowRejected, StoreUnavailable
 from tests.contract.store_cases import message
 from tests.contract.store_maria import fresh_url, maria_schemas
@@ -25,7 +25,9 @@ def heads(conn) -> list[str]:
 async def test_each_statement_has_its_rows(fresh_url):
     def ask(conn):
         asked = ["SELECT 1, 'a'", HEAD.format("lobby"), "SELECT room_id FROM room_heads"]
-        return run_together(conn, asked, commit=True)
+        rows = run_together(conn, asked)
+        commit_together(conn, ["DO 1"])
+        return rows
 
     async with process(fresh_url) as mine:
         rows = await mine.database.write(ask)
@@ -35,10 +37,10 @@ async def test_each_statement_has_its_rows(fresh_url):
 
 async def test_nothing_stays_of_statements_before_one_that_fails_and_none_after_it_is_run(fresh_url):
     def fail(conn):
-        run_together(conn, [HEAD.format("a"), HEAD.format("a"), HEAD.format("b")], commit=True)
+        commit_together(conn, [HEAD.format("a"), HEAD.format("a"), HEAD.format("b")])
 
     def commit(conn):
-        run_together(conn, ["SELECT 1"], commit=True)
+        commit_together(conn, ["DO 1"])
 
     async with process(fresh_url, writer_pool=1) as mine:
         before = await mine.database.write(connection_id)

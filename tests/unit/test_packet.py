@@ -6,7 +6,7 @@ import asyncmy
 import pytest
 from asyncmy.errors import IntegrityError, OperationalError
 
-from chatflow.adapters.sql.packet import run_together
+from chatflow.adapters.sql.packet import commit_together, run_together
 from chatflow.adapters.sql.pools import open_connection
 from chatflow.ports.errors import StoreUnavailable
 
@@ -27,11 +27,11 @@ class FailingConnection:
         self.invalidated = True
 
 
-def outcome(error: BaseException) -> tuple[type[BaseException], bool]:
+def outcome(error: BaseException, send) -> tuple[type[BaseException], bool]:
     """What the caller hears, and whether the connection is given up."""
     conn = FailingConnection(error)
     with pytest.raises(BaseException) as caught:
-        run_together(conn, ["SELECT 1"])
+        send(conn, ["SELECT 1"])
     return type(caught.value), conn.invalidated
 
 
@@ -49,8 +49,9 @@ def outcome(error: BaseException) -> tuple[type[BaseException], bool]:
     ],
     ids=["duplicate", "deadlock", "rolled back", "read only", "lost", "reset", "broken", "cancelled"],
 )
-def test_a_connection_stays_in_use_only_after_a_fault_of_the_statement(error, expected):
-    assert outcome(error) == expected
+@pytest.mark.parametrize("send", [run_together, commit_together])
+def test_a_connection_stays_in_use_only_after_a_fault_of_the_statement(error, expected, send):
+    assert outcome(error, send) == expected
 
 
 class Server:
@@ -77,13 +78,15 @@ class Server:
     async def fetchall(self):
         return [self.at]
 
+    query, next_result = execute, nextset
+
 
 def test_a_savepoint_is_before_everything_and_its_release_before_the_commit():
     conn = Server()
     assert run_together(conn, ["ONE", "TWO"]) == [[1], [2]]
     assert run_together(conn, ["THREE"]) == [[0]]
-    assert run_together(conn, ["FOUR"], commit=True) == [[0]]
-    assert run_together(conn, ["ONE"], commit=True) == [[1]]
+    commit_together(conn, ["FOUR"])
+    commit_together(conn, ["ONE"])
     assert conn.packets == [
         "SAVEPOINT begun; ONE; TWO",
         "THREE",

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.mysql.dml import Insert
 
 from chatflow.adapters.sql.commit_counts import CountRow
 from chatflow.adapters.sql.multirow import MultiRow, Row, literal, packet_bytes, size_bound
-from chatflow.adapters.sql.packet import run_together
+from chatflow.adapters.sql.packet import commit_together, run_together
 from chatflow.adapters.sql.schema import (
     EpochMicros,
     commit_counts,
@@ -100,7 +100,7 @@ class MysqlAppend:
         """Commit in the packet that carries these, if they fit into one; whether they did."""
         if sum(size_bound(rows) for _, rows in writes) > packet_bytes(self.conn):
             return False
-        run_together(self.conn, [statement.rendered(rows) for statement, rows in writes], commit=True)
+        commit_together(self.conn, [statement.rendered(rows) for statement, rows in writes])
         return True
 
     def _locked(self, rooms: Sequence[str]) -> dict[str, int]:

@@ -5,7 +5,7 @@ said, at a failover to a replica that was behind) leaves nothing that contradict
 with each commit it says how many messages it had been told were committed before. See docs/adr/0017.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 import attrs
@@ -28,20 +28,22 @@ class CommitCounts:
 
     processor: str = attrs.field(factory=lambda: str(uuid_utils.uuid7()))
     partitions: int = 8
-    _committed: Counter[int] = attrs.field(factory=Counter, init=False)
+    _committed: dict[int, int] = attrs.field(factory=lambda: defaultdict(int), init=False)
     _doubted: set[int] = attrs.field(factory=set, init=False)
-    _under_way: Counter[int] = attrs.field(factory=Counter, init=False)
+    _under_way: dict[int, int] = attrs.field(factory=lambda: defaultdict(int), init=False)
 
     def enter(self, rooms: Iterable[object]) -> frozenset[int]:
         """Messages of these rooms are about to be stored; their partitions, to be handed to `leave`."""
         names = {room for room in rooms if type(room) is str}
-        partitions = frozenset(partition_of(room, self.partitions) for room in names if is_room(room))
-        self._under_way.update(partitions)
+        partitions = frozenset([partition_of(room, self.partitions) for room in names if is_room(room)])
+        for partition in partitions:
+            self._under_way[partition] += 1
         return partitions
 
     def leave(self, partitions: frozenset[int]) -> None:
         """They are stored, or not."""
-        self._under_way.subtract(partitions)
+        for partition in partitions:
+            self._under_way[partition] -= 1
 
     def rows(self, new: Mapping[str, int]) -> list[CountRow]:
         """What a transaction writes that stores so many ``new`` messages in each room."""
@@ -49,7 +51,8 @@ class CommitCounts:
 
     def add(self, new: Mapping[str, int]) -> None:
         """The store says that this is committed."""
-        self._committed.update(self._by_partition(new))
+        for partition, count in self._by_partition(new).items():
+            self._committed[partition] += count
 
     def doubt(self, partitions: frozenset[int]) -> None:
         """What was under way may be committed, or not: the store knows more than was told."""
@@ -65,14 +68,16 @@ class CommitCounts:
 
     def settle(self, committed: Mapping[int, int]) -> None:
         """What the store has counted, by partition."""
-        self._committed |= Counter(committed)  # never less than was told: that is written before it is read
+        for partition, count in committed.items():  # never less than was told: that is written before it is read
+            self._committed[partition] = max(self._committed[partition], count)
         self._doubted -= committed.keys()
 
     def _row(self, partition: int, count: int) -> CountRow:
         return self.processor, partition, self.partitions, self._committed[partition] + count, count
 
-    def _by_partition(self, new: Mapping[str, int]) -> Counter[int]:
-        counts: Counter[int] = Counter()
+    def _by_partition(self, new: Mapping[str, int]) -> dict[int, int]:
+        counts: dict[int, int] = {}
         for room, count in new.items():
-            counts[partition_of(room, self.partitions)] += count
+            partition = partition_of(room, self.partitions)
+            counts[partition] = counts.get(partition, 0) + count
         return counts

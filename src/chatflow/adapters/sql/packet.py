@@ -4,22 +4,24 @@ The server runs them one after the other and stops at the first that fails. They
 SQLAlchemy does for a statement costs as much again as sending it, and it knows nothing of a second answer.
 """
 
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import NoReturn, TypeVar
 
 from asyncmy.errors import MySQLError
 from sqlalchemy import Connection
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from chatflow.adapters.sql.errors import is_of_the_statement
-from chatflow.adapters.sql.proven import COMMIT, Rows, beginning, ended, run_packet
+from chatflow.adapters.sql.proven import COMMIT, Rows, beginning, ended, run_packet, send_packet
 from chatflow.ports.errors import StoreUnavailable
 
+R = TypeVar("R")
 
-def run_together(conn: Connection, statements: Sequence[str], *, commit: bool = False) -> list[Rows]:
+
+def run_together(conn: Connection, statements: Sequence[str]) -> list[Rows]:
     """Run statements that have their values in them; the rows of each, none for those that answer with none.
 
-    The first packet of a transaction begins it. With ``commit`` this one is the last: it commits that transaction and
-    no other, and nothing may follow it.
+    The first packet of a transaction begins it.
 
     Raises:
         MySQLError: the server refused one of them; the transaction is still open.
@@ -27,10 +29,22 @@ def run_together(conn: Connection, statements: Sequence[str], *, commit: bool = 
         UnicodeEncodeError: nothing was sent.
     """
     first = beginning(conn.info)
-    packet = (*first, *statements, *(COMMIT if commit else ()))
+    return _packet(conn, run_packet, (*first, *statements))[len(first) :]
+
+
+def commit_together(conn: Connection, statements: Sequence[str]) -> None:
+    """Run statements without rows as `run_together` does, and commit the transaction that was begun and no other.
+
+    Nothing may follow in it. If the server refuses one of them, the transaction is still open.
+    """
+    _packet(conn, send_packet, (*beginning(conn.info), *statements, *COMMIT))
+    ended(conn.info)
+
+
+def _packet(conn: Connection, run: Callable[[DBAPIConnection | None, Sequence[str]], R], packet: Sequence[str]) -> R:
     "".join(packet).encode()  # the driver would make bytes of anything
     try:
-        results = run_packet(conn.connection.dbapi_connection, packet)
+        return run(conn.connection.dbapi_connection, packet)
     except MySQLError as exc:
         if not is_of_the_statement(exc):
             conn.invalidate(exc)
@@ -40,9 +54,6 @@ def run_together(conn: Connection, statements: Sequence[str], *, commit: bool = 
     except BaseException:
         conn.invalidate()
         raise
-    if commit:
-        ended(conn.info)
-    return results[len(first) : len(first) + len(statements)]
 
 
 def _give_up(conn: Connection, error: Exception) -> NoReturn:

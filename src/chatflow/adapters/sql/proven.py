@@ -68,7 +68,7 @@ def is_still_open(conn: Connection) -> bool:
     if not conn.info.get(_BEGUN_KEY):
         return True  # there was none, and none is lost
     try:
-        run_packet(conn.connection.dbapi_connection, [RELEASE])
+        send_packet(conn.connection.dbapi_connection, [RELEASE])
     except MySQLError as exc:
         if exc.args[0] != NO_SAVEPOINT:
             raise
@@ -85,7 +85,7 @@ def roll_back(conn: Connection) -> None:
 def _send(connection: PoolProxiedConnection, statements: Sequence[str]) -> None:
     """What the driver lets through that is not its own error, SQLAlchemy would not take for a lost connection."""
     try:
-        run_packet(connection.dbapi_connection, statements)
+        send_packet(connection.dbapi_connection, statements)
     except MySQLError:
         raise
     except Exception as exc:
@@ -93,7 +93,7 @@ def _send(connection: PoolProxiedConnection, statements: Sequence[str]) -> None:
 
 
 def run_packet(connection: DBAPIConnection | None, statements: Sequence[str]) -> list[Rows]:
-    """Send statements in one packet; the rows of each, none for those that answer with none.
+    """Run statements that the server gets in one packet; the rows of each, none for those that answer with none.
 
     The server runs them one after the other and stops at the first that fails.
 
@@ -105,6 +105,12 @@ def run_packet(connection: DBAPIConnection | None, statements: Sequence[str]) ->
     return results
 
 
+def send_packet(connection: DBAPIConnection | None, statements: Sequence[str]) -> None:
+    """`run_packet` for statements without rows: a cursor costs 4 us for each of them."""
+    text, count = "; ".join(statements), len(statements)
+    connection.run_async(lambda driver: _send_all(driver, text, count))  # type: ignore[union-attr]
+
+
 async def _run(driver: Any, text: str, count: int) -> list[Rows]:
     cursor = driver.cursor()
     await cursor.execute(text)
@@ -113,3 +119,9 @@ async def _run(driver: Any, text: str, count: int) -> list[Rows]:
         await cursor.nextset()
         results.append(await cursor.fetchall())
     return results
+
+
+async def _send_all(driver: Any, text: str, count: int) -> None:
+    await driver.query(text)
+    for _ in range(count - 1):
+        await driver.next_result()

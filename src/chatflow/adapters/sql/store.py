@@ -1,6 +1,7 @@
 """The write side: batches in, sequence numbers out."""
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import attrs
@@ -29,6 +30,8 @@ from chatflow.ports.store import Appended
 DUPLICATE_ROUNDS = 16
 """How often a batch may meet ids that another writer has just committed."""
 
+_room_of = attrgetter("room_id")
+
 
 @attrs.frozen
 class SqlMessageStore:
@@ -40,7 +43,7 @@ class SqlMessageStore:
     counts: CommitCounts = attrs.field(kw_only=True, factory=CommitCounts)
 
     async def append_batch(self, messages: Sequence[Message]) -> Appended:
-        partitions = self.counts.enter(message.room_id for message in messages)
+        partitions = self.counts.enter(map(_room_of, messages))
         try:
             await self._settle_counts(partitions)
             committed = await self._append_new(messages, partitions)
