@@ -17,8 +17,8 @@ from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.querying import QueryService
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.fleet import RoleSnapshot
 from tests.reading_fakes import FakeClock, ListStore, near_cache
 

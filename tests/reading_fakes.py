@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.domain.answers import Answer
-from chatflow.domain.cache_policy import CachePolicy, Family
-from chatflow.domain.near_cache import NearCache
-from chatflow.domain.questions import AnswerEncoder
-from chatflow.domain.room_tails import RoomTails
+from chatflow.domain.reading.answers import Answer
+from chatflow.domain.reading.cache_policy import CachePolicy, Family
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.queries import AnswerEncoder
+from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.ports.cache import Invalidations
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import ChatflowError

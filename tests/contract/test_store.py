@@ -11,7 +11,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import RowRejected, SequenceCollision
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import (

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from chatflow.domain.cache_policy import RULES, Family
+from chatflow.domain.reading.cache_policy import RULES, Family
 from tests.e2e.reading import Reading, Site, open_site
 from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy

@@ -24,16 +24,16 @@ from websockets.asyncio.client import ClientConnection, connect
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
-from chatflow.domain.accepting import Acceptor
-from chatflow.domain.batching import BatchPolicy
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.buffer import WriteBehindBuffer
-from chatflow.domain.delivering import RoomHub
+from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.figures import GatewayFigures, ProcessorFigures
-from chatflow.domain.persisting import Persister
-from chatflow.domain.processing import PartitionProcessor, run_processors
-from chatflow.domain.stored_acks import StoredAcks
-from chatflow.domain.validation import Limits, Stamps
+from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.stored_acks import StoredAcks
+from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import WriteBehindBuffer
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from tests.unit.fakes import FakeStore
 
 DEADLINE_S = 10.0

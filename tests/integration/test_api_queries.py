@@ -5,7 +5,7 @@ import re
 import pytest
 import structlog
 
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen, QueryTimeout, StoreOverloaded, StoreUnavailable
 from tests.api_harness import open_api
 from tests.reading_fakes import START_US

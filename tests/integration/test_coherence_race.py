@@ -18,9 +18,9 @@ from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
 from chatflow.adapters.redis.opening import open_redis
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.near_cache import NearCache
-from chatflow.domain.querying import QueryService
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.messages import StoredMessage
 from tests.reading_fakes import ListStore, PlainAnswers, near_cache
 from tests.unit.fakes import cancel

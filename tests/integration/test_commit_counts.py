@@ -9,7 +9,7 @@ import pytest
 from chatflow.adapters.sql import packet
 from chatflow.adapters.sql import store as sql_store
 from chatflow.adapters.sql.errors import translated
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.store import Finding
 from tests.contract.store_cases import message, opened, sqlite_backend

@@ -17,7 +17,7 @@ from chatflow.adapters.websockets.feed import FeedSubscriber
 from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.gate import Inflight
 from chatflow.adapters.websockets.session import Sent, Session, Subscription
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
 from tests.integration.gateway_harness import (
     CLOSE,
     PARTITIONS,

@@ -8,7 +8,7 @@ import pytest
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
-from chatflow.domain.answers import Source
+from chatflow.domain.reading.answers import Source
 from chatflow.entrypoints.clocks import new_id
 from chatflow.entrypoints.containers import Container, build_container
 from chatflow.entrypoints.maintenance import catch_up_summaries, run_audit

@@ -10,7 +10,7 @@ from chatflow.adapters.rabbitmq import consuming
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER
 from chatflow.adapters.rabbitmq.topology import DEAD, INGEST, ingest_queue
-from chatflow.domain.republishing import oldest
+from chatflow.domain.persistence.replay import oldest
 from chatflow.ports.broker import DeadEnvelope, DeadEnvelopes
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.rabbit import RabbitServer

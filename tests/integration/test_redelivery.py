@@ -20,13 +20,13 @@ from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.auditing import Ack, audit
-from chatflow.domain.batching import BatchPolicy
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.buffer import WriteBehindBuffer
 from chatflow.domain.figures import ProcessorFigures
-from chatflow.domain.persisting import Persister
-from chatflow.domain.processing import PartitionProcessor, run_processors
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import WriteBehindBuffer
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.entrypoints.clocks import now_us
 from chatflow.ports.broker import Consumer, Delivery, envelope_of
 from chatflow.ports.errors import BrokerUnavailable

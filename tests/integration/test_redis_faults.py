@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from chatflow.adapters.redis import link as links
-from chatflow.domain.breaker import BreakerState
+from chatflow.domain.resilience.circuit_breaker import BreakerState
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import RoleSnapshot
 from tests.integration.redis_cases import SLACK_S, eventually, fill, first_answer, listening, process, told

@@ -17,7 +17,7 @@ from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
 from chatflow.adapters.sql.mysql_url import driver_arguments
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.domain.figures import ProcessorFigures
-from chatflow.domain.persisting import Persister
+from chatflow.domain.persistence.persister import Persister
 from chatflow.ports.errors import RowRejected, StoreError, StoreUnavailable
 from tests.conftest import need
 from tests.contract.store_cases import NOW_US, message

@@ -6,16 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from chatflow.adapters.websockets.fence import Fence
-from chatflow.domain.accepting import Acceptor
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.buffer import WriteBehindBuffer
-from chatflow.domain.delivering import RoomHub, _CatchUp
-from chatflow.domain.outbox import Outbox
-from chatflow.domain.persisting import Persister
-from chatflow.domain.processing import PartitionProcessor
-from chatflow.domain.sender_order import SenderOrder
-from chatflow.domain.sequencing import RoomSequencer
-from chatflow.domain.stored_acks import StoredAcks
+from chatflow.domain.delivery.room_hub import RoomHub, _CatchUp
+from chatflow.domain.delivery.sequencer import RoomSequencer
+from chatflow.domain.ingest.pending import Outbox
+from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.sender_order import SenderOrder
+from chatflow.domain.ingest.stored_acks import StoredAcks
+from chatflow.domain.persistence.partition_processor import PartitionProcessor
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import WriteBehindBuffer
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.broker import Envelope, LiveEnvelope
 from chatflow.ports.errors import BrokerError, Refusal, StoreUnavailable
 from chatflow.ports.messages import StoredMessage

@@ -9,12 +9,12 @@ from typing import TypeVar
 import attrs
 
 from chatflow.adapters.websockets.gate import Gate
-from chatflow.domain.accepting import Acceptor
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.delivering import RoomHub
+from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.figures import GatewayFigures
-from chatflow.domain.stored_acks import StoredAcks
-from chatflow.domain.validation import Limits, Stamps
+from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.stored_acks import StoredAcks
+from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
 from chatflow.ports.messages import Message, StoredMessage

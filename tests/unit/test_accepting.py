@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 import pytest
 
-from chatflow.domain.accepting import Acceptor
-from chatflow.domain.breaker import BreakerState, CircuitBreaker
 from chatflow.domain.figures import GatewayFigures
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.broker import size_of
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, BufferFull, CircuitOpen, Draining
 from tests.unit.fakes import FakeBroker, FakeClock, RecordingSink, cancel, message, message_id, settle, until

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.batching import BatchPolicy
+from chatflow.domain.persistence.batch_policy import BatchPolicy
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chatflow.domain.breaker import BreakerState, CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.errors import CircuitOpen
 from tests.unit.fakes import FakeClock
 

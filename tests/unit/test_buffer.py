@@ -3,7 +3,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chatflow.domain.buffer import Batch, WriteBehindBuffer
+from chatflow.domain.persistence.write_behind import Batch, WriteBehindBuffer
 from chatflow.ports.broker import Delivery
 from tests.unit.fakes import envelope, messages
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.cache_policy import RULES, CachePolicy, Family, Freshness
+from chatflow.domain.reading.cache_policy import RULES, CachePolicy, Family, Freshness
 from tests.reading_fakes import ListStore
 
 policy = CachePolicy()

@@ -7,7 +7,7 @@ import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.chat import ChatSession
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable
 from tests.unit.fakes import FakeBroker, FakeGateway, message_id, settle, until
 

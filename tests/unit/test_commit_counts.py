@@ -3,7 +3,7 @@
 import pytest
 
 from chatflow.adapters.sql.commit_counts import CommitCounts
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
 
 ROOM = "lobby"
 PARTITION = partition_of(ROOM, 8)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.cursors import (
+from chatflow.domain.reading.cursors import (
     InvalidCursor,
     decode_room_cursor,
     decode_user_cursor,

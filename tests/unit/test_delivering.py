@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatflow.domain import delivering
-from chatflow.domain.delivering import PAGE, Encode, RoomHub
+from chatflow.domain.delivery import room_hub as delivering
+from chatflow.domain.delivery.room_hub import PAGE, Encode, RoomHub
 from chatflow.domain.figures import GatewayFigures
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import StoredMessage

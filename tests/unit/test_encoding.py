@@ -5,7 +5,7 @@ import pytest
 
 from chatflow.adapters.aiohttp.answers import RoomMessage, RoomMessages
 from chatflow.adapters.aiohttp.encoding import JsonAnswers
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.messages.timestamps import format_timestamp
 from tests.reading_fakes import ListStore
 
 TEXTS = ["hi", 'a "quoted" \\ back', "\u2028 \U0001f600 \x07", ""]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.tasks import end
 
 
 async def for_ever(lost: int = 0) -> None:

@@ -8,9 +8,9 @@ import pytest
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
-from chatflow.domain.answers import Source
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.querying import QueryService
+from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow
 from tests.reading_fakes import FakeClock, ListStore, PlainAnswers, near_cache

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.heads import LANES, ROOMS_PER_READ, HeadReads
+from chatflow.domain.delivery.head_reads import LANES, ROOMS_PER_READ, HeadReads
 from chatflow.ports.errors import StoreUnavailable
 from tests.unit.fakes import cancel, settle
 

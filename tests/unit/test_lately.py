@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.lately import Lately
+from chatflow.domain.resilience.ttl_memo import Lately
 from tests.reading_fakes import FakeClock
 
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
-from chatflow.domain.cache_policy import CachePolicy, Family
-from chatflow.domain.near_cache import NearCache
-from chatflow.domain.questions import Question
-from chatflow.domain.room_tails import NewestPage
+from chatflow.domain.reading.cache_policy import CachePolicy, Family
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.queries import Question
+from chatflow.domain.reading.room_tails import NewestPage
 from chatflow.ports.cache import Invalidation
 from tests.reading_fakes import FakeClock, ListStore, near_cache
 

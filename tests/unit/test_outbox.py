@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.outbox import Outbox
+from chatflow.domain.ingest.pending import Outbox
 from chatflow.ports.broker import size_of
 from tests.unit.fakes import RecordingSink, message
 

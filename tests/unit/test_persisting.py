@@ -4,7 +4,7 @@ import attrs
 import pytest
 
 from chatflow.domain.figures import ProcessorFigures
-from chatflow.domain.persisting import Persister
+from chatflow.domain.persistence.persister import Persister
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import StoredMessage

@@ -5,12 +5,12 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.broker import MemoryBroker
-from chatflow.domain.batching import BatchPolicy
-from chatflow.domain.breaker import BreakerState, CircuitBreaker
-from chatflow.domain.buffer import WriteBehindBuffer
 from chatflow.domain.figures import ProcessorFigures
-from chatflow.domain.persisting import Persister
-from chatflow.domain.processing import PartitionProcessor, run_processors
+from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import WriteBehindBuffer
+from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.broker import Consumer, Delivery, Envelope
 from chatflow.ports.errors import BrokerUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import Message

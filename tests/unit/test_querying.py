@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.domain.answers import Source
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.cursors import InvalidCursor
-from chatflow.domain.querying import QueryService
-from chatflow.domain.questions import PATIENCE_S, Behind
-from chatflow.domain.read_through import REFRESHES
+from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.cursors import InvalidCursor
+from chatflow.domain.reading.queries import PATIENCE_S, Behind
+from chatflow.domain.reading.query_service import QueryService
+from chatflow.domain.reading.read_through import REFRESHES
 from chatflow.ports.cache import Lookup, Version
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow

@@ -2,8 +2,8 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.recovering import watch_for_recovery
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.resilience.recovery import watch_for_recovery
 from chatflow.ports.errors import StoreUnavailable
 from tests.unit.fakes import FakeClock, cancel, settle
 

@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from chatflow.domain.replaying import Unreadable, message_from_json, message_to_json, replay
+from chatflow.domain.persistence.replaying import Unreadable, message_from_json, message_to_json, replay
 from chatflow.ports.store import DeadLetter
 from tests.unit.fakes import FakeStore, message
 

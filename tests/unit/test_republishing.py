@@ -7,9 +7,9 @@ from collections.abc import Callable
 import attrs
 import pytest
 
-from chatflow.domain.replaying import Outcome, message_to_json
-from chatflow.domain.republishing import Republisher, oldest
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.persistence.replay import Republisher, oldest
+from chatflow.domain.persistence.replaying import Outcome, message_to_json
 from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, StoreUnavailable
 from chatflow.ports.messages import Message

@@ -6,9 +6,10 @@ import random
 import msgspec
 import pytest
 
-from chatflow.domain import cursors, kept
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.room_tails import TAIL_S, NewestPage, RoomTails
+from chatflow.domain.reading import cached_body as kept
+from chatflow.domain.reading import cursors
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.room_tails import TAIL_S, NewestPage, RoomTails
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import StoreUnavailable
 from tests.reading_fakes import FakeClock, ListStore, PlainAnswers

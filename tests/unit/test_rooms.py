@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.invalid import InvalidInput, InvalidRoom
-from chatflow.domain.rooms import normalise_room, partition_of
+from chatflow.domain.messages.errors import InvalidInput, InvalidRoom
+from chatflow.domain.messages.rooms import normalise_room, partition_of
 
 LEGAL = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 rooms = st.text(LEGAL, min_size=1, max_size=64)
@@ -80,7 +80,7 @@ def test_every_room_has_one_partition_within_range(room_id: str, partitions: int
 
 
 def test_another_process_with_another_hash_seed_finds_the_same_partition() -> None:
-    program = "from chatflow.domain.rooms import partition_of; print(partition_of('lobby', 1000))"
+    program = "from chatflow.domain.messages.rooms import partition_of; print(partition_of('lobby', 1000))"
     environment = {"PYTHONHASHSEED": "4711", "PYTHONPATH": ":".join(sys.path)}
     out = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert int(out.stdout) == partition_of("lobby", 1000)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.sender_order import SenderOrder
+from chatflow.domain.ingest.sender_order import SenderOrder
 from tests.unit.fakes import FakeClock
 
 

@@ -2,7 +2,7 @@ import attrs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.sequencing import RoomSequencer
+from chatflow.domain.delivery.sequencer import RoomSequencer
 from chatflow.ports.messages import StoredMessage
 from tests.unit.fakes import stored
 

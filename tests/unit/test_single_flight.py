@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.single_flight import SingleFlight
+from chatflow.domain.resilience.single_flight import SingleFlight
 
 
 class Work:

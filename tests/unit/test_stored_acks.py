@@ -1,7 +1,7 @@
 import attrs
 import pytest
 
-from chatflow.domain.stored_acks import CHUNK, StoredAcks
+from chatflow.domain.ingest.stored_acks import CHUNK, StoredAcks
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import StoredMessage
 from tests.unit.fakes import FakeClock, FakeStore, live, message, message_id, messages

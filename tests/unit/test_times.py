@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.times import format_timestamp, micros_of, parse_timestamp
+from chatflow.domain.messages.timestamps import format_timestamp, micros_of, parse_timestamp
 
 FIRST_US = -30_610_224_000_000_000
 LAST_US = 253_402_300_799_999_999

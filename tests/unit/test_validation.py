@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.invalid import InvalidMessage
-from chatflow.domain.validation import (
+from chatflow.domain.messages.errors import InvalidMessage
+from chatflow.domain.messages.validation import (
     Limits,
     Stamps,
     message_from_chat,

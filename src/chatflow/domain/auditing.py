@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 
 import attrs
 
-from chatflow.domain.invalid import InvalidInput
-from chatflow.domain.rooms import normalise_room
-from chatflow.domain.validation import valid_message_id
+from chatflow.domain.messages.errors import InvalidInput
+from chatflow.domain.messages.rooms import normalise_room
+from chatflow.domain.messages.validation import valid_message_id
 from chatflow.ports.store import Auditor, Finding
 
 CHUNK = 1_000

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 
 import attrs
 
-from chatflow.domain.answers import Source
+from chatflow.domain.reading.answers import Source
 
 
 @attrs.define

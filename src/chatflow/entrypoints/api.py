@@ -10,9 +10,9 @@ from chatflow.adapters.aiohttp.health import HealthReport
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
-from chatflow.domain.answers import Source
-from chatflow.domain.near_cache import NearCache
-from chatflow.domain.querying import QueryService
+from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.query_service import QueryService
 from chatflow.entrypoints.fitness import WORDS, answers, cache_word
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, report_for_ever

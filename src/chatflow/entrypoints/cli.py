@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chatflow import __version__
-from chatflow.domain.replaying import Outcome
+from chatflow.domain.persistence.replaying import Outcome
 from chatflow.entrypoints.environment import SettingsError
 from chatflow.entrypoints.logs import LogFormat, configure_logs
 from chatflow.entrypoints.process import refuse, run_process

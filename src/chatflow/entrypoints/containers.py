@@ -26,18 +26,18 @@ from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
-from chatflow.domain.accepting import Acceptor
-from chatflow.domain.batching import BatchPolicy
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.buffer import WriteBehindBuffer
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.delivering import RoomHub
+from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.figures import GatewayFigures, ProcessorFigures
-from chatflow.domain.persisting import Persister
-from chatflow.domain.processing import PartitionProcessor
-from chatflow.domain.querying import QueryService
-from chatflow.domain.stored_acks import StoredAcks
-from chatflow.domain.validation import Limits, Stamps
+from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.stored_acks import StoredAcks
+from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.partition_processor import PartitionProcessor
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import WriteBehindBuffer
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.query_service import QueryService
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.entrypoints.api import ApiRole
 from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us

@@ -15,8 +15,8 @@ from chatflow.adapters.rabbitmq.dead import opened_dead
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
 from chatflow.adapters.sql.store import SqlMessageStore
-from chatflow.domain.replaying import BROKER_PREFIX, Outcome, Replayed, replay
-from chatflow.domain.republishing import Republisher, oldest
+from chatflow.domain.persistence.replay import Republisher, oldest
+from chatflow.domain.persistence.replaying import BROKER_PREFIX, Outcome, Replayed, replay
 from chatflow.entrypoints.clocks import now_us
 from chatflow.entrypoints.letters import Row, row_of_envelope, row_of_letter, shown_envelope, shown_letter
 from chatflow.entrypoints.maintenance import opened

@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import attrs
 
-from chatflow.domain.replaying import Outcome, Replayed, name_of
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.messages.timestamps import format_timestamp
+from chatflow.domain.persistence.replaying import Outcome, Replayed, name_of
 from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.store import DeadLetter
 

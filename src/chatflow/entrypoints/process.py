@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TypeVar
 import attrs
 import structlog
 
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.errors import ChatflowError
 
 if sys.platform == "win32":

@@ -9,10 +9,10 @@ import structlog
 from chatflow.adapters.aiohttp.health import HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
-from chatflow.domain.breaker import CircuitBreaker
 from chatflow.domain.figures import Histogram, ProcessorFigures
-from chatflow.domain.processing import PartitionProcessor, run_processors
-from chatflow.domain.recovering import watch_for_recovery
+from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.resilience.recovery import watch_for_recovery
 from chatflow.entrypoints.fitness import WORDS, answers, cache_word
 from chatflow.entrypoints.process import Lifetime, listening
 from chatflow.entrypoints.reporting import Identity, Rates, report_for_ever

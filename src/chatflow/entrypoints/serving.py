@@ -12,7 +12,7 @@ from typing import Protocol
 import structlog
 
 from chatflow.adapters.sql import migrate
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.tasks import end
 from chatflow.entrypoints.containers import Container, build_container, opening_of
 from chatflow.entrypoints.maintenance import catch_up_summaries
 from chatflow.entrypoints.process import (

@@ -18,8 +18,8 @@ from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
 from chatflow.adapters.aiohttp.routes import add_endpoints, answer
 from chatflow.adapters.aiohttp.written import Reply, respond
-from chatflow.domain.lately import Lately
-from chatflow.domain.querying import QueryService
+from chatflow.domain.reading.query_service import QueryService
+from chatflow.domain.resilience.ttl_memo import Lately
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 

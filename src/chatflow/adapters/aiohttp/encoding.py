@@ -24,8 +24,9 @@ from chatflow.adapters.aiohttp.answers import (
     UserMessage,
     UserMessages,
 )
-from chatflow.domain import kept
-from chatflow.domain.answers import (
+from chatflow.domain.messages.timestamps import format_timestamp
+from chatflow.domain.reading import cached_body as kept
+from chatflow.domain.reading.answers import (
     ActiveUsers,
     Answer,
     Answered,
@@ -38,8 +39,7 @@ from chatflow.domain.answers import (
     UserPage,
     UserRooms,
 )
-from chatflow.domain.questions import AnswerEncoder
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.reading.queries import AnswerEncoder
 from chatflow.ports.messages import StoredMessage
 
 _encoder = msgspec.json.Encoder()

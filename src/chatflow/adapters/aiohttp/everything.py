@@ -7,7 +7,7 @@ from msgspec import UNSET, Struct, UnsetType
 
 from chatflow.adapters.aiohttp import answers
 from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
-from chatflow.domain.answers import Answered, Everything, Source
+from chatflow.domain.reading.answers import Answered, Everything, Source
 
 B = TypeVar("B", bound=Struct)
 

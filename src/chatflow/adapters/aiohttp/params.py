@@ -11,9 +11,9 @@ from typing import Any, Generic, TypeVar
 import attrs
 from multidict import MultiMapping
 
-from chatflow.domain.invalid import InvalidRoom
-from chatflow.domain.rooms import ROOM_MAX_CHARS, normalise_room
-from chatflow.domain.times import micros_of
+from chatflow.domain.messages.errors import InvalidRoom
+from chatflow.domain.messages.rooms import ROOM_MAX_CHARS, normalise_room
+from chatflow.domain.messages.timestamps import micros_of
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.store import TimeWindow
 

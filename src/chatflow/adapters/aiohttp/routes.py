@@ -12,9 +12,9 @@ from chatflow.adapters.aiohttp import answers, params
 from chatflow.adapters.aiohttp.encoding import framed
 from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.written import Reply, respond
-from chatflow.domain.answers import Answered
-from chatflow.domain.querying import QueryService
-from chatflow.domain.questions import Question, Questions
+from chatflow.domain.reading.answers import Answered
+from chatflow.domain.reading.queries import Question, Questions
+from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.store import TimeWindow
 
 Query = MultiMapping[str]

@@ -18,7 +18,7 @@ from aio_pika.connection import make_url
 
 from chatflow.adapters.rabbitmq.errors import starting
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
 
 FIRST_RETRY_S = 0.1

@@ -15,7 +15,7 @@ from chatflow.adapters.rabbitmq.deliveries import Delivered
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.adapters.rabbitmq.wire import WatchedConnection
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.broker import Consumer, Delivery, Envelope
 from chatflow.ports.errors import BrokerUnavailable
 

@@ -22,8 +22,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chatflow.adapters.redis.client import SLOT, Client
 from chatflow.adapters.redis.scripts import FORGET, Script
-from chatflow.domain.breaker import BreakerState, CircuitBreaker
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen
 from chatflow.ports.messages import StoredMessage

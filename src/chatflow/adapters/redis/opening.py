@@ -9,7 +9,7 @@ from chatflow.adapters.redis.client import Clients
 from chatflow.adapters.redis.fleet import RedisFleet
 from chatflow.adapters.redis.link import Link, channel_of
 from chatflow.adapters.redis.listening import RedisInvalidations
-from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.clock import Clock
 
 

@@ -19,7 +19,7 @@ from chatflow.adapters.sql.append_sqlite import SqliteAppend
 from chatflow.adapters.sql.commit_counts import CommitCounts, CountRow
 from chatflow.adapters.sql.errors import AlreadyStored
 from chatflow.adapters.sql.schema import commit_counts, key_of
-from chatflow.domain.rooms import is_room
+from chatflow.domain.messages.rooms import is_room
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 

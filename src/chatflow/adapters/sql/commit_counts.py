@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 import uuid_utils
 
-from chatflow.domain.rooms import is_room, partition_of
+from chatflow.domain.messages.rooms import is_room, partition_of
 
 CountRow = tuple[str, int, int, int, int]
 """Of the table ``commit_counts``, in its order."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import attrs
 
 from chatflow.adapters.sql.errors import NoAnswer
-from chatflow.domain.ending import end
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import StoreUnavailable
 

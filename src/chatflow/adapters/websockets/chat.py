@@ -9,10 +9,10 @@ from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.frames import decode, encode_json
 from chatflow.adapters.websockets.gate import QUEUE_UNAVAILABLE, Fenced, Gate, Inflight
 from chatflow.adapters.websockets.pacing import ANSWER_S, BYTE_S, FRAME_S
-from chatflow.domain.invalid import InvalidInput, Malformed
-from chatflow.domain.outbox import Ref
-from chatflow.domain.times import format_timestamp
-from chatflow.domain.validation import message_from_chat
+from chatflow.domain.ingest.pending import Ref
+from chatflow.domain.messages.errors import InvalidInput, Malformed
+from chatflow.domain.messages.timestamps import format_timestamp
+from chatflow.domain.messages.validation import message_from_chat
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message
 from chatflow.ports.socket import Socket

@@ -6,8 +6,8 @@ import attrs
 
 from chatflow.adapters.websockets.frames import feed_frames
 from chatflow.adapters.websockets.pacing import Replays
-from chatflow.domain.delivering import Encode
-from chatflow.domain.invalid import InvalidInput
+from chatflow.domain.delivery.room_hub import Encode
+from chatflow.domain.messages.errors import InvalidInput
 from chatflow.ports.socket import Socket
 
 

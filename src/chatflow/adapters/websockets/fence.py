@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import attrs
 
-from chatflow.domain.sender_order import SenderOrder
+from chatflow.domain.ingest.sender_order import SenderOrder
 from chatflow.ports.clock import Clock
 from chatflow.ports.socket import Socket
 

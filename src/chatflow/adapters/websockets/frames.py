@@ -5,8 +5,8 @@ from typing import Any
 
 import msgspec
 
-from chatflow.domain.invalid import Malformed
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.messages.errors import Malformed
+from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.ports.messages import StoredMessage
 
 PER_FRAME = 64

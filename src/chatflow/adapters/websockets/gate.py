@@ -7,12 +7,12 @@ import attrs
 
 from chatflow.adapters.websockets.memory import MemoryBudget
 from chatflow.adapters.websockets.pacing import Debt, Pacer
-from chatflow.domain.accepting import Acceptor
-from chatflow.domain.delivering import RoomHub
+from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.figures import GatewayFigures
-from chatflow.domain.invalid import InvalidInput, InvalidMessage, InvalidRoom
-from chatflow.domain.stored_acks import StoredAcks
-from chatflow.domain.validation import Limits, Stamps
+from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.stored_acks import StoredAcks
+from chatflow.domain.messages.errors import InvalidInput, InvalidMessage, InvalidRoom
+from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import BrokerFull, BufferFull, ChatflowError, Refusal, StoreError, StoreOverloaded
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from chatflow.adapters.websockets.frames import encode_json
-from chatflow.domain.invalid import InvalidMessage
-from chatflow.domain.times import format_timestamp
+from chatflow.domain.messages.errors import InvalidMessage
+from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.ports.messages import Message, StoredMessage
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from chatflow.adapters.websockets.pacing import HANDSHAKE_S, Pacer, Replays
 from chatflow.adapters.websockets.reading import Nobody, read
 from chatflow.adapters.websockets.session import Session
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
-from chatflow.domain.invalid import InvalidInput
-from chatflow.domain.rooms import normalise_room
+from chatflow.domain.messages.errors import InvalidInput
+from chatflow.domain.messages.rooms import normalise_room
 from chatflow.ports.errors import StoreError
 
 RESTARTING = 1012

@@ -22,10 +22,10 @@ from chatflow.adapters.websockets.joins import Joins, Subscription
 from chatflow.adapters.websockets.pacing import ANSWER_S, BYTE_S, FRAME_S, JOIN_S
 from chatflow.adapters.websockets.pending import Sent, ack_of, ref_of, wants_stored
 from chatflow.adapters.websockets.violations import Violations
-from chatflow.domain.invalid import InvalidRoom, Malformed
-from chatflow.domain.outbox import Ref
-from chatflow.domain.rooms import normalise_room
-from chatflow.domain.validation import valid_message_id, valid_text, valid_user_id, valid_username
+from chatflow.domain.ingest.pending import Ref
+from chatflow.domain.messages.errors import InvalidRoom, Malformed
+from chatflow.domain.messages.rooms import normalise_room
+from chatflow.domain.messages.validation import valid_message_id, valid_text, valid_user_id, valid_username
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.socket import Socket

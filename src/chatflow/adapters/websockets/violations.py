@@ -5,7 +5,7 @@ import math
 import attrs
 
 from chatflow.adapters.websockets.gate import Denied
-from chatflow.domain.invalid import Malformed
+from chatflow.domain.messages.errors import Malformed
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import ChatflowError
 

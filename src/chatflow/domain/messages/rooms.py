@@ -4,7 +4,7 @@ import re
 import zlib
 from functools import lru_cache
 
-from chatflow.domain.invalid import InvalidRoom
+from chatflow.domain.messages.errors import InvalidRoom
 
 ROOM_MAX_CHARS = 64
 _ROOM = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)

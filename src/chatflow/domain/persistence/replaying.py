@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from chatflow.domain.invalid import InvalidInput
+from chatflow.domain.messages.errors import InvalidInput
 from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message

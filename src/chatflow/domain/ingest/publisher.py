@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.breaker import CircuitBreaker
 from chatflow.domain.figures import GatewayFigures
-from chatflow.domain.outbox import Outbox, Pending, Ref, Sink
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.ingest.pending import Outbox, Pending, Ref, Sink
+from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.broker import Broker, Envelope
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import (

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from chatflow.domain.single_flight import SingleFlight
+from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.ports.clock import Clock
 
 V = TypeVar("V")

@@ -6,8 +6,9 @@ from typing import Protocol
 
 import attrs
 
-from chatflow.domain import cursors, kept
-from chatflow.domain.answers import (
+from chatflow.domain.reading import cached_body as kept
+from chatflow.domain.reading import cursors
+from chatflow.domain.reading.answers import (
     ActiveUsers,
     Answer,
     Patterns,
@@ -18,8 +19,8 @@ from chatflow.domain.answers import (
     UserPage,
     UserRooms,
 )
-from chatflow.domain.cache_policy import CachePolicy, Family
-from chatflow.domain.room_tails import NewestPage, PageEncoder, RoomTails
+from chatflow.domain.reading.cache_policy import CachePolicy, Family
+from chatflow.domain.reading.room_tails import NewestPage, PageEncoder, RoomTails
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import Refusal
 from chatflow.ports.store import Analytics, MessageReader, TimeWindow, UserCursor

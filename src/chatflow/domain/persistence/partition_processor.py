@@ -11,12 +11,12 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.batching import BatchPolicy
-from chatflow.domain.breaker import CircuitBreaker
-from chatflow.domain.buffer import Batch, WriteBehindBuffer
-from chatflow.domain.ending import end
 from chatflow.domain.figures import ProcessorFigures
-from chatflow.domain.persisting import Persister
+from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import Batch, WriteBehindBuffer
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.broker import Broker, Consumer, Delivery
 from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreError, StoreUnavailable
 

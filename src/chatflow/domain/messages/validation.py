@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import attrs
 
-from chatflow.domain.invalid import InvalidMessage
-from chatflow.domain.times import parse_timestamp
+from chatflow.domain.messages.errors import InvalidMessage
+from chatflow.domain.messages.timestamps import parse_timestamp
 from chatflow.ports.clock import NewId, WallClock
 from chatflow.ports.messages import Message
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from chatflow.domain.breaker import CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.errors import ChatflowError
 
 

@@ -12,13 +12,13 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.answers import Answered, Everything
-from chatflow.domain.cache_policy import CachePolicy
-from chatflow.domain.fetching import Fetcher
 from chatflow.domain.figures import QueryFigures
-from chatflow.domain.near_cache import NearCache
-from chatflow.domain.questions import AnswerEncoder, Question, Questions
-from chatflow.domain.read_through import ReadThrough
+from chatflow.domain.reading.answers import Answered, Everything
+from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.fetching import Fetcher
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.queries import AnswerEncoder, Question, Questions
+from chatflow.domain.reading.read_through import ReadThrough
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.clock import Clock
 from chatflow.ports.store import Analytics, MessageReader, TimeWindow

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import attrs
 
-from chatflow.domain.replaying import Outcome, Replayed, Unreadable, message_from_json, name_of, refused
-from chatflow.domain.rooms import partition_of
+from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.persistence.replaying import Outcome, Replayed, Unreadable, message_from_json, name_of, refused
 from chatflow.ports.broker import Broker, DeadEnvelope, DeadEnvelopes, Envelope, envelope_of
 from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter, DeadLetterBox

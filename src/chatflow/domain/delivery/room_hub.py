@@ -11,9 +11,9 @@ from typing import Protocol
 
 import attrs
 
+from chatflow.domain.delivery.head_reads import HeadReads
+from chatflow.domain.delivery.sequencer import RoomSequencer
 from chatflow.domain.figures import GatewayFigures
-from chatflow.domain.heads import HeadReads
-from chatflow.domain.sequencing import RoomSequencer
 from chatflow.ports.broker import LiveEnvelope
 from chatflow.ports.errors import StoreError, StoreUnavailable
 from chatflow.ports.messages import StoredMessage

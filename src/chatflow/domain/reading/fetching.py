@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.answers import Source
-from chatflow.domain.cache_policy import CachePolicy, Family
 from chatflow.domain.figures import QueryFigures
-from chatflow.domain.near_cache import NearCache
-from chatflow.domain.questions import Question
-from chatflow.domain.single_flight import SingleFlight
+from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.cache_policy import CachePolicy, Family
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.queries import Question
+from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded

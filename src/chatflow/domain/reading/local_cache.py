@@ -9,8 +9,8 @@ The newest page of a room need not end with a commit that told its messages: it 
 
 import attrs
 
-from chatflow.domain.questions import Question
-from chatflow.domain.room_tails import RoomTails
+from chatflow.domain.reading.queries import Question
+from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.ports.cache import Invalidation, Invalidations, LocalCache, Lookup, Version
 
 

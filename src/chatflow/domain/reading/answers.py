@@ -4,7 +4,7 @@ import enum
 
 import attrs
 
-from chatflow.domain import kept
+from chatflow.domain.reading import cached_body as kept
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
 

@@ -16,7 +16,8 @@ from typing import Protocol
 
 import attrs
 
-from chatflow.domain import cursors, kept
+from chatflow.domain.reading import cached_body as kept
+from chatflow.domain.reading import cursors
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.clock import Clock
 from chatflow.ports.messages import StoredMessage

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import attrs
 
-from chatflow.domain import kept
-from chatflow.domain.answers import Answered, Source
-from chatflow.domain.cache_policy import Freshness
-from chatflow.domain.ending import end
-from chatflow.domain.fetching import Fetcher, Seen
 from chatflow.domain.figures import QueryFigures
-from chatflow.domain.questions import Question
-from chatflow.domain.single_flight import SingleFlight
+from chatflow.domain.reading import cached_body as kept
+from chatflow.domain.reading.answers import Answered, Source
+from chatflow.domain.reading.cache_policy import Freshness
+from chatflow.domain.reading.fetching import Fetcher, Seen
+from chatflow.domain.reading.queries import Question
+from chatflow.domain.resilience.single_flight import SingleFlight
+from chatflow.domain.resilience.tasks import end
 from chatflow.ports.cache import Lookup
 from chatflow.ports.errors import ChatflowError
 

@@ -1,0 +1,1 @@
+"""From a sender to the broker: publish, confirm, acknowledge."""

@@ -1,0 +1,1 @@
+"""What a message, a room and a time may be."""

@@ -1,0 +1,1 @@
+"""Queries, their answers, and the tiers that they are read through."""

@@ -1,0 +1,1 @@
+"""What keeps one fault from becoming many, at any stage."""
