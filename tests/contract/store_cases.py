@@ -15,7 +15,7 @@ from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import Database, open_database
-from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.ports.messages import Message, StoredMessage

@@ -9,7 +9,7 @@ import attrs
 from sqlalchemy import Connection
 
 from chatflow.adapters.sql.audit import SqlAuditor
-from chatflow.adapters.sql.mysql import MysqlDatabase
+from chatflow.adapters.sql.mysql.database import MysqlDatabase
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import Message

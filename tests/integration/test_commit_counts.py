@@ -6,9 +6,9 @@ from contextlib import suppress
 
 import pytest
 
-from chatflow.adapters.sql import packet
 from chatflow.adapters.sql import store as sql_store
 from chatflow.adapters.sql.errors import translated
+from chatflow.adapters.sql.mysql import packet
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.store import Finding

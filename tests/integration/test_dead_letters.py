@@ -5,7 +5,7 @@ import itertools
 import attrs
 import pytest
 
-from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.store import SqlMessageStore
 from tests.contract.store_cases import NOW_US, maria_backend, message, sqlite_backend
 from tests.contract.store_maria import maria_schemas

@@ -6,7 +6,8 @@ import time
 import pytest
 from sqlalchemy import text
 
-from chatflow.adapters.sql import migrate, proven
+from chatflow.adapters.sql import migrate
+from chatflow.adapters.sql.mysql import proven
 from tests.conftest import need
 from tests.contract.store_cases import message
 from tests.harness.galera import GaleraCluster, GaleraNode

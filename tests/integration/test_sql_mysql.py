@@ -4,7 +4,8 @@ import pytest
 from sqlalchemy.dialects import mysql
 from sqlalchemy.schema import CreateTable
 
-from chatflow.adapters.sql.append_mysql import (
+from chatflow.adapters.sql.errors import AlreadyStored, TryAgain, translated
+from chatflow.adapters.sql.mysql.append import (
     counted,
     created_heads,
     inserted_messages,
@@ -12,9 +13,8 @@ from chatflow.adapters.sql.append_mysql import (
     merged,
     raised_heads,
 )
-from chatflow.adapters.sql.errors import AlreadyStored, TryAgain, translated
-from chatflow.adapters.sql.multirow import split
-from chatflow.adapters.sql.mysql import reader_session, session_of, writer_session
+from chatflow.adapters.sql.mysql.database import reader_session, session_of, writer_session
+from chatflow.adapters.sql.mysql.multirow import split
 from chatflow.adapters.sql.schema import messages, room_message_summary, user_message_summary, user_room_summary
 from chatflow.ports.errors import QueryTimeout, RowRejected, SequenceCollision, StoreUnavailable
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import attrs
 import pytest
 
-from chatflow.adapters.sql import pools
+from chatflow.adapters.sql.mysql import pools
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.ports.errors import QueryTimeout, StoreUnavailable
 from tests.contract.store_cases import message

@@ -5,9 +5,9 @@ import random
 
 import pytest
 
-from chatflow.adapters.sql import append_mysql
 from chatflow.adapters.sql.errors import AlreadyStored
-from chatflow.adapters.sql.packet import commit_together, run_together
+from chatflow.adapters.sql.mysql import append as append_mysql
+from chatflow.adapters.sql.mysql.packet import commit_together, run_together
 from chatflow.ports.errors import RowRejected, StoreUnavailable
 from tests.contract.store_cases import message
 from tests.contract.store_maria import fresh_url, maria_schemas

@@ -5,8 +5,9 @@ import logging
 import pytest
 from sqlalchemy import text
 
-from chatflow.adapters.sql import append_mysql, multirow
 from chatflow.adapters.sql.audit import SqlAuditor
+from chatflow.adapters.sql.mysql import append as append_mysql
+from chatflow.adapters.sql.mysql import multirow
 from chatflow.ports.errors import SequenceCollision
 from tests.contract.store_cases import message
 from tests.contract.store_maria import fresh_url, maria_schemas

@@ -10,7 +10,7 @@ from sqlalchemy import event, make_url
 
 from chatflow.adapters.sql import migrate, reader
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
-from chatflow.adapters.sql.append_mysql import NEW_PAIRS, locked_heads
+from chatflow.adapters.sql.mysql.append import NEW_PAIRS, locked_heads
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.ports.store import TimeWindow, UserCursor
 from tests.contract.store_cases import MINUTE_US, NOW_US, message, opened

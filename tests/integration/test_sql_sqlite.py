@@ -12,11 +12,11 @@ from sqlalchemy import Connection
 
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import SummaryAnalytics
-from chatflow.adapters.sql.append_sqlite import _insert_of, _upsert_of
 from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.reader import ROOM_PAGE, ROOM_RANGE, USER_PAGE, SqlMessageReader
-from chatflow.adapters.sql.sqlite import SqliteDatabase
+from chatflow.adapters.sql.sqlite.append import _insert_of, _upsert_of
+from chatflow.adapters.sql.sqlite.database import SqliteDatabase
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.adapters.sql.summaries import TABLES
 from chatflow.ports.errors import QueryTimeout, RowRejected, StoreOverloaded, StoreUnavailable

@@ -20,11 +20,11 @@ from sqlalchemy import make_url
 from sqlalchemy.dialects import mysql
 
 from chatflow.adapters.sql import migrate
-from chatflow.adapters.sql.append_mysql import inserted_messages, merged
-from chatflow.adapters.sql.multirow import MultiRow, Row
-from chatflow.adapters.sql.mysql import writer_session
+from chatflow.adapters.sql.mysql.append import inserted_messages, merged
+from chatflow.adapters.sql.mysql.database import writer_session
+from chatflow.adapters.sql.mysql.multirow import MultiRow, Row
 from chatflow.adapters.sql.schema import room_message_summary, user_message_summary, user_room_summary
-from chatflow.adapters.sql.tally import tally
+from chatflow.adapters.sql.summary_deltas import tally
 from tests.harness import Guard, MariaServer
 
 WRITERS = 4

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatflow.adapters.sql.errors import NoAnswer
-from chatflow.adapters.sql.grouping import GroupCommit
+from chatflow.adapters.sql.group_commit import GroupCommit
 from chatflow.ports.errors import RowRejected, StoreUnavailable
 
 FULL = 10

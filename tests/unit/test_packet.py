@@ -6,8 +6,8 @@ import asyncmy
 import pytest
 from asyncmy.errors import IntegrityError, OperationalError
 
-from chatflow.adapters.sql.packet import commit_together, run_together
-from chatflow.adapters.sql.pools import open_connection
+from chatflow.adapters.sql.mysql.packet import commit_together, run_together
+from chatflow.adapters.sql.mysql.pools import open_connection
 from chatflow.ports.errors import StoreUnavailable
 
 

@@ -39,6 +39,6 @@ def check_database(value: str) -> None:
 
         sqlite_path(value)
     else:
-        from chatflow.adapters.sql.mysql_url import driver_arguments
+        from chatflow.adapters.sql.mysql.url import driver_arguments
 
         driver_arguments(value)

@@ -13,7 +13,7 @@ import attrs
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.adapters.rabbitmq.dead import opened_dead
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.deadletters import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.persistence.replay import Republisher, oldest
 from chatflow.domain.persistence.replaying import BROKER_PREFIX, Outcome, Replayed, replay

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy import bindparam as param
 
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.packed import Query, Row
+from chatflow.adapters.sql.json_rows import Query, Row
 from chatflow.adapters.sql.reader import bounds, clamped
 from chatflow.adapters.sql.schema import (
     MAX_TIME_US,

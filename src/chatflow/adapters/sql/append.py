@@ -13,12 +13,13 @@ from typing import Protocol
 import attrs
 from sqlalchemy import Connection, select
 
-from chatflow.adapters.sql import append_mysql, append_sqlite
-from chatflow.adapters.sql.append_mysql import MysqlAppend
-from chatflow.adapters.sql.append_sqlite import SqliteAppend
 from chatflow.adapters.sql.commit_counts import CommitCounts, CountRow
 from chatflow.adapters.sql.errors import AlreadyStored
+from chatflow.adapters.sql.mysql import append as append_mysql
+from chatflow.adapters.sql.mysql.append import MysqlAppend
 from chatflow.adapters.sql.schema import commit_counts, key_of
+from chatflow.adapters.sql.sqlite import append as append_sqlite
+from chatflow.adapters.sql.sqlite.append import SqliteAppend
 from chatflow.domain.messages.rooms import is_room
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message, StoredMessage

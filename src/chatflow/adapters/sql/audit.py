@@ -7,7 +7,7 @@ import attrs
 from sqlalchemy import Connection, Select, Subquery, Table, and_, exists, func, or_, select
 
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.packed import Row, chunks, fetch
+from chatflow.adapters.sql.json_rows import Row, chunks, fetch
 from chatflow.adapters.sql.reader import is_id
 from chatflow.adapters.sql.schema import (
     commit_counts,

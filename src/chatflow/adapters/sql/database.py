@@ -6,9 +6,9 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
-from chatflow.adapters.sql.mysql import MysqlDatabase
-from chatflow.adapters.sql.pools import PoolFigures
-from chatflow.adapters.sql.sqlite import SqliteDatabase
+from chatflow.adapters.sql.mysql.database import MysqlDatabase
+from chatflow.adapters.sql.mysql.pools import PoolFigures
+from chatflow.adapters.sql.sqlite.database import SqliteDatabase
 
 R = TypeVar("R")
 Together = Callable[[Connection, Sequence[Any]], Sequence[R]]

@@ -15,7 +15,7 @@ from typing import Any
 from asyncmy.errors import MySQLError
 from sqlalchemy import exc
 
-from chatflow.adapters.sql.proven import NO_SAVEPOINT
+from chatflow.adapters.sql.mysql.proven import NO_SAVEPOINT
 from chatflow.ports.errors import QueryTimeout, RowRejected, SequenceCollision, StoreError, StoreUnavailable
 
 MYSQL_DUPLICATE = 1062

@@ -19,9 +19,9 @@ from sqlalchemy.pool import NullPool
 import chatflow
 from chatflow.adapters.sql.database import Database, sqlite_path
 from chatflow.adapters.sql.errors import translated
-from chatflow.adapters.sql.mysql import session_of
-from chatflow.adapters.sql.mysql_url import driver_arguments
-from chatflow.adapters.sql.sqlite import write_engine
+from chatflow.adapters.sql.mysql.database import session_of
+from chatflow.adapters.sql.mysql.url import driver_arguments
+from chatflow.adapters.sql.sqlite.database import write_engine
 from chatflow.ports.errors import SchemaMismatch
 
 R = TypeVar("R")

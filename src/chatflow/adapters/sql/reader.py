@@ -7,9 +7,8 @@ import attrs
 from sqlalchemy import Connection, Integer, and_, or_, select, text
 from sqlalchemy import bindparam as param
 
-from chatflow.adapters.sql.append_sqlite import read_heads
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.packed import Query, Row, chunks, fetch
+from chatflow.adapters.sql.json_rows import Query, Row, chunks, fetch
 from chatflow.adapters.sql.schema import (
     MAX_SEQ,
     MAX_TIME_US,
@@ -20,6 +19,7 @@ from chatflow.adapters.sql.schema import (
     messages,
     room_heads,
 )
+from chatflow.adapters.sql.sqlite.append import read_heads
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import TimeWindow, UserCursor
 

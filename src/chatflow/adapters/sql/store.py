@@ -18,7 +18,7 @@ from chatflow.adapters.sql.append import (
 )
 from chatflow.adapters.sql.commit_counts import CommitCounts, CountRow
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.deadletters import bury
+from chatflow.adapters.sql.dlq import bury
 from chatflow.adapters.sql.errors import AlreadyStored
 from chatflow.adapters.sql.reader import locate
 from chatflow.adapters.sql.schema import key_of, room_heads

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from chatflow.adapters.sql.errors import is_of_the_statement
-from chatflow.adapters.sql.proven import COMMIT, Rows, beginning, ended, run_packet, send_packet
+from chatflow.adapters.sql.mysql.proven import COMMIT, Rows, beginning, ended, run_packet, send_packet
 from chatflow.ports.errors import StoreUnavailable
 
 R = TypeVar("R")

@@ -19,10 +19,10 @@ import attrs
 from sqlalchemy import Connection
 
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
-from chatflow.adapters.sql.grouping import GroupCommit
-from chatflow.adapters.sql.mysql_url import driver_arguments
-from chatflow.adapters.sql.pools import Pool, PoolFigures
-from chatflow.adapters.sql.proven import is_still_open, roll_back
+from chatflow.adapters.sql.group_commit import GroupCommit
+from chatflow.adapters.sql.mysql.pools import Pool, PoolFigures
+from chatflow.adapters.sql.mysql.proven import is_still_open, roll_back
+from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
 if TYPE_CHECKING:

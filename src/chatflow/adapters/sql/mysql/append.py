@@ -15,8 +15,8 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql.dml import Insert
 
 from chatflow.adapters.sql.commit_counts import CountRow
-from chatflow.adapters.sql.multirow import MultiRow, Row, literal, packet_bytes, size_bound
-from chatflow.adapters.sql.packet import commit_together, run_together
+from chatflow.adapters.sql.mysql.multirow import MultiRow, Row, literal, packet_bytes, size_bound
+from chatflow.adapters.sql.mysql.packet import commit_together, run_together
 from chatflow.adapters.sql.schema import (
     EpochMicros,
     commit_counts,
@@ -27,7 +27,7 @@ from chatflow.adapters.sql.schema import (
     user_room_summary,
 )
 from chatflow.adapters.sql.summaries import merged_on_mysql
-from chatflow.adapters.sql.tally import tally
+from chatflow.adapters.sql.summary_deltas import tally
 from chatflow.ports.messages import Message
 
 WIDTH = len(messages.columns)

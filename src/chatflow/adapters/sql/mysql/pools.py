@@ -16,8 +16,8 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
-from chatflow.adapters.sql.multirow import PACKET_KEY
-from chatflow.adapters.sql.proven import DRIVER, NO_SAVEPOINT
+from chatflow.adapters.sql.mysql.multirow import PACKET_KEY
+from chatflow.adapters.sql.mysql.proven import DRIVER, NO_SAVEPOINT
 
 CONNECT_DEADLINE_S = 5.0
 """For all of it: TCP, greeting, TLS, authentication, the session's settings."""

@@ -7,7 +7,7 @@ from sqlalchemy import Connection, Select, case, insert, literal, null, select, 
 from sqlalchemy.dialects import mysql, sqlite
 
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.packed import Row, fetch
+from chatflow.adapters.sql.json_rows import Row, fetch
 from chatflow.adapters.sql.schema import EpochMicros
 from chatflow.adapters.sql.schema import dead_letter_messages as letters
 from chatflow.domain.persistence.replaying import message_to_json
