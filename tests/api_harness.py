@@ -11,8 +11,8 @@ from prometheus_client import CollectorRegistry
 
 from chatflow.adapters.aiohttp.api import build_api
 from chatflow.adapters.aiohttp.encoding import JsonAnswers
-from chatflow.adapters.aiohttp.figures import QueryCollector
 from chatflow.adapters.aiohttp.health import HealthReport
+from chatflow.adapters.aiohttp.metrics import QueryCollector
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
@@ -70,7 +70,7 @@ async def open_api(*, listens=False, **options) -> AsyncIterator[Api]:
         store, store, near=near, cache=cache, encoder=JsonAnswers(), clock=clock, draw=lambda: 0.5, sleep=clock.sleep
     )
     registry = CollectorRegistry()
-    registry.register(QueryCollector(queries.figures))
+    registry.register(QueryCollector(queries.metrics))
     api = Api(None, store, cache, fleet, clock, queries)
 
     async def health() -> HealthReport:

@@ -118,7 +118,7 @@ def live_longer(redis_url: str) -> None:
 
 
 async def acked(rabbit: RabbitServer, vhost_url: str) -> None:
-    """Wait until the broker has seen nothing unacked for longer than its figures are old."""
+    """Wait until the broker has seen nothing unacked for longer than its counts are old."""
     vhost = urllib.parse.unquote(urllib.parse.urlsplit(vhost_url).path[1:])
     since = time.monotonic()
     while time.monotonic() - since < 2 * rabbit.stats_interval_s:

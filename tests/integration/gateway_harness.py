@@ -24,16 +24,19 @@ from websockets.asyncio.client import ClientConnection, connect
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
-from chatflow.domain.figures import GatewayFigures, ProcessorFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.metrics import SessionMetrics
 from tests.unit.fakes import FakeStore
 
 DEADLINE_S = 10.0
@@ -81,11 +84,15 @@ class Gateway:
     _processing: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
     @property
-    def figures(self) -> GatewayFigures:
-        return self.gate.figures
+    def metrics(self) -> SessionMetrics:
+        return self.gate.metrics
+
+    @property
+    def ingest(self) -> IngestMetrics:
+        return self.gate.acceptor.metrics
 
     def start_processor(self) -> None:
-        persister = Persister(self.store, self.live, ProcessorFigures(), time.monotonic, now_us)
+        persister = Persister(self.store, self.live, PersistenceMetrics(), time.monotonic, now_us)
         breaker = CircuitBreaker(time.monotonic, reset_s=0.1)
         processors = [
             PartitionProcessor(
@@ -94,7 +101,7 @@ class Gateway:
                 persister,
                 breaker,
                 BatchPolicy(),
-                ProcessorFigures(),
+                PersistenceMetrics(),
                 new_buffer=lambda: WriteBehindBuffer(20_000, 2**25),
             )
             for partition in range(PARTITIONS)
@@ -143,7 +150,7 @@ class Gateway:
 
     def is_idle(self) -> bool:
         return (
-            self.figures.connections_open == 0
+            self.metrics.connections_open == 0
             and self.gate.hub.active_rooms == 0
             and len(self.gate.stored_acks) == 0
             and self.gate.acceptor.pending_bytes == 0
@@ -165,16 +172,21 @@ async def open_gateway(
     """Start it; each dictionary goes to the constructor of that part, the rest to `Gate`."""
     log = _ErrorLog()
     logging.getLogger().addHandler(log)
-    clock, figures, store = time.monotonic, GatewayFigures(), FakeStore()
+    clock, store = time.monotonic, FakeStore()
     memory = MemoryBroker(partitions=PARTITIONS, **(broker or {}))
     entrance = Acceptor(
-        memory, CircuitBreaker(clock, **(breaker or {})), figures, clock, partitions=PARTITIONS, **(acceptor or {})
+        memory,
+        CircuitBreaker(clock, **(breaker or {})),
+        IngestMetrics(),
+        clock,
+        partitions=PARTITIONS,
+        **(acceptor or {}),
     )
     shared = Gate(
         entrance,
-        RoomHub(store, figures, **(hub or {})),
+        RoomHub(store, DeliveryMetrics(), **(hub or {})),
         StoredAcks(store, clock, overdue_s=0.1),
-        figures,
+        SessionMetrics(),
         Limits(),
         Stamps("gateway-1", now_us, new_id),
         clock,

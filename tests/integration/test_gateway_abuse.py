@@ -82,7 +82,7 @@ async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_mis
         await sender.send([send("lobby", "after") for _ in range(10)])
         seqs = [message["seq"] for message in await quick.collect("message", sent + 10)]
         assert seqs == list(range(1, sent + 11))
-        assert gateway.figures.connections_open == 3
+        assert gateway.metrics.connections_open == 3
 
         seen = []
         while (got := await stuck.read_frame())[0] != CLOSE:
@@ -91,7 +91,7 @@ async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_mis
         assert got[1][:2] == (1013).to_bytes(2, "big")
         assert seen == list(range(1, len(seen) + 1))
         await stuck.close()
-    await until(lambda: gateway.figures.slow_readers_dropped == 1)
+    await until(lambda: gateway.metrics.slow_readers_dropped == 1)
 
 
 def values(payload):
@@ -123,7 +123,7 @@ async def test_a_stuck_member_that_does_not_even_close_is_cut_off(gateway, monke
         while not has_overflowed(gateway):
             await sender.send([send("lobby", "x" * 500) for _ in range(25)])
             await sender.collect("ack", 25)
-        await until(lambda: gateway.figures.connections_open == 1)
+        await until(lambda: gateway.metrics.connections_open == 1)
     await stuck.close()
 
 
@@ -159,12 +159,12 @@ async def test_replies_held_back_behind_an_unconfirmed_message_are_bounded(junk)
     async with open_gateway(outbound_limit_bytes=LIMIT, processing=False) as gateway:
         raw = await gateway.raw("/chat/lobby")
         raw.send(chat())
-        await until(lambda: gateway.figures.messages_received == 1)
+        await until(lambda: gateway.metrics.messages_received == 1)
         frames = 20 * LIMIT // (len(junk) + 160)
         raw.write(frame(TEXT, junk) * frames)
         taken = -1
-        while taken != gateway.figures.messages_received:
-            taken = gateway.figures.messages_received
+        while taken != gateway.metrics.messages_received:
+            taken = gateway.metrics.messages_received
             for _ in range(200):
                 await asyncio.sleep(0)
         assert taken * len(junk) < LIMIT + SLACK
@@ -205,11 +205,11 @@ async def test_connections_cut_with_messages_in_flight_disturb_nobody_and_what_w
                     raw.send(HELLO, *(send("lobby", f"{n}.{k}", ref=k) for k in range(50)))
                 else:
                     raw.send(*(chat(message=f"{n}.{k}") for k in range(50)))
-            await until(lambda: gateway.figures.messages_received == 1_000)
+            await until(lambda: gateway.metrics.messages_received == 1_000)
             for raw in raws:
                 raw.write(frame(TEXT, b"cut in the mid", size=500))
                 raw.reset()
-            await until(lambda: gateway.figures.connections_open == 1)
+            await until(lambda: gateway.metrics.connections_open == 1)
             gateway.start_processor()
             shown = [message["text"] for message in await member.collect("message", 1_000)]
         assert shown == gateway.texts("lobby")
@@ -222,11 +222,11 @@ async def test_a_connection_cut_with_stored_acks_and_joins_under_way_leaves_noth
         raws = [await gateway.raw("/ws") for _ in range(20)]
         for raw in raws:
             raw.send(HELLO, *(send("lobby", ack="stored") for _ in range(20)), *({**JOIN, "since": 0},) * 5)
-        await until(lambda: gateway.figures.messages_received == 400)
+        await until(lambda: gateway.metrics.messages_received == 400)
         assert len(gateway.gate.stored_acks) == 400
         for raw in raws:
             raw.reset()
-        await until(lambda: gateway.figures.connections_open == 0)
+        await until(lambda: gateway.metrics.connections_open == 0)
         assert len(gateway.gate.stored_acks) == 0
         assert gateway.gate.hub.active_rooms == 0
 
@@ -240,7 +240,7 @@ async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_sil
         await sender.send(*(send("lobby", ref=n) for n in range(300)))
         pings = asyncio.get_running_loop().time() + 0.5
         await until(lambda: asyncio.get_running_loop().time() > pings)
-        assert gateway.figures.silent_peers_dropped == 0
+        assert gateway.metrics.silent_peers_dropped == 0
         gateway.start_processor()
         assert [ack["ref"] for ack in await sender.collect("ack", 300)] == list(range(300))
 

@@ -38,7 +38,7 @@ async def test_after_the_patience_each_sender_is_told_to_retry_in_the_words_of_i
         reply = await other.receive()
         assert (reply["status"], reply["errorMessage"]) == ("error", UNAVAILABLE)
         assert reply["originalMessage"]["n"] == 1
-        assert gateway.figures.queue_failures > 2
+        assert gateway.ingest.queue_failures > 2
 
 
 async def test_a_queue_at_its_byte_limit_is_busy_and_takes_the_same_ids_once_there_is_room():
@@ -70,10 +70,10 @@ async def test_an_open_breaker_refuses_at_once_and_one_probe_closes_it():
     ):
         await peer.send(send("a", ref=1))
         assert (await peer.expect("error"))["code"] == "unavailable"
-        failures = gateway.figures.queue_failures
+        failures = gateway.ingest.queue_failures
         await other.send(chat())
         assert (await other.receive())["errorMessage"] == UNAVAILABLE
-        assert gateway.figures.queue_failures == failures
+        assert gateway.ingest.queue_failures == failures
         gateway.start_processor()
         await Retrying(peer, "c", 3, window=1).run(random.Random(0))
         assert gateway.texts("c") == ["0", "1", "2"]

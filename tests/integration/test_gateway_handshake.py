@@ -86,7 +86,7 @@ async def test_beyond_the_limit_a_connection_is_sent_away_with_retry_after():
         assert refused.value.response.status_code == 503
         assert refused.value.response.headers["Retry-After"] == "1"
         await one.connection.close()
-        await until(lambda: gateway.figures.connections_open == 1)
+        await until(lambda: gateway.metrics.connections_open == 1)
         await gateway.can_chat()
 
 
@@ -98,7 +98,7 @@ async def test_a_thousand_clients_that_come_at_once_are_all_welcomed(gateway):
 
     entered = await asyncio.gather(*(enter() for _ in range(1_000)))
     assert all(opcode == TEXT and b'"op":"welcome"' in payload for _, (opcode, payload) in entered)
-    assert gateway.figures.connections_open == 1_000
+    assert gateway.metrics.connections_open == 1_000
     await close_all(raw for raw, _ in entered)
 
 

@@ -88,10 +88,10 @@ async def test_a_polite_message_is_acked_before_tiny_frames_are_worked_off(gatew
     hostile = await gateway.raw("/chat/lobby")
     async with gateway.session() as polite:
         hostile.write(frame(TEXT, b"x" * size) * 20_000)
-        await until(lambda: gateway.figures.errors)
+        await until(lambda: gateway.metrics.errors)
         await polite.send(send("lobby"))
         await polite.expect("ack")
-        assert gateway.figures.errors < 20_000
+        assert gateway.metrics.errors < 20_000
     hostile.reset()
 
 
@@ -117,9 +117,9 @@ async def test_who_does_not_speak_the_protocol_is_closed_with_1008(junk):
         raw.send(HELLO)
         raw.write(frame(TEXT, junk) * 200)
         assert await raw.read_close() == (1008, "too many errors")
-        assert gateway.figures.errors <= 200
+        assert gateway.metrics.errors <= 200
         await raw.close()
-        await until(lambda: gateway.figures.protocol_violators_dropped == 1)
+        await until(lambda: gateway.metrics.protocol_violators_dropped == 1)
 
 
 @pytest.mark.parametrize("junk", [b"x", b"[" + b",".join([b"0"] * 8_000) + b"]", b'{"op":"join","room":"a"}'])
@@ -128,7 +128,7 @@ async def test_who_says_much_before_hello_is_closed_with_4401(junk):
         raw = await gateway.raw("/ws")
         raw.write(frame(TEXT, junk) * 200)
         assert await raw.read_close() == (4401, "too much before hello")
-        assert gateway.figures.errors <= 130
+        assert gateway.metrics.errors <= 130
         await raw.close()
 
 
@@ -182,7 +182,7 @@ async def test_a_peer_that_reads_no_errors_gets_no_more_of_them(handled):
             held = handled()
             await asyncio.sleep(0.3)
         assert held < 30_000
-        assert gateway.figures.slow_readers_dropped == 0
+        assert gateway.metrics.slow_readers_dropped == 0
         assert all(each.transport.get_write_buffer_size() < 2**18 for each in gateway.server._connections)
         raw.reset()
 
@@ -195,15 +195,15 @@ async def test_over_the_budget_of_all_the_largest_holder_is_closed_and_the_other
             await reader.send({"op": "join", "room": "lobby"})
             await reader.expect("joined")
             sent = 0
-            while gateway.figures.memory_holders_dropped < 4:
+            while gateway.metrics.memory_holders_dropped < 4:
                 await sender.send([send("lobby", "x" * 500) for _ in range(25)])
                 await sender.collect("ack", 25)
                 sent += 25
                 assert sent < 20_000, "nobody was closed"
                 assert gateway.gate.memory.total_bytes < 2 * 256 * 2**10
             assert [each["seq"] for each in await reader.collect("message", sent)] == list(range(1, sent + 1))
-        assert gateway.figures.memory_holders_paused >= 4
-        assert gateway.figures.slow_readers_dropped == 0
+        assert gateway.metrics.memory_holders_paused >= 4
+        assert gateway.metrics.slow_readers_dropped == 0
         assert (await stuck[0].read_close())[0] == 1013
         for raw in stuck:
             await raw.close()
@@ -229,7 +229,7 @@ async def test_a_connection_that_is_lost_leaves_the_rest_of_its_frame_undone(gat
     raw.write(array(*leaves(ITEMS)))
     await until(lambda: handled() > 100)
     raw.reset()
-    await until(lambda: gateway.figures.connections_open == 0)
+    await until(lambda: gateway.metrics.connections_open == 0)
     assert handled() < ITEMS
 
 
@@ -237,10 +237,10 @@ async def test_a_peer_that_hangs_up_on_unread_frames_is_noticed():
     async with open_gateway(sweep=True) as gateway:
         raw = await gateway.raw("/chat/lobby")
         raw.write(frame(TEXT, b"x") * 200_000)
-        await until(lambda: gateway.figures.errors > 200)
+        await until(lambda: gateway.metrics.errors > 200)
         raw.reset()
-        await until(lambda: gateway.figures.connections_open == 0)
-        assert gateway.figures.errors < 100_000
+        await until(lambda: gateway.metrics.connections_open == 0)
+        assert gateway.metrics.errors < 100_000
 
 
 async def test_who_breaks_the_protocol_and_does_not_hang_up_is_cut_off(monkeypatch):
@@ -250,7 +250,7 @@ async def test_who_breaks_the_protocol_and_does_not_hang_up_is_cut_off(monkeypat
         raw = await gateway.raw("/ws")
         raw.write(frame(TEXT, b"x" * 17_000))
         assert (await raw.read_close())[0] == 1009
-        await until(lambda: gateway.figures.connections_open == 0)
+        await until(lambda: gateway.metrics.connections_open == 0)
         await raw.close()
 
 
@@ -267,7 +267,7 @@ async def test_polite_senders_are_not_refused_during_an_attack_nor_after_it(gate
         for n in range(50):
             await polite.send(send("lobby", ref=n))
             assert (await polite.receive())["op"] == "ack"
-    assert gateway.figures.refused == 0
+    assert gateway.ingest.refused == 0
 
 
 async def test_what_follows_a_refused_message_in_a_later_slice_of_its_frame_does_not_overtake_it():

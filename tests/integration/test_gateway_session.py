@@ -342,8 +342,8 @@ async def test_a_silent_peer_is_dropped_and_one_that_answers_pings_stays(monkeyp
         assert (await silent.read_frame())[0] == TEXT
         assert (await silent.read_frame())[0] == PING
         await silent.read_all()
-        assert gateway.figures.silent_peers_dropped == 1
-        await until(lambda: alive.connection.state.name != "OPEN" or gateway.figures.connections_open == 1)
+        assert gateway.metrics.silent_peers_dropped == 1
+        await until(lambda: alive.connection.state.name != "OPEN" or gateway.metrics.connections_open == 1)
         assert (await ask(alive, send("lobby")))["op"] == "ack"
         await silent.close()
 
@@ -358,5 +358,5 @@ async def test_a_peer_that_talks_but_does_not_answer_pings_is_not_silent(monkeyp
             opcode, _ = await raw.read_frame()
             pings += opcode == PING
             raw.write(frame(TEXT, b"[]"))
-        assert gateway.figures.silent_peers_dropped == 0
+        assert gateway.metrics.silent_peers_dropped == 0
         await raw.close()

@@ -20,9 +20,9 @@ from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.auditing import Ack, audit
-from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
@@ -127,7 +127,7 @@ class Processor:
 
     broker: RabbitBroker
     partitions: list[PartitionProcessor]
-    figures: ProcessorFigures
+    metrics: PersistenceMetrics
 
 
 def ids_of(messages: Sequence[Message]) -> Envelope:
@@ -162,9 +162,9 @@ async def processor(
     database = open_database(database_url, writer_pool=4, reader_pool=1)
     try:
         async with broker_of(vhost_url) as broker:
-            figures, breaker = ProcessorFigures(), CircuitBreaker(time.monotonic)
+            metrics, breaker = PersistenceMetrics(), CircuitBreaker(time.monotonic)
             store = SqlMessageStore(database, now_us, summaries=summaries)
-            persister = Persister(store, NoLive(), figures, time.monotonic, now_us)
+            persister = Persister(store, NoLive(), metrics, time.monotonic, now_us)
             loops = [
                 PartitionProcessor(
                     partition,
@@ -172,20 +172,20 @@ async def processor(
                     persister,
                     breaker,
                     BatchPolicy(),
-                    figures,
+                    metrics,
                     new_buffer=lambda: WriteBehindBuffer(100, 2**20),
                     prefetch=1 + partition % 4,  # with 1 the turn goes round, with more envelopes are stored together
                 )
                 for partition in range(PARTITIONS)
             ]
-            yield Processor(broker, loops, figures)
+            yield Processor(broker, loops, metrics)
     finally:
         await database.dispose()
 
 
 async def cut_now_and_then(processors: Sequence[Processor], draw: random.Random) -> None:
     """Once each had its turn, end connections in the middle of whatever their processors are doing."""
-    while not all(each.figures.consumed for each in processors):
+    while not all(each.metrics.consumed for each in processors):
         await asyncio.sleep(0.01)
     for _ in range(CUTS):
         await asyncio.sleep(0.02)
@@ -230,9 +230,9 @@ async def test_twenty_processors_worth_of_redelivery_changes_no_row_and_no_count
     assert set(deliveries.given) == published
     assert min(deliveries.given.values()) >= 2
     assert deliveries.redelivered == published
-    assert all(each.figures.consumed for each in processors)
-    assert sum(each.figures.dead_lettered for each in processors) == 0
-    assert sum(each.figures.duplicates for each in processors) >= len(distinct)
+    assert all(each.metrics.consumed for each in processors)
+    assert sum(each.metrics.dead_lettered for each in processors) == 0
+    assert sum(each.metrics.duplicates for each in processors) >= len(distinct)
 
     database = open_database(fresh_url)
     try:

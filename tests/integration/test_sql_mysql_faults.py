@@ -250,20 +250,20 @@ async def test_the_pools_say_what_is_in_use_and_who_waits(fresh_url):
     def slow(conn):
         conn.exec_driver_sql("SELECT SLEEP(0.5)")
 
-    def figures(pool):
+    def metrics(pool):
         return attrs.astuple(mine.database.pools()[pool])
 
     async with process(fresh_url, writer_pool=2, reader_pool=3) as mine:
-        assert figures("writer") == (2, 0, 0, 0, 0)
+        assert metrics("writer") == (2, 0, 0, 0, 0)
         tasks = [asyncio.create_task(mine.database.write(slow)) for _ in range(5)]
         tasks += [asyncio.create_task(mine.database.read(slow)) for _ in range(2)]
-        await eventually(lambda: figures("writer") == (2, 2, 0, 2, 3), "writers")
-        await eventually(lambda: figures("reader") == (3, 2, 0, 2, 0), "readers")
+        await eventually(lambda: metrics("writer") == (2, 2, 0, 2, 3), "writers")
+        await eventually(lambda: metrics("reader") == (3, 2, 0, 2, 0), "readers")
         await asyncio.gather(*tasks)
-        assert figures("writer") == (2, 0, 2, 2, 0)
-        assert figures("reader") == (3, 0, 2, 2, 0)
+        assert metrics("writer") == (2, 0, 2, 2, 0)
+        assert metrics("reader") == (3, 0, 2, 2, 0)
         mine.database.evict()
-        assert figures("writer") == (2, 0, 0, 0, 0)
+        assert metrics("writer") == (2, 0, 0, 0, 0)
 
 
 async def test_a_reader_cannot_write(fresh_url):

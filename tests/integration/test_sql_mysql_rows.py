@@ -17,7 +17,7 @@ from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.mysql import multirow
 from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.adapters.sql.reader import SqlMessageReader
-from chatflow.domain.figures import ProcessorFigures
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister
 from chatflow.ports.errors import RowRejected, StoreError, StoreUnavailable
 from tests.conftest import need
@@ -103,16 +103,16 @@ async def test_poison_is_isolated_and_the_rest_of_its_batch_is_stored_in_order(f
     batch = [message("a", number + 1) for number in range(50)]
     for place, fields in ((7, {"text": "x" * 4001}), (8, {"user": 0}), (31, {"username": "\ud800"})):
         batch[place] = message("a", **({"user": place + 1} | fields))
-    live, figures = NobodyListens(), ProcessorFigures()
+    live, metrics = NobodyListens(), PersistenceMetrics()
     async with process(fresh_url) as mine:
-        persister = Persister(mine.store, live, figures, lambda: 0.0, lambda: NOW_US)
+        persister = Persister(mine.store, live, metrics, lambda: 0.0, lambda: NOW_US)
         await persister.persist(0, batch)
         letters = await SqlDeadLetterBox(mine.database, lambda: NOW_US).list_dead(limit=10)
     good = [each for place, each in enumerate(batch) if place not in {7, 8, 31}]
     assert [each.message for each in live.told] == good
     assert [each.seq for each in live.told] == list(range(1, 48))
     assert [letter.message_id for letter in letters] == [batch[place].message_id for place in (7, 8, 31)]
-    assert figures.dead_lettered == 3
+    assert metrics.dead_lettered == 3
     await assert_sound(fresh_url, 47)
 
 

@@ -75,7 +75,7 @@ def ack_the_broker_before_the_commit(replace: Replace) -> None:
                     await stream.consumer.ack(batch.ack)
                 await self._persist(batch)
                 stream.buffer.commit(batch)
-                self.figures.buffered -= len(batch.messages)
+                self.metrics.buffered -= len(batch.messages)
                 stream.has_room.set()
 
     replace(PartitionProcessor, "_store", store)
@@ -182,7 +182,7 @@ def no_end_to_the_buffer(replace: Replace) -> None:
             while True:
                 delivery = await stream.consumer.receive()
                 stream.buffer.add(delivery)
-                self.figures.buffered += len(delivery.envelope.messages)
+                self.metrics.buffered += len(delivery.envelope.messages)
                 stream.has_work.set()
         finally:
             stream.ended = True

@@ -9,17 +9,20 @@ from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.reading import read
 from chatflow.adapters.websockets.session import Session
+from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
-from chatflow.domain.figures import GatewayFigures, ProcessorFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Ref, Sink
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.gateway import GatewayRole
 from chatflow.ports.broker import Delivery, size_of
 from chatflow.ports.messages import Message
@@ -87,12 +90,12 @@ class Gateway:
     def __attrs_post_init__(self) -> None:
         site, process, dice = self.site, self.process, self.dice
         sizes, clock = site.scenario.sizes, site.loop.time
-        figures, store = GatewayFigures(), SimulatedStore(site.store, process, dice)
+        store = SimulatedStore(site.store, process, dice)
         self.broker = SimulatedBroker(site.broker, process, dice)
         acceptor = CheckedAcceptor(
             self.broker,
             CircuitBreaker(clock, *BREAKER),
-            figures,
+            IngestMetrics(),
             clock,
             partitions=site.scenario.partitions,
             limit_bytes=sizes.accept_bytes,
@@ -101,9 +104,9 @@ class Gateway:
         )
         self.gate = Gate(
             acceptor,
-            RoomHub(store, figures, replay_limit=sizes.replay, concurrent_reads=2),
+            RoomHub(store, DeliveryMetrics(), replay_limit=sizes.replay, concurrent_reads=2),
             StoredAcks(store, clock),
-            figures,
+            SessionMetrics(),
             Limits(),
             Stamps(process.name, site.now_us, self._new_id),
             clock,
@@ -159,7 +162,7 @@ class Processor:
     process: Process
     dice: Dice
     loops: list[PartitionProcessor] = attrs.field(init=False)
-    figures: ProcessorFigures = attrs.field(factory=ProcessorFigures)
+    metrics: PersistenceMetrics = attrs.field(factory=PersistenceMetrics)
     running: "asyncio.Task[None]" = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -167,7 +170,7 @@ class Processor:
         sizes, clock = site.scenario.sizes, site.loop.time
         broker = SimulatedBroker(site.broker, process, dice)
         store, live = SimulatedStore(site.store, process, dice), SimulatedLive(site.broker, process, dice)
-        persister = Persister(store, live, self.figures, clock, site.now_us)
+        persister = Persister(store, live, self.metrics, clock, site.now_us)
         breaker = CircuitBreaker(clock, *BREAKER)
         policy = BatchPolicy(sizes.batch, sizes.batch * 2, sizes.batch * 3, 4, 8)
         self.loops = [
@@ -177,7 +180,7 @@ class Processor:
                 persister,
                 breaker,
                 policy,
-                self.figures,
+                self.metrics,
                 new_buffer=lambda: CheckedBuffer(sizes.buffer_messages, 4_000, verdict=site.verdict),
                 prefetch=sizes.prefetch,
                 jitter=dice.rng.random,
@@ -189,7 +192,7 @@ class Processor:
     @property
     def is_quiet(self) -> bool:
         """It holds nothing."""
-        return self.figures.buffered == 0
+        return self.metrics.buffered == 0
 
     async def drain(self) -> None:
         """What `ProcessorRole.drain` does."""

@@ -9,12 +9,14 @@ from typing import TypeVar
 import attrs
 
 from chatflow.adapters.websockets.gate import Gate
+from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
-from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
 from chatflow.ports.messages import Message, StoredMessage
@@ -285,7 +287,7 @@ class FakeGateway:
     clock: FakeClock = attrs.field(factory=FakeClock)
     broker: FakeBroker = attrs.field(factory=FakeBroker)
     store: FakeStore = attrs.field(factory=FakeStore)
-    figures: GatewayFigures = attrs.field(factory=GatewayFigures)
+    metrics: SessionMetrics = attrs.field(factory=SessionMetrics)
     settings: dict[str, object] = attrs.field(factory=dict)
     limit_bytes: int = 2**20
     acceptor: Acceptor = attrs.field(init=False)
@@ -297,7 +299,7 @@ class FakeGateway:
         self.acceptor = Acceptor(
             self.broker,
             CircuitBreaker(self.clock),
-            self.figures,
+            IngestMetrics(),
             self.clock,
             partitions=8,
             limit_bytes=self.limit_bytes,
@@ -306,15 +308,19 @@ class FakeGateway:
         )
         self.gate = Gate(
             self.acceptor,
-            RoomHub(self.store, self.figures),
+            RoomHub(self.store, DeliveryMetrics()),
             StoredAcks(self.store, self.clock),
-            self.figures,
+            self.metrics,
             Limits(),
             Stamps("gw-1", lambda: EPOCH_US, self._new_id),
             self.clock,
             **self.settings,
         )
         self._running = asyncio.get_running_loop().create_task(self.acceptor.run())
+
+    @property
+    def ingest(self) -> IngestMetrics:
+        return self.acceptor.metrics
 
     async def close(self) -> None:
         await cancel(self._running)

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 import pytest
 
-from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
@@ -53,7 +53,7 @@ async def build() -> AsyncIterator[Build]:
         clock, broker = FakeClock(), FakeBroker(manual=manual)
         breaker = CircuitBreaker(clock, failures=failures)
         acceptor = Acceptor(
-            broker, breaker, GatewayFigures(), clock, partitions=PARTITIONS, sleep=clock.sleep, **settings
+            broker, breaker, IngestMetrics(), clock, partitions=PARTITIONS, sleep=clock.sleep, **settings
         )
         running.append(asyncio.create_task(acceptor.run()))
         return Bench(clock, broker, acceptor)
@@ -92,8 +92,8 @@ async def test_while_one_envelope_is_confirmed_the_next_one_fills(build: Build) 
     bench.broker.confirm()
     await until(lambda: len(bench.accepted) == 4)
     assert bench.accepted == [1, 2, 3, 4]
-    assert bench.acceptor.figures.queue_published == 2
-    assert bench.acceptor.figures.messages_published == 4
+    assert bench.acceptor.metrics.queue_published == 2
+    assert bench.acceptor.metrics.messages_published == 4
 
 
 async def test_partitions_do_not_wait_for_each_other(build: Build) -> None:
@@ -125,7 +125,7 @@ async def test_a_failed_publish_is_tried_again_with_the_same_ids(build: Build) -
     assert bench.envelopes == [ids(1, 2)] * 3
     assert bench.accepted == [1, 2]
     assert bench.refused == []
-    assert bench.acceptor.figures.queue_failures == 2
+    assert bench.acceptor.metrics.queue_failures == 2
     assert bench.acceptor.breaker.state is BreakerState.CLOSED
 
 
@@ -154,7 +154,7 @@ async def test_an_envelope_that_is_given_up_takes_what_is_behind_it_along(build:
     assert bench.envelopes == [ids(1)]
     assert all(error.retryable for error in bench.sink.errors)
     assert bench.acceptor.pending_bytes == 0
-    assert bench.acceptor.figures.refused == 3
+    assert bench.acceptor.metrics.refused == 3
     bench.offer(4)
     await until(lambda: bench.broker.waiting)
     bench.broker.confirm()
@@ -313,7 +313,7 @@ async def test_draining_ends_when_the_broker_is_gone_too(build: Build) -> None:
 
 async def test_a_cancelled_acceptor_tells_nobody_what_it_does_not_know(build: Build) -> None:
     clock, broker = FakeClock(), FakeBroker(manual=True)
-    acceptor = Acceptor(broker, CircuitBreaker(clock), GatewayFigures(), clock, partitions=PARTITIONS)
+    acceptor = Acceptor(broker, CircuitBreaker(clock), IngestMetrics(), clock, partitions=PARTITIONS)
     sink = RecordingSink()
     running = asyncio.create_task(acceptor.run())
     acceptor.offer(message(1), sink, 1)

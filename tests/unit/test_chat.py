@@ -186,8 +186,8 @@ async def test_a_broken_rule_is_answered_in_its_words_and_the_socket_stays_open(
     assert first["originalMessage"] == {**GOOD, **changes}
     assert "messageId" not in first
     assert second["status"] == "success"
-    assert client.gateway.figures.errors == 1
-    assert client.gateway.figures.messages_received == 2
+    assert client.gateway.metrics.errors == 1
+    assert client.gateway.metrics.messages_received == 2
 
 
 async def test_replies_come_in_the_order_of_the_frames_whatever_their_fate(connect: Connect) -> None:
@@ -315,7 +315,7 @@ async def test_a_connection_that_ended_keeps_what_it_offered_and_tells_nobody(co
     await until(lambda: client.gateway.broker.confirmed)
     await settle()
     assert client.socket.read() == []
-    assert client.gateway.figures.messages_published == 1
+    assert client.gateway.ingest.messages_published == 1
 
 
 async def test_a_thousand_frames_get_a_thousand_replies_in_order_over_a_shaky_broker(connect: Connect) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatflow.domain.delivery import room_hub as delivering
+from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import PAGE, Encode, RoomHub
-from chatflow.domain.figures import GatewayFigures
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import StoredMessage
 from tests.unit.fakes import FakeStore, cancel, live, message, messages, settle, stored, until
@@ -65,14 +65,14 @@ class Client:
 @attrs.define(eq=False)
 class Bench:
     store: FakeStore = attrs.field(factory=FakeStore)
-    figures: GatewayFigures = attrs.field(factory=GatewayFigures)
+    metrics: DeliveryMetrics = attrs.field(factory=DeliveryMetrics)
     replay_limit: int = 1_000
     tasks: list[asyncio.Task[None]] = attrs.field(factory=list)
     hub: RoomHub = attrs.field(init=False)
     slept: int = 0
 
     def __attrs_post_init__(self) -> None:
-        self.hub = RoomHub(self.store, self.figures, replay_limit=self.replay_limit, sleep=self.sleep)
+        self.hub = RoomHub(self.store, self.metrics, replay_limit=self.replay_limit, sleep=self.sleep)
 
     async def sleep(self, _: float) -> None:
         self.slept += 1
@@ -253,7 +253,7 @@ async def test_a_gap_is_filled_from_the_store_before_what_lies_above_it(bench: B
     assert client.seqs == []
     await until(lambda: client.seqs)
     assert client.seqs == [1, 2, 3]
-    assert bench.figures.repaired == 2
+    assert bench.metrics.repaired == 2
 
 
 async def test_a_gap_that_closes_by_itself_delivers_nothing_twice(bench: Bench) -> None:
@@ -561,7 +561,7 @@ async def test_one_encoding_serves_every_subscriber_of_a_kind(bench: Bench) -> N
     assert all(client.seqs == [1, 2, 3] for client in clients)
     assert (plain.calls, fancy.calls) == (1, 1)
     assert clients[0].frames[0] is clients[49].frames[0]
-    assert bench.figures.delivered == 153
+    assert bench.metrics.delivered == 153
 
 
 async def test_messages_that_come_again_are_not_delivered_again(bench: Bench) -> None:

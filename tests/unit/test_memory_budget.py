@@ -2,7 +2,7 @@ import attrs
 import pytest
 
 from chatflow.adapters.websockets.memory import GRACE_S, SMALL_BYTES, MemoryBudget
-from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.session.metrics import SessionMetrics
 from tests.unit.fakes import FakeClock
 
 LIMIT = 100 * SMALL_BYTES
@@ -30,7 +30,7 @@ def clock():
 
 @pytest.fixture
 def budget(clock):
-    return MemoryBudget(LIMIT, GatewayFigures(), clock)
+    return MemoryBudget(LIMIT, SessionMetrics(), clock)
 
 
 def test_who_holds_little_is_not_counted(budget):
@@ -54,7 +54,7 @@ def test_over_the_limit_the_largest_holder_is_paused(budget):
     budget.note(large, 60 * SMALL_BYTES)
     budget.note(last, 25 * SMALL_BYTES)
     assert [each.is_held for each in (small, large, last)] == [False, True, False]
-    assert budget.figures.memory_holders_paused == 1
+    assert budget.metrics.memory_holders_paused == 1
 
 
 def test_if_that_helps_it_goes_on_and_nobody_is_closed(budget):
@@ -79,7 +79,7 @@ def test_if_that_does_not_help_within_a_second_it_is_closed(budget, clock):
     assert one.overrun_at == 90 * SMALL_BYTES
     assert not other.is_held
     assert budget.total_bytes == 20 * SMALL_BYTES
-    assert budget.figures.memory_holders_dropped == 1
+    assert budget.metrics.memory_holders_dropped == 1
 
 
 def test_far_over_the_limit_nobody_waits_a_second(budget):

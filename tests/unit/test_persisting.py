@@ -3,7 +3,7 @@ from collections.abc import Sequence
 import attrs
 import pytest
 
-from chatflow.domain.figures import ProcessorFigures
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, SequenceCollision, StoreUnavailable
@@ -23,7 +23,7 @@ class LoggedLive(FakeLive):
 @attrs.define(eq=False)
 class Bench:
     store: FakeStore = attrs.field(factory=FakeStore)
-    figures: ProcessorFigures = attrs.field(factory=ProcessorFigures)
+    metrics: PersistenceMetrics = attrs.field(factory=PersistenceMetrics)
     cache: FakeCache = attrs.field(init=False)
     live: LoggedLive = attrs.field(init=False)
     persister: Persister = attrs.field(init=False)
@@ -34,7 +34,7 @@ class Bench:
         self.persister = Persister(
             self.store,
             self.live,
-            self.figures,
+            self.metrics,
             FakeClock(),
             lambda: EPOCH_US + 2_000_000,
             self.cache,
@@ -71,7 +71,7 @@ async def test_nothing_is_invalidated_or_announced_when_the_commit_fails() -> No
     with pytest.raises(StoreUnavailable):
         await bench.persister.persist(0, messages(1, 2))
     assert bench.order == ["append_batch"]
-    assert bench.figures.stored == 0
+    assert bench.metrics.stored == 0
 
 
 async def test_a_sequence_collision_is_loud() -> None:
@@ -90,7 +90,7 @@ async def test_persisting_again_after_an_unknown_outcome_stores_nothing_twice_an
     await bench.persister.persist(0, messages(1, 3))
     assert bench.store.ids() == ids(1, 2, 3)
     assert [s.seq for s in bench.live.published[-1].messages] == [1, 2, 3]
-    assert bench.figures.duplicates == 3
+    assert bench.metrics.duplicates == 3
 
 
 async def test_a_cache_that_is_down_fails_nothing_and_is_counted() -> None:
@@ -98,7 +98,7 @@ async def test_a_cache_that_is_down_fails_nothing_and_is_counted() -> None:
     bench.cache.down = CacheUnavailable("no cache")
     await bench.persister.persist(0, messages(1, 2))
     assert bench.order == ["append_batch", "invalidate", "publish_live"]
-    assert bench.figures.invalidation_failures == 1
+    assert bench.metrics.invalidation_failures == 1
 
 
 async def test_whoever_may_have_died_owing_an_invalidation_costs_everything_that_is_cached() -> None:
@@ -107,7 +107,7 @@ async def test_whoever_may_have_died_owing_an_invalidation_costs_everything_that
     assert bench.store.calls == [("invalidate", None)]
     bench.cache.down = CacheUnavailable("no cache")
     await bench.persister.void_cache()
-    assert bench.figures.invalidation_failures == 1
+    assert bench.metrics.invalidation_failures == 1
 
 
 async def test_a_live_channel_that_is_down_fails_nothing_and_is_counted() -> None:
@@ -115,7 +115,7 @@ async def test_a_live_channel_that_is_down_fails_nothing_and_is_counted() -> Non
     bench.live.down = BrokerUnavailable("no live channel")
     await bench.persister.persist(0, messages(1, 2))
     assert bench.store.ids() == ids(1, 2)
-    assert bench.figures.live_failures == 1
+    assert bench.metrics.live_failures == 1
 
 
 async def test_without_a_cache_nothing_is_invalidated() -> None:
@@ -134,7 +134,7 @@ async def test_poison_is_buried_alone_and_the_rest_keeps_its_order(poison: set[i
     assert bench.store.ids() == [message_id(n) for n in range(1, 9) if n not in poison]
     assert set(bench.store.dead) == bench.store.poison
     assert all("out of range" in reason for reason in bench.store.dead.values())
-    assert bench.figures.dead_lettered == len(poison)
+    assert bench.metrics.dead_lettered == len(poison)
     announced = [s.message.message_id for envelope in bench.live.published for s in envelope.messages]
     assert announced == bench.store.ids()
 
@@ -154,7 +154,7 @@ async def test_a_message_that_cannot_even_be_buried_is_not_settled() -> None:
     with pytest.raises(StoreUnavailable):
         await bench.persister.persist(0, messages(1, 3))
     assert bench.store.dead == {}
-    assert bench.figures.dead_lettered == 0
+    assert bench.metrics.dead_lettered == 0
     await bench.persister.persist(0, messages(1, 3))
     assert bench.store.ids() == ids(1, 3)
     assert set(bench.store.dead) == {message_id(2)}
@@ -175,8 +175,8 @@ async def test_figures_count_each_message_once_as_stored_or_as_duplicate() -> No
     bench = Bench()
     one, two = message(1), message(2)
     await bench.persister.persist(0, [one, one, one, two])
-    assert (bench.figures.stored, bench.figures.duplicates) == (2, 2)
+    assert (bench.metrics.stored, bench.metrics.duplicates) == (2, 2)
     await bench.persister.persist(0, [two, message(3)])
-    assert (bench.figures.stored, bench.figures.duplicates) == (3, 3)
-    assert bench.figures.batches == 2
-    assert bench.figures.accepted_to_stored_s.total == pytest.approx(4.0, abs=0.01)
+    assert (bench.metrics.stored, bench.metrics.duplicates) == (3, 3)
+    assert bench.metrics.batches == 2
+    assert bench.metrics.accepted_to_stored_s.total == pytest.approx(4.0, abs=0.01)

@@ -5,8 +5,8 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.broker import MemoryBroker
-from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
@@ -90,7 +90,7 @@ class Bench:
     clock: FakeClock = attrs.field(factory=FakeClock)
     store: FakeStore = attrs.field(factory=FakeStore)
     live: FakeLive = attrs.field(factory=FakeLive)
-    figures: ProcessorFigures = attrs.field(factory=ProcessorFigures)
+    metrics: PersistenceMetrics = attrs.field(factory=PersistenceMetrics)
     limit_messages: int = 1_000
     policy: BatchPolicy = attrs.field(factory=BatchPolicy)
     prefetch: int = 64
@@ -105,14 +105,14 @@ class Bench:
         self.breaker = CircuitBreaker(self.clock)
 
     def processor(self, partition: int = 0) -> PartitionProcessor:
-        persister = Persister(self.store, self.live, self.figures, self.clock, lambda: EPOCH_US, self.cache)
+        persister = Persister(self.store, self.live, self.metrics, self.clock, lambda: EPOCH_US, self.cache)
         return PartitionProcessor(
             partition,
             self.broker,
             persister,
             self.breaker,
             self.policy,
-            self.figures,
+            self.metrics,
             new_buffer=lambda: WriteBehindBuffer(self.limit_messages, 10**9),
             prefetch=self.prefetch,
             on_trip=lambda failure: self.trips.append(str(failure)),
@@ -161,9 +161,9 @@ async def test_what_is_consumed_is_stored_in_order_and_acked_after_the_commit(bu
     await until(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 9)
     assert bench.broker.log[-1] == "ack 3"
-    assert bench.figures.consumed == 9
-    assert bench.figures.stored == 9
-    assert bench.figures.buffered == 0
+    assert bench.metrics.consumed == 9
+    assert bench.metrics.stored == 9
+    assert bench.metrics.buffered == 0
     assert bench.broker.inner.queued_bytes(0) == 0
 
 
@@ -178,7 +178,7 @@ async def test_nothing_is_acked_while_the_store_fails_and_everything_once_it_is_
     bench.store.down = None
     await until(published[0].done)
     assert bench.store.ids() == ids(1, 3)
-    assert bench.figures.batch_failures >= 2
+    assert bench.metrics.batch_failures >= 2
 
 
 @pytest.mark.parametrize("error", [GONE, SequenceCollision("lobby/1")])
@@ -252,9 +252,9 @@ async def test_the_next_batch_collects_while_one_is_committed(build: Build) -> N
     bench.store.before_commit = lambda _: held.wait()
     bench.start()
     published = bench.publish(envelope(1, 1))
-    await until(lambda: bench.figures.buffered == 1)
+    await until(lambda: bench.metrics.buffered == 1)
     published += bench.publish(*(envelope(n, n) for n in range(2, 11)))
-    await until(lambda: bench.figures.buffered == 10)
+    await until(lambda: bench.metrics.buffered == 10)
     held.set()
     await until(lambda: all(task.done() for task in published))
     sizes = [len(batch) for name, batch in bench.store.calls if name == "append_batch"]
@@ -298,8 +298,8 @@ async def test_an_open_breaker_stops_the_pulling_and_the_broker_keeps_the_rest(b
     assert bench.breaker.state is BreakerState.OPEN
     assert bench.trips == ["no store"]
     assert bench.store.count("append_batch") == 5
-    assert bench.figures.buffered == 12  # the limit and the delivery that passed it
-    assert bench.figures.consumed == 12
+    assert bench.metrics.buffered == 12  # the limit and the delivery that passed it
+    assert bench.metrics.consumed == 12
     assert bench.broker.consumers[0].waiting() == 48
     await sleep.pass_time(20)
     assert bench.store.count("append_batch") == 6  # one probe
@@ -337,7 +337,7 @@ async def test_stop_stores_and_acks_what_was_taken_and_leaves_the_rest_to_the_br
     processor = bench.processor()
     running = bench.spawn(processor.run())
     published = bench.publish(*(envelope(2 * n + 1, 2 * n + 2) for n in range(5)))
-    await until(lambda: bench.figures.buffered == 4)
+    await until(lambda: bench.metrics.buffered == 4)
     processor.stop()
     await settle()
     assert not running.done()
@@ -345,7 +345,7 @@ async def test_stop_stores_and_acks_what_was_taken_and_leaves_the_rest_to_the_br
     await running
     assert bench.store.ids() == ids(1, 4)
     assert bench.broker.log[-1] == "close"
-    assert bench.figures.buffered == 0
+    assert bench.metrics.buffered == 0
     await settle()
     assert [task.done() for task in published] == [True, True, False, False, False]
     assert bench.broker.consumers[0].waiting() == 6
@@ -382,8 +382,8 @@ async def test_a_consumer_that_dies_is_replaced_and_what_it_held_is_stored_once(
     assert len(bench.broker.consumers) == 2
     assert bench.broker.consumers[1].given[0].redelivered
     assert bench.store.ids() == ids(1, 4)
-    assert bench.figures.duplicates >= 2
-    assert bench.figures.buffered == 0
+    assert bench.metrics.duplicates >= 2
+    assert bench.metrics.buffered == 0
 
 
 async def test_a_consumer_that_dies_while_idle_is_replaced(build: Build) -> None:
@@ -411,10 +411,10 @@ async def test_cancelled_at_once_it_acks_nothing_that_is_not_stored(build: Build
     bench.store.before_commit = lambda _: held.wait()
     running = bench.spawn(bench.processor().run())
     published = bench.publish(envelope(1, 2), envelope(3, 4))
-    await until(lambda: bench.figures.buffered == 4)
+    await until(lambda: bench.metrics.buffered == 4)
     await cancel(running)
     assert bench.broker.log == ["close"]
-    assert bench.figures.buffered == 0
+    assert bench.metrics.buffered == 0
     held.set()
     bench.start()
     await until(lambda: all(task.done() for task in published))
@@ -478,9 +478,9 @@ async def test_a_linger_lets_a_batch_fill(build: Build) -> None:
     processor.sleep = sleep = ManualSleep(bench.clock)
     bench.spawn(processor.run())
     published = bench.publish(envelope(1, 1))
-    await until(lambda: bench.figures.buffered == 1)
+    await until(lambda: bench.metrics.buffered == 1)
     published += bench.publish(envelope(2, 2))
-    await until(lambda: bench.figures.buffered == 2)
+    await until(lambda: bench.metrics.buffered == 2)
     assert bench.store.calls == []
     await sleep.pass_time(0.25)
     await until(lambda: all(task.done() for task in published))

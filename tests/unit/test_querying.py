@@ -115,7 +115,7 @@ async def test_a_cache_that_is_down_is_never_an_error(world, method, ask):
     for broken in (("get", "put"), ("put",), ("get",)):
         queries = world.over(BrokenCache(world.cache, *broken))
         assert (await ask(queries)).source is Source.MISS
-        assert queries.figures.cache_errors >= 1
+        assert queries.metrics.cache_errors >= 1
 
 
 @each_question
@@ -206,7 +206,7 @@ async def test_an_old_count_is_served_while_one_caller_refreshes_it(world):
     await turns()
     refreshed = await world.queries.ask(world.queries.questions.top_rooms(10))
     assert (refreshed.source, b'"room_id":"5"' in refreshed.body) == (Source.L2, True)
-    assert (world.queries.figures.stale, world.queries.figures.refreshes) == (20, 1)
+    assert (world.queries.metrics.stale, world.queries.metrics.refreshes) == (20, 1)
 
 
 async def test_a_count_past_its_bound_is_read_again(world):
@@ -236,7 +236,7 @@ async def test_refreshes_are_bounded_and_stop_on_close(world):
     world.store.gate.clear()
     for n in range(1, 3 * REFRESHES):
         await world.queries.ask(world.queries.questions.top_rooms(n))
-    assert world.queries.figures.refreshes == REFRESHES
+    assert world.queries.metrics.refreshes == REFRESHES
     await world.queries.close()
 
 
@@ -410,10 +410,10 @@ async def test_answers_are_counted_by_query_and_tier(world):
     await world.page()
     await world.page()
     await world.queries.ask(world.queries.questions.total())
-    figures = world.queries.figures
-    assert figures.answers == {("room", "miss"): 1, ("room", "l2"): 1, ("total", "miss"): 1}
-    assert (figures.from_source(Source.L2), figures.from_source(Source.MISS)) == (1, 2)
-    assert figures.took_s["room"].count == 2
+    metrics = world.queries.metrics
+    assert metrics.answers == {("room", "miss"): 1, ("room", "l2"): 1, ("total", "miss"): 1}
+    assert (metrics.from_source(Source.L2), metrics.from_source(Source.MISS)) == (1, 2)
+    assert metrics.took_s["room"].count == 2
 
 
 async def test_a_version_that_the_cache_lost_is_a_miss(world):

@@ -309,7 +309,7 @@ async def test_what_is_wrong_with_a_send_is_said_and_nothing_is_sent(
     client.send({"op": "send", "ref": 3, "room": "lobby", "text": "hi", **changes})
     assert await client.one() == error(code, text, 3)
     assert client.gateway.broker.attempts == []
-    assert client.gateway.figures.errors == 1
+    assert client.gateway.metrics.errors == 1
     client.say("the next one is not fenced", 4)
     assert (await client.one())["op"] == "ack"
 
@@ -440,7 +440,7 @@ async def test_a_send_that_is_stored_before_its_publish_fails_is_told_once(conne
     client.gateway.commit_confirmed()
     assert (await client.one())["seq"] == 1
     client.gateway.broker.fail(DOWN)
-    await until(lambda: client.gateway.figures.refused)
+    await until(lambda: client.gateway.ingest.refused)
     await client.silence()
     assert client.session.inflight.count == 0
     client.say("nothing was refused, so nothing is fenced", 4)
@@ -764,7 +764,7 @@ async def test_a_connection_that_ends_while_the_broker_is_away_leaves_no_task(co
     client.socket.close(1001, "gone")
     client.session.closed()
     client.gateway.broker.fail(DOWN)
-    await until(lambda: client.gateway.figures.refused == 2)
+    await until(lambda: client.gateway.ingest.refused == 2)
     await client.silence()
     assert not client.session._fence._tasks
 
@@ -847,8 +847,8 @@ async def test_after_such_a_close_nothing_is_done(connect: Connect) -> None:
     client.send(*[0] * 20, {"op": "send", "room": "lobby", "text": "hi"})
     client.say("hi")
     await settle()
-    assert client.gateway.figures.messages_received == 0
-    assert client.gateway.figures.errors == 9
+    assert client.gateway.metrics.messages_received == 0
+    assert client.gateway.metrics.errors == 9
 
 
 async def test_reading_time_stands_still_while_the_connection_is_not_read_from(connect: Connect) -> None:

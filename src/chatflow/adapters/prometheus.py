@@ -9,7 +9,7 @@ from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
-from chatflow.domain.figures import Histogram
+from chatflow.domain.metrics import Histogram
 from chatflow.ports.fleet import RoleSnapshot
 
 
@@ -41,7 +41,7 @@ class RoleCollector(Collector):
 def registry_of(
     snapshot: Callable[[], RoleSnapshot], histograms: Callable[[], Mapping[str, Histogram]] = dict
 ) -> CollectorRegistry:
-    """A registry of one role, with the process's own figures beside it."""
+    """A registry of one role, with the process's own metrics beside it."""
     registry = CollectorRegistry()
     registry.register(RoleCollector(snapshot, histograms))
     ProcessCollector(registry=registry)

@@ -5,8 +5,8 @@ import structlog
 from aiohttp import web
 
 from chatflow.adapters.aiohttp.api import build_api
-from chatflow.adapters.aiohttp.figures import QueryCollector
 from chatflow.adapters.aiohttp.health import HealthReport
+from chatflow.adapters.aiohttp.metrics import QueryCollector
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
@@ -60,7 +60,7 @@ class ApiRole:
     def _application(self) -> web.Application:
         settings, limits = self.settings, self.settings.limits
         registry = registry_of(self.snapshot)
-        registry.register(QueryCollector(self.queries.figures))
+        registry.register(QueryCollector(self.queries.metrics))
         return build_api(
             self.queries,
             fleet=self.fleet,
@@ -90,12 +90,12 @@ class ApiRole:
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
-        figures = self.queries.figures
+        metrics = self.queries.metrics
         counters = {
-            "cache_l1_hits": figures.from_source(Source.L1),
-            "cache_l2_hits": figures.from_source(Source.L2),
-            "cache_misses": figures.from_source(Source.MISS),
-            "cache_errors": figures.cache_errors,
+            "cache_l1_hits": metrics.from_source(Source.L1),
+            "cache_l2_hits": metrics.from_source(Source.L2),
+            "cache_misses": metrics.from_source(Source.MISS),
+            "cache_errors": metrics.cache_errors,
         }
         gauges = {}
         if self.near is not None:

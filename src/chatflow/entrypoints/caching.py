@@ -1,4 +1,4 @@
-"""What processes share besides database and broker: cached answers, leases, invalidations, the fleet's figures."""
+"""What processes share besides database and broker: cached answers, leases, invalidations, the fleet's metrics."""
 
 import time
 from collections.abc import AsyncIterator

@@ -26,18 +26,21 @@ from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
-from chatflow.domain.figures import GatewayFigures, ProcessorFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.api import ApiRole
 from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us
@@ -112,8 +115,8 @@ def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, floa
     """What a role reports of its connections, in the names that the fleet's view sums up; nothing for SQLite."""
 
     def gauges() -> Mapping[str, float]:
-        figures = pools(database).get(pool)
-        counts = {} if figures is None else attrs.asdict(figures)
+        metrics = pools(database).get(pool)
+        counts = {} if metrics is None else attrs.asdict(metrics)
         return {f"{pool}_{name}": float(value) for name, value in counts.items()}
 
     return gauges
@@ -147,7 +150,7 @@ def processors_of(
     broker: Broker,
     persister: Persister,
     breaker: CircuitBreaker,
-    figures: ProcessorFigures,
+    metrics: PersistenceMetrics,
     *,
     database: Database,
 ) -> list[PartitionProcessor]:
@@ -166,7 +169,7 @@ def processors_of(
             persister,
             breaker,
             policy_of(settings),
-            figures,
+            metrics,
             new_buffer=lambda: WriteBehindBuffer(max(1, messages), max(1, size_bytes)),
             prefetch=settings.prefetch,
             on_trip=on_trip,
@@ -208,12 +211,11 @@ class Container(containers.DeclarativeContainer):
     summary_tables = providers.Singleton(SqlSummaries, database)
     analytics = providers.Singleton(SummaryAnalytics, database)
 
-    gateway_figures = providers.Singleton(GatewayFigures)
     acceptor = providers.Singleton(
         Acceptor,
         broker,
         broker_breaker,
-        gateway_figures,
+        providers.Singleton(IngestMetrics),
         providers.Object(time.monotonic),
         partitions=common.partitions,
         patience_s=gateway_settings.accept_patience_s,
@@ -222,9 +224,11 @@ class Container(containers.DeclarativeContainer):
     gate = providers.Singleton(
         Gate,
         acceptor,
-        providers.Singleton(RoomHub, reader, gateway_figures, replay_limit=gateway_settings.replay_limit),
+        providers.Singleton(
+            RoomHub, reader, providers.Singleton(DeliveryMetrics), replay_limit=gateway_settings.replay_limit
+        ),
         providers.Singleton(StoredAcks, reader, providers.Object(time.monotonic)),
-        gateway_figures,
+        providers.Singleton(SessionMetrics),
         providers.Callable(limits_of, gateway_settings),
         providers.Factory(Stamps, providers.Callable(new_id), providers.Object(now_us), providers.Object(new_id)),
         providers.Object(time.monotonic),
@@ -254,12 +258,12 @@ class Container(containers.DeclarativeContainer):
         fleet,
     )
 
-    processor_figures = providers.Singleton(ProcessorFigures)
+    processor_metrics = providers.Singleton(PersistenceMetrics)
     persister = providers.Singleton(
         Persister,
         store,
         live_channel,
-        processor_figures,
+        processor_metrics,
         providers.Object(time.monotonic),
         providers.Object(now_us),
         cache,
@@ -271,10 +275,10 @@ class Container(containers.DeclarativeContainer):
         processor_settings,
         providers.Factory(identity_of, "processor", providers.Callable(pool_gauges, database, "writer")),
         providers.Singleton(
-            processors_of, processor_settings, broker, persister, store_breaker, processor_figures, database=database
+            processors_of, processor_settings, broker, persister, store_breaker, processor_metrics, database=database
         ),
         store_breaker,
-        processor_figures,
+        processor_metrics,
         broker,
         store,
         cache,

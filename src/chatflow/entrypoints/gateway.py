@@ -11,10 +11,10 @@ from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
-from chatflow.domain.figures import Histogram
+from chatflow.domain.metrics import Histogram
 from chatflow.entrypoints.fitness import WORDS, answers
 from chatflow.entrypoints.process import Lifetime, listening
-from chatflow.entrypoints.reporting import Identity, report_for_ever
+from chatflow.entrypoints.reporting import Identity, counts_of, report_for_ever
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
 from chatflow.ports.errors import BrokerUnavailable, StoreError
@@ -66,8 +66,8 @@ class GatewayRole:
         await self.gate.acceptor.drain()
         await asyncio.sleep(0)  # the acks of this tick go out before the close frames
         await self.server.close_connections(CLOSE_SPREAD_S)
-        figures = self.gate.figures
-        log.info("gateway.drained", received=figures.messages_received, published=figures.messages_published)
+        received, published = self.gate.metrics.messages_received, self.gate.acceptor.metrics.messages_published
+        log.info("gateway.drained", received=received, published=published)
 
     async def close(self) -> None:
         """Stop answering health checks."""
@@ -77,23 +77,23 @@ class GatewayRole:
     async def health(self) -> HealthReport:
         """Fit for new connections while messages can be accepted; the store, as last seen, is for the past."""
         up = self.broker.is_available() and self.gate.acceptor.breaker.retry_in_s() == 0
-        figures = self.gate.figures
-        metrics = {
-            "messagesReceived": figures.messages_received,
-            "messagesPublished": figures.messages_published,
-            "errors": figures.errors,
-            "queuePublished": figures.queue_published,
-            "queueFailures": figures.queue_failures,
+        metrics, ingest = self.gate.metrics, self.gate.acceptor.metrics
+        shown = {
+            "messagesReceived": metrics.messages_received,
+            "messagesPublished": ingest.messages_published,
+            "errors": metrics.errors,
+            "queuePublished": ingest.queue_published,
+            "queueFailures": ingest.queue_failures,
             "circuitBreaker": self.gate.acceptor.breaker.state.value,
             "availableChannels": self.settings.common.partitions if up else 0,
         }
         fit = up and not self.server.is_draining
-        return HealthReport(fit, {"broker": WORDS[up], "store": WORDS[self._store_is_up]}, {"metrics": metrics})
+        return HealthReport(fit, {"broker": WORDS[up], "store": WORDS[self._store_is_up]}, {"metrics": shown})
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
-        figures, breaker = self.gate.figures, self.gate.acceptor.breaker
-        counts = attrs.asdict(figures, filter=lambda field, _: field.type is int)
+        gate, breaker = self.gate, self.gate.acceptor.breaker
+        counts = counts_of(gate.metrics) | counts_of(gate.acceptor.metrics) | counts_of(gate.hub.metrics)
         gauges = {
             "connections": float(counts.pop("connections_open")),
             "rooms": float(self.gate.hub.active_rooms),
@@ -105,8 +105,8 @@ class GatewayRole:
         )
 
     def _histograms(self) -> Mapping[str, Histogram]:
-        figures = self.gate.figures
-        return {"confirm_seconds": figures.confirm_s, "envelope_messages": figures.envelope_messages}
+        metrics = self.gate.acceptor.metrics
+        return {"confirm_seconds": metrics.confirm_s, "envelope_messages": metrics.envelope_messages}
 
     async def _deliver(self) -> None:
         """Hand every live envelope to the hub; after a loss, compare all rooms with the store."""

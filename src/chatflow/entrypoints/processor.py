@@ -9,13 +9,14 @@ import structlog
 from chatflow.adapters.aiohttp.health import HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
-from chatflow.domain.figures import Histogram, ProcessorFigures
+from chatflow.domain.metrics import Histogram
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.resilience.recovery import watch_for_recovery
 from chatflow.entrypoints.fitness import WORDS, answers, cache_word
 from chatflow.entrypoints.process import Lifetime, listening
-from chatflow.entrypoints.reporting import Identity, Rates, report_for_ever
+from chatflow.entrypoints.reporting import Identity, Rates, counts_of, report_for_ever
 from chatflow.entrypoints.settings import ProcessorSettings
 from chatflow.ports.broker import Broker
 from chatflow.ports.cache import Cache
@@ -35,7 +36,7 @@ class ProcessorRole:
     identity: Identity
     processors: list[PartitionProcessor]
     breaker: CircuitBreaker
-    figures: ProcessorFigures
+    metrics: PersistenceMetrics
     broker: Broker
     store: MessageStore
     cache: Cache | None
@@ -70,23 +71,23 @@ class ProcessorRole:
         """Stop answering health checks."""
         if self._health is not None:
             await self._health.close()
-        log.info("processor.stopped", stored=self.figures.stored, duplicates=self.figures.duplicates)
+        log.info("processor.stopped", stored=self.metrics.stored, duplicates=self.metrics.duplicates)
 
     async def health(self) -> HealthReport:
         """Fit while it can take from the broker and write to the store; the cache is optional."""
         broker_up = self.broker.is_available()
         store_up = await answers(self.store.ping)
         needed = {"broker": WORDS[broker_up], "store": WORDS[store_up], "cache": await cache_word(self.cache)}
-        details = {"circuitBreaker": self.breaker.state.value, "buffered": self.figures.buffered}
+        details = {"circuitBreaker": self.breaker.state.value, "buffered": self.metrics.buffered}
         return HealthReport(broker_up and store_up, needed, details)
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
-        figures = self.figures
+        metrics = self.metrics
         gauges = {
-            "buffered": float(figures.buffered),
+            "buffered": float(metrics.buffered),
             "breaker_failures": float(self.breaker.consecutive_failures),
-            "batch_max_ms": figures.slowest_batch_s * 1000,
+            "batch_max_ms": metrics.slowest_batch_s * 1000,
             **self.rates.gauges(RATES),
         }
         states = {
@@ -96,13 +97,13 @@ class ProcessorRole:
         return self.identity.snapshot(self._counters(), gauges, states)
 
     def _counters(self) -> dict[str, int]:
-        figures = self.figures
-        counts = attrs.asdict(figures, filter=lambda field, _: field.type is int)
+        metrics = self.metrics
+        counts = counts_of(metrics)
         del counts["buffered"]
         return counts | {
-            "batch_us": int(figures.batch_s.total * 1e6),
+            "batch_us": int(metrics.batch_s.total * 1e6),
             "breaker_trips": self.breaker.trips,
-            "written": figures.stored + figures.duplicates + figures.dead_lettered,
+            "written": metrics.stored + metrics.duplicates + metrics.dead_lettered,
         }
 
     def _tick(self) -> RoleSnapshot:
@@ -110,9 +111,9 @@ class ProcessorRole:
         return self.snapshot()
 
     def _histograms(self) -> Mapping[str, Histogram]:
-        figures = self.figures
+        metrics = self.metrics
         return {
-            "batch_messages": figures.batch_messages,
-            "batch_seconds": figures.batch_s,
-            "accepted_to_stored_seconds": figures.accepted_to_stored_s,
+            "batch_messages": metrics.batch_messages,
+            "batch_seconds": metrics.batch_s,
+            "accepted_to_stored_seconds": metrics.accepted_to_stored_s,
         }

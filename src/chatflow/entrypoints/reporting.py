@@ -13,6 +13,11 @@ from chatflow.ports.fleet import Fleet, RoleSnapshot
 INTERVAL_S = 1.0
 
 
+def counts_of(metrics: attrs.AttrsInstance) -> dict[str, int]:
+    """The plain counts of a stage, by name."""
+    return attrs.asdict(metrics, filter=lambda field, _: field.type is int)
+
+
 @attrs.define(eq=False)
 class Rates:
     """Per-second rates of counters, and the highest seen; call `tick` about once a second."""

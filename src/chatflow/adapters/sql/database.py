@@ -7,7 +7,7 @@ from sqlalchemy import Connection, make_url
 from sqlalchemy.exc import ArgumentError
 
 from chatflow.adapters.sql.mysql.database import MysqlDatabase
-from chatflow.adapters.sql.mysql.pools import PoolFigures
+from chatflow.adapters.sql.mysql.pools import PoolMetrics
 from chatflow.adapters.sql.sqlite.database import SqliteDatabase
 
 R = TypeVar("R")
@@ -63,8 +63,8 @@ def evict(database: Database) -> None:
         database.evict()
 
 
-def pools(database: Database) -> dict[str, PoolFigures]:
-    """Figures of the ``writer`` and the ``reader`` pool; empty for SQLite, which has threads instead."""
+def pools(database: Database) -> dict[str, PoolMetrics]:
+    """Counts of the ``writer`` and the ``reader`` pool; empty for SQLite, which has threads instead."""
     return database.pools() if isinstance(database, MysqlDatabase) else {}
 
 

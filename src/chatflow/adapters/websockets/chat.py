@@ -66,7 +66,7 @@ class ChatSession:
 
     def receive(self, frame: str | bytes, most: int = 1) -> int:
         """Handle one frame; see `Receiver.receive`."""
-        self.gate.figures.messages_received += 1
+        self.gate.metrics.messages_received += 1
         self._arrivals += 1
         reply = _Reply(self._arrivals)
         self._replies.append(reply)
@@ -126,7 +126,7 @@ class ChatSession:
         gate.acceptor.offer(message, self, reply)
 
     def _refuse(self, reply: _Reply, error: ChatflowError) -> None:
-        self.gate.figures.errors += 1
+        self.gate.metrics.errors += 1
         if error.retryable:
             self._keep_order(reply, fenced=type(error) is Fenced)
         text = str(error) if isinstance(error, InvalidInput) else QUEUE_UNAVAILABLE

@@ -8,11 +8,11 @@ import attrs
 from chatflow.adapters.websockets.memory import MemoryBudget
 from chatflow.adapters.websockets.pacing import Debt, Pacer
 from chatflow.domain.delivery.room_hub import RoomHub
-from chatflow.domain.figures import GatewayFigures
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.errors import InvalidInput, InvalidMessage, InvalidRoom
 from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import BrokerFull, BufferFull, ChatflowError, Refusal, StoreError, StoreOverloaded
 
@@ -52,7 +52,7 @@ class Gate:
     acceptor: Acceptor
     hub: RoomHub
     stored_acks: StoredAcks
-    figures: GatewayFigures
+    metrics: SessionMetrics
     limits: Limits
     stamps: Stamps
     clock: Clock
@@ -72,7 +72,7 @@ class Gate:
 
     @memory.default
     def _new_memory(self) -> MemoryBudget:
-        return MemoryBudget(self.connection_memory_bytes, self.figures, self.clock)
+        return MemoryBudget(self.connection_memory_bytes, self.metrics, self.clock)
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import attrs
 
-from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.clock import Clock
 
 SMALL_BYTES = 16 * 2**10
@@ -37,7 +37,7 @@ class MemoryBudget:
     """Who holds how much. `note` is called whenever that may have grown, `review` about once a second."""
 
     limit_bytes: int
-    figures: GatewayFigures
+    metrics: SessionMetrics
     clock: Clock
     total_bytes: int = attrs.field(default=0, init=False)
     _held: dict[Holder, int] = attrs.field(factory=dict, init=False)
@@ -80,11 +80,11 @@ class MemoryBudget:
 
     def _pause(self, holder: Holder) -> None:
         self._paused[holder] = self.clock()
-        self.figures.memory_holders_paused += 1
+        self.metrics.memory_holders_paused += 1
         holder.hold()
 
     def _close(self, holder: Holder) -> None:
         held_bytes = self._held[holder]
         self.forget(holder)
-        self.figures.memory_holders_dropped += 1
+        self.metrics.memory_holders_dropped += 1
         holder.overrun(held_bytes)

@@ -66,7 +66,7 @@ class Nobody:
         self.inflight.debt.charge(FRAME_S + len(frame) * BYTE_S)
         if not self.is_ended and self._violations.count():
             self.is_ended = True
-            self.gate.figures.protocol_violators_dropped += 1
+            self.gate.metrics.protocol_violators_dropped += 1
             self.socket.close(POLICY, "nothing is to be said here")
         return 0
 

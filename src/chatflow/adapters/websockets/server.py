@@ -93,7 +93,7 @@ class GatewayServer:
             self.gate.memory.review()
             for connection in tuple(self._connections):
                 if not connection.socket.heartbeat(now, self.gate.heartbeat_s):
-                    self.gate.figures.silent_peers_dropped += 1
+                    self.gate.metrics.silent_peers_dropped += 1
 
     def stop_accepting(self) -> None:
         """Refuse new connections; the open ones go on."""
@@ -127,12 +127,12 @@ class GatewayServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
-        figures = self.gate.figures
+        metrics = self.gate.metrics
         connection.socket.limit_bytes = self.gate.outbound_limit_bytes
         connection.memory = self.gate.memory
         self._connections.add(connection)
-        figures.connections_opened += 1
-        figures.connections_open += 1
+        metrics.connections_opened += 1
+        metrics.connections_open += 1
         try:
             await self._serve(connection)
         except InvalidInput as exc:
@@ -141,8 +141,8 @@ class GatewayServer:
             await self._turn_away(connection, OVERLOADED, "history unavailable, please retry")
         finally:
             self._connections.discard(connection)
-            figures.connections_open -= 1
-            figures.slow_readers_dropped += connection.socket.overflowed
+            metrics.connections_open -= 1
+            metrics.slow_readers_dropped += connection.socket.overflowed
 
     async def _turn_away(self, connection: GatewayConnection, code: int, reason: str) -> None:
         connection.socket.close(code, reason)

@@ -231,7 +231,7 @@ class Session:
 
     def _send(self, item: dict[str, Any], ref: object, user_id: int, username: str) -> None:
         gate = self.gate
-        gate.figures.messages_received += 1
+        gate.metrics.messages_received += 1
         room_id = self._room_of(item)
         text = valid_text(item.get("text"), gate.limits, "text")
         own_id = valid_message_id(item.get("id"), "id")
@@ -316,13 +316,13 @@ class Session:
         """Close, and handle nothing that still comes."""
         if not self.is_ended:
             self.is_ended = True
-            self.gate.figures.protocol_violators_dropped += 1
+            self.gate.metrics.protocol_violators_dropped += 1
             self._flush()
             self.socket.close(code, reason)
 
     def error(self, ref: object, error: ChatflowError) -> None:
         """Answer that something cannot be done."""
-        self.gate.figures.errors += 1
+        self.gate.metrics.errors += 1
         self.answer(
             {
                 "op": "error",

@@ -12,8 +12,8 @@ from typing import Protocol
 import attrs
 
 from chatflow.domain.delivery.head_reads import HeadReads
+from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.sequencer import RoomSequencer
-from chatflow.domain.figures import GatewayFigures
 from chatflow.ports.broker import LiveEnvelope
 from chatflow.ports.errors import StoreError, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
@@ -107,7 +107,7 @@ class RoomHub:
     """
 
     reader: MessageReader
-    figures: GatewayFigures
+    metrics: DeliveryMetrics
     replay_limit: int = attrs.field(kw_only=True, default=1_000)
     concurrent_reads: int = attrs.field(kw_only=True, default=8)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
@@ -242,7 +242,7 @@ class RoomHub:
         self._repair_if_needed(room)
 
     def _spread(self, room: _Room, due: Sequence[StoredMessage]) -> None:
-        self.figures.delivered += room.spread(due)
+        self.metrics.delivered += room.spread(due)
 
     def _repair_if_needed(self, room: _Room) -> None:
         if room.repair is None and room.sequencer.missing() is not None:
@@ -256,7 +256,7 @@ class RoomHub:
                     page = await self._range(room, after, count)
                 except StoreError:
                     page = []
-                self.figures.repaired += len(page)
+                self.metrics.repaired += len(page)
                 self._spread(room, room.sequencer.offer(page))
                 if not page:
                     await self.sleep(REPAIR_PAUSE_S)

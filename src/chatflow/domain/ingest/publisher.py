@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.figures import GatewayFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Outbox, Pending, Ref, Sink
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
@@ -47,7 +47,7 @@ class Acceptor:
 
     broker: Broker
     breaker: CircuitBreaker
-    figures: GatewayFigures
+    metrics: IngestMetrics
     clock: Clock
     partitions: int = attrs.field(kw_only=True)
     patience_s: float = attrs.field(kw_only=True, default=0.8)
@@ -148,27 +148,27 @@ class Acceptor:
                     raise
             else:
                 self.breaker.success()
-                self.figures.confirm_s.observe(self.clock() - started)
+                self.metrics.confirm_s.observe(self.clock() - started)
                 return
             await self.sleep(pause)
             pause = min(2 * pause, LAST_RETRY_S)
 
     def _publish_failed(self, exc: BrokerError) -> None:
-        self.figures.queue_failures += 1
+        self.metrics.queue_failures += 1
         if isinstance(exc, BrokerUnavailable):
             self.breaker.failure()
         else:
             self.breaker.success()  # a broker that refuses for lack of room is alive
 
     def _accept(self, batch: list[Pending]) -> None:
-        self.figures.queue_published += 1
-        self.figures.messages_published += len(batch)
-        self.figures.envelope_messages.observe(len(batch))
+        self.metrics.queue_published += 1
+        self.metrics.messages_published += len(batch)
+        self.metrics.envelope_messages.observe(len(batch))
         for message, sink, ref in batch:
             sink.accepted(message, ref)
 
     def _refuse(self, batch: list[Pending], error: ChatflowError) -> None:
-        self.figures.refused += len(batch)
+        self.metrics.refused += len(batch)
         for message, sink, ref in batch:
             sink.refused(message, ref, error)
 

@@ -11,8 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.figures import ProcessorFigures
 from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import Batch, WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
@@ -41,7 +41,7 @@ class PartitionProcessor:
     persister: Persister
     breaker: CircuitBreaker
     policy: BatchPolicy
-    figures: ProcessorFigures
+    metrics: PersistenceMetrics
     new_buffer: Callable[[], WriteBehindBuffer] = attrs.field(kw_only=True)
     prefetch: int = attrs.field(kw_only=True, default=64)
     on_trip: Callable[[StoreError], None] = attrs.field(kw_only=True, default=lambda _: None)
@@ -72,7 +72,7 @@ class PartitionProcessor:
         try:
             await self._store(stream)
         finally:
-            self.figures.buffered -= len(stream.buffer)
+            self.metrics.buffered -= len(stream.buffer)
             await end((stop, take))
             await consumer.close()
         if take.done() and not take.cancelled() and (exc := take.exception()):
@@ -88,8 +88,8 @@ class PartitionProcessor:
             while True:
                 stream.buffer.add(delivery)
                 taken = len(delivery.envelope.messages)
-                self.figures.consumed += taken
-                self.figures.buffered += taken
+                self.metrics.consumed += taken
+                self.metrics.buffered += taken
                 stream.has_work.set()
                 while stream.buffer.is_full:
                     stream.has_room.clear()
@@ -122,7 +122,7 @@ class PartitionProcessor:
                 stream.has_work.clear()
                 continue
             await self._persist(batch)
-            self.figures.buffered -= len(batch.messages)
+            self.metrics.buffered -= len(batch.messages)
             ack = buffer.commit(batch)
             stream.has_room.set()
             if ack is not None:
@@ -138,7 +138,7 @@ class PartitionProcessor:
             except CircuitOpen as exc:
                 await self.sleep(min(exc.retry_in_s, OPEN_RETRY_S))  # another partition's probe may close it sooner
             except (StoreUnavailable, SequenceCollision) as exc:
-                self.figures.batch_failures += 1
+                self.metrics.batch_failures += 1
                 if self.breaker.failure():
                     self.on_trip(exc)
                 await self.sleep(pause * (0.5 + self.jitter()))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import attrs
 
-from chatflow.domain.figures import ProcessorFigures
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.ports.broker import LiveChannel, LiveEnvelope
 from chatflow.ports.cache import Cache, Invalidation
 from chatflow.ports.clock import Clock, WallClock
@@ -29,7 +29,7 @@ class Persister:
 
     store: MessageStore
     live: LiveChannel
-    figures: ProcessorFigures
+    metrics: PersistenceMetrics
     clock: Clock
     now_us: WallClock
     cache: Cache | None = None
@@ -61,7 +61,7 @@ class Persister:
     async def _isolate(self, partition: int, messages: Sequence[Message], exc: RowRejected) -> None:
         if len(messages) == 1:
             await self.store.bury(messages[0], str(exc))
-            self.figures.dead_lettered += 1
+            self.metrics.dead_lettered += 1
             return
         middle = len(messages) // 2
         await self.persist(partition, messages[:middle])
@@ -77,21 +77,21 @@ class Persister:
                 invalidation = self.invalidation_of(stored)
                 await self.cache.invalidate(invalidation.tags, invalidation.stored)
         except CacheUnavailable:
-            self.figures.invalidation_failures += 1
+            self.metrics.invalidation_failures += 1
 
     async def _announce(self, partition: int, stored: tuple[StoredMessage, ...]) -> None:
         try:
             await self.live.publish_live(LiveEnvelope(partition, stored))
         except BrokerUnavailable:
-            self.figures.live_failures += 1  # gateways compare heads from time to time and repair
+            self.metrics.live_failures += 1  # gateways compare heads from time to time and repair
 
     def _count(self, appended: Appended, taken: int, took_s: float) -> None:
-        figures, stored = self.figures, appended.stored
-        figures.batches += 1
-        figures.stored += taken - appended.duplicates
-        figures.duplicates += appended.duplicates
-        figures.batch_messages.observe(len(stored))
-        figures.batch_s.observe(took_s)
-        figures.slowest_batch_s = max(figures.slowest_batch_s, took_s)
+        metrics, stored = self.metrics, appended.stored
+        metrics.batches += 1
+        metrics.stored += taken - appended.duplicates
+        metrics.duplicates += appended.duplicates
+        metrics.batch_messages.observe(len(stored))
+        metrics.batch_s.observe(took_s)
+        metrics.slowest_batch_s = max(metrics.slowest_batch_s, took_s)
         if stored:
-            figures.accepted_to_stored_s.observe((self.now_us() - stored[0].message.accepted_at_us) / 1e6)
+            metrics.accepted_to_stored_s.observe((self.now_us() - stored[0].message.accepted_at_us) / 1e6)

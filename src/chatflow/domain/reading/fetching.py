@@ -13,10 +13,10 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.figures import QueryFigures
 from chatflow.domain.reading.answers import Source
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
 from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.metrics import ReadingMetrics
 from chatflow.domain.reading.queries import Question
 from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup
@@ -60,7 +60,7 @@ class Fetcher:
     uncached_limit: int = attrs.field(kw_only=True)
     cost_s: dict[Family, float] = attrs.field(init=False, factory=dict)
     """What reading took lately."""
-    figures: QueryFigures = attrs.field(init=False, factory=QueryFigures)
+    metrics: ReadingMetrics = attrs.field(init=False, factory=ReadingMetrics)
     _flights: SingleFlight[tuple[bytes, Source]] = attrs.field(init=False, factory=SingleFlight)
     _uncached: int = attrs.field(init=False, default=0)
 
@@ -94,7 +94,7 @@ class Fetcher:
         try:
             return await self.cache.get(question.key, question.tags)
         except CacheUnavailable:
-            self.figures.cache_errors += 1
+            self.metrics.cache_errors += 1
             return None
 
     async def _fetch_for_all(self, question: Question, seen: Seen) -> tuple[bytes, Source]:
@@ -126,7 +126,7 @@ class Fetcher:
         try:
             await leases.release(lease)
         except CacheUnavailable:
-            self.figures.cache_errors += 1  # it ends by itself
+            self.metrics.cache_errors += 1  # it ends by itself
 
     async def _ask_uncached(self, question: Question) -> bytes:
         if self._uncached >= self.uncached_limit:
@@ -150,4 +150,4 @@ class Fetcher:
         try:
             await self.cache.put(question.key, value, tags=question.tags, version=seen.version, ttl_s=ttl_s)
         except CacheUnavailable:
-            self.figures.cache_errors += 1
+            self.metrics.cache_errors += 1

@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.figures import QueryFigures
 from chatflow.domain.reading.answers import Answered, Everything
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.fetching import Fetcher
 from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.metrics import ReadingMetrics
 from chatflow.domain.reading.queries import AnswerEncoder, Question, Questions
 from chatflow.domain.reading.read_through import ReadThrough
 from chatflow.ports.cache import Cache, Leases
@@ -75,9 +75,9 @@ class QueryService:
         self._tier = ReadThrough(fetcher, draw=self.draw)
 
     @property
-    def figures(self) -> QueryFigures:
+    def metrics(self) -> ReadingMetrics:
         """Counts since start."""
-        return self._tier.figures
+        return self._tier.metrics
 
     async def ask(self, question: Question) -> Answered:
         """The answer.

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import attrs
 
-from chatflow.domain.figures import QueryFigures
 from chatflow.domain.reading import cached_body as kept
 from chatflow.domain.reading.answers import Answered, Source
 from chatflow.domain.reading.cache_policy import Freshness
 from chatflow.domain.reading.fetching import Fetcher, Seen
+from chatflow.domain.reading.metrics import ReadingMetrics
 from chatflow.domain.reading.queries import Question
 from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.domain.resilience.tasks import end
@@ -34,9 +34,9 @@ class ReadThrough:
     _refreshes: dict[str, asyncio.Task[None]] = attrs.field(init=False, factory=dict)
 
     @property
-    def figures(self) -> QueryFigures:
+    def metrics(self) -> ReadingMetrics:
         """Counts since start."""
-        return self.fetcher.figures
+        return self.fetcher.metrics
 
     def recall(self, question: Question) -> Answered | None:
         """The answer if this process has it, without waiting."""
@@ -87,8 +87,8 @@ class ReadThrough:
 
     def _answered(self, question: Question, value: bytes, source: Source, started: float) -> Answered:
         took_s = self.fetcher.clock() - started
-        self.figures.answers[question.query, source] += 1
-        self.figures.took_s[question.query].observe(took_s)
+        self.metrics.answers[question.query, source] += 1
+        self.metrics.took_s[question.query].observe(took_s)
         return Answered(value, source, took_s)
 
     def _look_near(self, question: Question) -> Lookup | None:
@@ -107,7 +107,7 @@ class ReadThrough:
             return None
         self.fetcher.keep_near(question, found.value, seen.near, age_s=found.age_s)
         if freshness is Freshness.REFRESH:
-            self.figures.stale += 1
+            self.metrics.stale += 1
             self._refresh(question, seen)
         return found.value
 
@@ -115,7 +115,7 @@ class ReadThrough:
         """Start one refresh of this key, unless there is one or too many others."""
         if question.key in self._refreshes or len(self._refreshes) >= REFRESHES:
             return
-        self.figures.refreshes += 1
+        self.metrics.refreshes += 1
         task = asyncio.ensure_future(self._refresh_quietly(question, seen))
         self._refreshes[question.key] = task
         task.add_done_callback(lambda _: self._refreshes.pop(question.key))

@@ -20,7 +20,7 @@ from sqlalchemy import Connection
 
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
-from chatflow.adapters.sql.mysql.pools import Pool, PoolFigures
+from chatflow.adapters.sql.mysql.pools import Pool, PoolMetrics
 from chatflow.adapters.sql.mysql.proven import is_still_open, roll_back
 from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
@@ -136,9 +136,9 @@ class MysqlDatabase:
         for pool in (self._readers, self._snapshots, self._writers):
             await pool.dispose()
 
-    def pools(self) -> dict[str, PoolFigures]:
+    def pools(self) -> dict[str, PoolMetrics]:
         """``writer`` and ``reader``; the one connection for snapshots is left out."""
-        return {"writer": self._writers.figures(self._writing), "reader": self._readers.figures(self._reading)}
+        return {"writer": self._writers.metrics(self._writing), "reader": self._readers.metrics(self._reading)}
 
     async def _until_not_deadlocked(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         pause_s = FIRST_PAUSE_S

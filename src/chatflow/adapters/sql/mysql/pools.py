@@ -30,7 +30,7 @@ OPENED_KEY = "opened_at"
 
 
 @attrs.frozen
-class PoolFigures:
+class PoolMetrics:
     """Connections of one pool now.
 
     Attributes:
@@ -97,11 +97,11 @@ class Pool:
         while self._idle:
             self._idle.pop().invalidate()
 
-    def figures(self, calls: int) -> PoolFigures:
+    def metrics(self, calls: int) -> PoolMetrics:
         """How the connections stand while so many calls are under way."""
         active = cast("QueuePool", self.engine.sync_engine.pool).checkedout()
         idle = len(self._idle)
-        return PoolFigures(self.size, active, idle, active + idle, max(0, calls - active))
+        return PoolMetrics(self.size, active, idle, active + idle, max(0, calls - active))
 
     async def dispose(self) -> None:
         """Close what is idle; nothing may be in use."""

@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.domain.figures import GatewayFigures, Histogram, ProcessorFigures
+from chatflow.domain.ingest.metrics import IngestMetrics
+from chatflow.domain.metrics import Histogram
+from chatflow.domain.persistence.metrics import PersistenceMetrics
 
 
 def test_a_value_counts_in_the_first_bucket_whose_bound_it_does_not_pass() -> None:
@@ -39,7 +41,7 @@ def test_a_quantile_is_never_below_the_true_one_within_the_bounds(values: list[f
 
 
 def test_two_processes_do_not_share_their_histograms() -> None:
-    one, other = ProcessorFigures(), ProcessorFigures()
+    one, other = PersistenceMetrics(), PersistenceMetrics()
     one.batch_messages.observe(3)
     assert other.batch_messages.count == 0
-    assert GatewayFigures().confirm_s is not GatewayFigures().confirm_s
+    assert IngestMetrics().confirm_s is not IngestMetrics().confirm_s

@@ -1,0 +1,18 @@
+"""What connections count."""
+
+import attrs
+
+
+@attrs.define
+class SessionMetrics:
+    """Since the gateway started. ``errors`` counts refused frames; the rest count messages or connections."""
+
+    messages_received: int = 0
+    errors: int = 0
+    connections_opened: int = 0
+    connections_open: int = 0
+    slow_readers_dropped: int = 0
+    silent_peers_dropped: int = 0
+    protocol_violators_dropped: int = 0
+    memory_holders_paused: int = 0
+    memory_holders_dropped: int = 0
