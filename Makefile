@@ -48,7 +48,7 @@ format: $(DEV) ## apply what ruff can repair
 	$(BIN)/ruff format .
 
 bench: $(DEV) ## measure throughput and latency on this machine
-	@$(BIN)/python -m tests.load.bench $(ARGS)
+	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
 fault: $(DEV) ## kill, stop, cut, fill under load: ROUNDS=30, SEED=n repeats a round; without ROUNDS the long kill tests too
 	@scripts/system-packages.sh
@@ -65,7 +65,7 @@ lock: $(DEV) ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for
 
 clean: ## remove the environment, caches and build output; data in ./var stays
 	rm -rf $(VENV) build dist .coverage .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
-	find src tests migrations scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+	find src tests benchmarks migrations scripts -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(RUN): requirements/run.txt pyproject.toml $(SETUP)
 	@scripts/setup-venv.sh $(VENV) requirements/run.txt

@@ -14,7 +14,7 @@ import aiohttp
 import attrs
 from websockets.asyncio.client import ClientConnection, connect
 
-from tests.load.fleet import Fleet
+from tests.harness.fleet import Fleet
 
 HARD_BOUND_S = 1.0
 """The longest life of a newest page in L1."""

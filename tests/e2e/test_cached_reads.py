@@ -11,11 +11,11 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from tests.e2e.reading import HARD_BOUND_S, Site, open_site
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.proxy import FaultProxy, fault_proxies
 from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
-from tests.load.fleet import Fleet
 
 PAIRS = 300
 """Of ten thousand, none was behind."""

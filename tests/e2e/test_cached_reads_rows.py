@@ -8,10 +8,10 @@ import attrs
 import pytest
 
 from tests.e2e.reading import HARD_BOUND_S, Site, open_site
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
-from tests.load.fleet import Fleet
 
 WAIT_S = 30.0
 CONCURRENT = 1_000

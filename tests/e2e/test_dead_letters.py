@@ -29,10 +29,10 @@ from chatflow.entrypoints.settings import Common, load_settings
 from chatflow.ports.broker import Envelope, envelope_of
 from chatflow.ports.errors import BrokerUnavailable
 from chatflow.ports.messages import Message
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.process import clean_environ, command
 from tests.harness.proxy import FaultProxy
-from tests.load.fleet import Fleet
 
 WAIT_S = 40.0
 DEAD_IN_TIME = 101

@@ -11,10 +11,10 @@ import redis
 
 from chatflow.domain.reading.cache_policy import RULES, Family
 from tests.e2e.reading import Reading, Site, open_site
+from tests.harness.fleet import Fleet
 from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy
 from tests.harness.rabbit import RabbitServer
-from tests.load.fleet import Fleet
 
 LIFE_S = RULES[Family.ROOM_NEWEST].l2_ttl_s
 LONGER_S = 3_600

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import ClientConnection, connect
 
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
 from tests.harness.rabbit import RabbitServer
-from tests.load.fleet import Fleet
 
 RESET = {"CHATFLOW_BREAKER_RESET_S": "3600"}
 WAIT_S = 30.0

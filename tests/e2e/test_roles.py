@@ -9,9 +9,9 @@ import pytest
 from websockets.asyncio.client import connect
 
 from chatflow.entrypoints.clocks import new_id
+from tests.harness.fleet import Fleet
 from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy
-from tests.load.fleet import Fleet
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ import attrs
 import uvloop
 
 from tests.fault.clients import LedgerSender
+from tests.harness.fleet import Fleet
 from tests.harness.galera import GaleraCluster
 from tests.harness.rabbit import RabbitServer
 from tests.harness.server import Guard
-from tests.load.fleet import Fleet
 
 SENDERS = 12
 ROOMS = 20

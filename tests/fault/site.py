@@ -9,12 +9,12 @@ from typing import Literal
 import attrs
 
 from tests.fault.clients import LedgerSender
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy, fault_proxies
 from tests.harness.rabbit import RabbitServer
 from tests.harness.server import Guard, Server
-from tests.load.fleet import Fleet
 
 ServerName = Literal["rabbit", "maria"]
 CLIENT_LINK = "client-gateway"

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 from rich.console import Console
 
+from benchmarks.measure import rss_mb
+from benchmarks.probe import Probe, first_after, longest_pause_s, settled_after_s, slowest_s
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
 from tests.harness.rabbit import RabbitServer
 from tests.harness.server import Guard, start_together
-from tests.load.fleet import Fleet
-from tests.load.measure import rss_mb
-from tests.load.probe import Probe, first_after, longest_pause_s, settled_after_s, slowest_s
 
 RATE = 1_000
 QUIET_S = 3.0

@@ -11,7 +11,7 @@ import attrs
 import psutil
 from hdrh.histogram import HdrHistogram
 
-from tests.load.client import PacedSender, WindowedSender, masked_frame
+from benchmarks.client import PacedSender, WindowedSender, masked_frame
 
 CONNECTIONS = 64
 ROOMS = 20

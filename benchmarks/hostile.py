@@ -18,15 +18,15 @@ from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.client import Occurrences, PacedSender
+from benchmarks.measure import Punctual, hello, process_seconds, rss_mb, to_json
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess, UpProcess
 from tests.harness.rabbit import RabbitServer
 from tests.harness.server import Guard, start_together
-from tests.load.client import Occurrences, PacedSender
-from tests.load.fleet import Fleet
-from tests.load.measure import Punctual, hello, process_seconds, rss_mb, to_json
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 POLITE = 20
 RATE = 400
 AFTER_S = 2.0
@@ -154,7 +154,7 @@ async def attacked(polite: PoliteClients, pid: int, attack: str, connections: in
     arguments = ("--port", str(polite.port), "--connections", str(connections), "--seconds", str(seconds))
     # At the lowest priority from its first instruction, and started up before anything is measured.
     hostile = await asyncio.create_subprocess_exec(
-        *("nice", "-n", "19", sys.executable, "-m", "tests.load.attacker", attack, *arguments),
+        *("nice", "-n", "19", sys.executable, "-m", "benchmarks.attacker", attack, *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,

@@ -12,14 +12,14 @@ import sys
 import uvloop
 from rich.console import Console
 
-from tests.load.attacker import ATTACKS
-from tests.load.cache_faults import bench_cache_faults
-from tests.load.embedded import bench_embedded
-from tests.load.hostile import Plan, bench_hostile
-from tests.load.mix import bench_mix
-from tests.load.outages import bench_outages
-from tests.load.reads import bench_reads
-from tests.load.separate import bench_separate
+from benchmarks.attacker import ATTACKS
+from benchmarks.cache_faults import bench_cache_faults
+from benchmarks.embedded import bench_embedded
+from benchmarks.hostile import Plan, bench_hostile
+from benchmarks.mix import bench_mix
+from benchmarks.outages import bench_outages
+from benchmarks.reads import bench_reads
+from benchmarks.separate import bench_separate
 
 PATHS = ("embedded", "separate", "outages", "reads", "mix", "cache-faults", "hostile")
 PROFILES = ("B0", "O1", "O2", "O12")

@@ -11,11 +11,11 @@ from collections.abc import Sequence
 import attrs
 from hdrh.histogram import HdrHistogram
 
-from tests.load.client import LoadConnection, Occurrences
-from tests.load.client import connect as connect_socket
-from tests.load.http import HttpAnswer, HttpConnection
-from tests.load.http import connect as connect_http
-from tests.load.measure import hello
+from benchmarks.client import LoadConnection, Occurrences
+from benchmarks.client import connect as connect_socket
+from benchmarks.http import HttpAnswer, HttpConnection
+from benchmarks.http import connect as connect_http
+from benchmarks.measure import hello
 
 READS, WRITES = 7, 3
 LONGEST_US = 60_000_000

@@ -6,12 +6,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.insert_limit import BATCH, WRITERS, measure
+from benchmarks.measure import FullSpeed, full_speed, milliseconds, paced, process_seconds
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.rabbit import RabbitServer
 from tests.harness.server import Guard, start_together
-from tests.load.fleet import Fleet
-from tests.load.insert_limit import BATCH, WRITERS, measure
-from tests.load.measure import FullSpeed, full_speed, milliseconds, paced, process_seconds
 
 PACED_RATE = 1_000
 BUFFER_POOL_BYTES = 2**30

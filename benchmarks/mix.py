@@ -13,16 +13,16 @@ from hdrh.histogram import HdrHistogram
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.client import masked_frame
+from benchmarks.fill import ROOMS, fill
+from benchmarks.http import get_request, timed_get
+from benchmarks.measure import ANSWERS_WITHIN_S, CONNECTIONS, WARM_UP_S, process_seconds, to_json
+from benchmarks.person import WRITES, Person, Tally
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
 from tests.harness.server import Guard, start_together
-from tests.load.client import masked_frame
-from tests.load.fill import ROOMS, fill
-from tests.load.fleet import Fleet
-from tests.load.http import get_request, timed_get
-from tests.load.measure import ANSWERS_WITHIN_S, CONNECTIONS, WARM_UP_S, process_seconds, to_json
-from tests.load.person import WRITES, Person, Tally
 
 FILLED_ROWS = 100_000
 BUFFER_POOL_BYTES = 2**30

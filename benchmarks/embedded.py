@@ -9,8 +9,8 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.measure import CONNECTIONS, ROOMS, WINDOW, FullSpeed, full_speed, milliseconds, paced, rss_mb
 from tests.harness.process import UpProcess
-from tests.load.measure import CONNECTIONS, ROOMS, WINDOW, FullSpeed, full_speed, milliseconds, paced, rss_mb
 
 PACED_RATE = 500
 

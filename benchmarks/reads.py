@@ -16,11 +16,11 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.fill import DAYS, END_US, ROOMS, USERS, fill
+from benchmarks.http import timed_get
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.server import Guard
-from tests.load.fill import DAYS, END_US, ROOMS, USERS, fill
-from tests.load.fleet import Fleet
-from tests.load.http import timed_get
 
 CALLS = 30
 LONGEST_S = 20.0

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from tests.load.http import HttpAnswer, HttpConnection, connect
+from benchmarks.http import HttpAnswer, HttpConnection, connect
 
 CONNECTIONS = 100
 """To each api; a read that finds none idle waits for one, and its time counts."""

@@ -18,7 +18,7 @@ from chatflow.entrypoints.settings import (
     load_settings,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RABBIT = "amqp://chat:s3cret@rabbit/chat"
 MYSQL = "mysql+asyncmy://chat:s3cret@mysql/chat"
 REDIS = "redis://:s3cret@redis:6379/0"

@@ -16,18 +16,18 @@ import attrs
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.client import PacedSender
+from benchmarks.fill import ROOMS, fill
+from benchmarks.http import get_request
+from benchmarks.measure import WARM_UP_S, hello, to_json
+from benchmarks.mix import BUFFER_POOL_BYTES, CACHED, FILLED_ROWS, paths
+from benchmarks.paced_reads import PacedReads, Read
+from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.proxy import FaultProxy, fault_proxies
 from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
 from tests.harness.server import Guard, start_together
-from tests.load.client import PacedSender
-from tests.load.fill import ROOMS, fill
-from tests.load.fleet import Fleet
-from tests.load.http import get_request
-from tests.load.measure import WARM_UP_S, hello, to_json
-from tests.load.mix import BUFFER_POOL_BYTES, CACHED, FILLED_ROWS, paths
-from tests.load.paced_reads import PacedReads, Read
 
 READS_PER_S = {"B0": 50, "O12": 300}
 """B0 cannot answer more without falling behind: it counts top lists over all messages."""
