@@ -187,12 +187,10 @@ async def test_a_repeated_message_id_is_stored_once_and_answered_with_success_ea
     assert gateway.store.ids("lobby") == [mine]
 
 
-@pytest.mark.parametrize(
-    "bad", ["", "x", 5, "01970000-0000-4000-8000-000000000001", "01970000000070008000000000000001"]
-)
-async def test_a_message_id_that_is_no_uuid7_is_refused(gateway, peer, bad):
+@pytest.mark.parametrize("bad", ["", "x", 5, "01970000000070008000000000000001"])
+async def test_a_message_id_that_is_no_uuid_is_refused(gateway, peer, bad):
     reply = await answer(peer, chat(messageId=bad))
-    assert reply["errorMessage"] == "messageId must be a UUIDv7"
+    assert reply["errorMessage"] == "messageId must be a UUID"
     assert gateway.texts("lobby") == []
 
 

@@ -107,7 +107,7 @@ def test_a_last_line_that_was_cut_short_is_left_out() -> None:
         ("nonsense\n", "not JSON"),
         ("[" * 100_000 + "\n", "not JSON"),
         ("[]\n", "not an object"),
-        ('{"messageId":"x","roomId":"a"}\n', "UUIDv7"),
+        ('{"messageId":"x","roomId":"a"}\n', "UUID"),
         ('{"roomId":"a"}\n', "messageId is required"),
         (line(1, None), "roomId is required"),
         (line(1, "no/room"), "Invalid roomId"),

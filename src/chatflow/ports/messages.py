@@ -8,7 +8,7 @@ class Message:
     """A validated, stamped message on its way to the store.
 
     Attributes:
-        message_id: canonical lower-case UUIDv7 text; the identity under every retry and redelivery.
+        message_id: canonical lower-case UUID text; the identity under every retry and redelivery.
         room_id: 1-64 characters of ``A-Z a-z 0-9 . _ -``.
         user_id: 1 .. 2**53-1.
         username: the sender's name at the time of sending.

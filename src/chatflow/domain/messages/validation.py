@@ -11,7 +11,7 @@ from chatflow.ports.clock import NewId, WallClock
 from chatflow.ports.messages import Message
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
-_UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII)
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 MESSAGE_TYPES = frozenset({"TEXT", "JOIN", "LEAVE"})
 
 
@@ -99,14 +99,14 @@ def valid_text(value: object, limits: Limits, name: str = "message") -> str:
 
 
 def valid_message_id(value: object, name: str) -> str | None:
-    """Canonical lower case of a client's own UUIDv7 (RFC 9562); ``None`` when it gave none."""
+    """A client's own UUID (RFC 9562, any version) in canonical lower case; ``None`` when it gave none."""
     if value is None:
         return None
     if type(value) is str:
         lowered = value.lower()
-        if _UUID7.fullmatch(lowered):
+        if _UUID.fullmatch(lowered):
             return lowered
-    raise InvalidMessage(f"{name} must be a UUIDv7")
+    raise InvalidMessage(f"{name} must be a UUID")
 
 
 def _message_type(value: object) -> str:
