@@ -21,10 +21,10 @@ from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.persistence.replay import Republisher
 from chatflow.domain.persistence.replaying import Outcome
+from chatflow.entrypoints.cli.dead_letters import list_dead, replay_dead, show_dead
 from chatflow.entrypoints.clocks import new_id, now_us
-from chatflow.entrypoints.deadletters import list_dead, replay_dead, show_dead
 from chatflow.entrypoints.maintenance import opened, run_audit
-from chatflow.entrypoints.process import StartError
+from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common, load_settings
 from chatflow.ports.broker import Envelope, envelope_of
 from chatflow.ports.errors import BrokerUnavailable

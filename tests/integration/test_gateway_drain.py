@@ -7,8 +7,8 @@ from websockets.exceptions import ConnectionClosed
 
 from chatflow.adapters.websockets import server as server_module
 from chatflow.adapters.websockets import sockets
-from chatflow.entrypoints import gateway as role_module
-from chatflow.entrypoints.gateway import GatewayRole
+from chatflow.entrypoints.roles import gateway as role_module
+from chatflow.entrypoints.roles.gateway import GatewayRole
 from tests.integration.gateway_harness import chat, open_gateway, send, until
 
 

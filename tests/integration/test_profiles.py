@@ -12,7 +12,7 @@ from chatflow.domain.reading.answers import Source
 from chatflow.entrypoints.clocks import new_id
 from chatflow.entrypoints.containers import Container, build_container
 from chatflow.entrypoints.maintenance import catch_up_summaries, run_audit
-from chatflow.entrypoints.process import Lifetime
+from chatflow.entrypoints.roles.process import Lifetime
 from chatflow.entrypoints.serving import opened
 from chatflow.entrypoints.settings import Profile, UpSettings, load_settings
 from chatflow.ports.messages import Message

@@ -23,7 +23,7 @@ from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.metrics import SessionMetrics
-from chatflow.entrypoints.gateway import GatewayRole
+from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.ports.broker import Delivery, size_of
 from chatflow.ports.messages import Message
 from tests.simulation.broker import BrokerServer, SimulatedBroker, SimulatedLive

@@ -16,7 +16,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from chatflow.entrypoints import gateway
+from chatflow.entrypoints.roles import gateway
 from tests.simulation.faults import ClientPlan, Event, Scenario, Sizes, Weather, scenario_from
 from tests.simulation.mutants import MUTANTS, RARE, Replace
 from tests.simulation.world import Broken, simulate

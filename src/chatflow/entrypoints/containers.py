@@ -41,14 +41,14 @@ from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.metrics import SessionMetrics
-from chatflow.entrypoints.api import ApiRole
 from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us
-from chatflow.entrypoints.gateway import GatewayRole
-from chatflow.entrypoints.processor import RATES, ProcessorRole
-from chatflow.entrypoints.reporting import Identity, Rates
+from chatflow.entrypoints.roles.api import ApiRole
+from chatflow.entrypoints.roles.gateway import GatewayRole
+from chatflow.entrypoints.roles.processor import RATES, ProcessorRole
+from chatflow.entrypoints.roles.reporting import Identity, Rates
+from chatflow.entrypoints.roles.waiting import until_there
 from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, UpSettings
-from chatflow.entrypoints.waiting import until_there
 from chatflow.ports.broker import Broker
 from chatflow.ports.errors import StoreError
 

@@ -12,7 +12,7 @@ from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import Database, open_database
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.domain.auditing import AuditReport, InvalidLedger, audit, read_ledger
-from chatflow.entrypoints.process import StartError
+from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
 
 

@@ -15,15 +15,15 @@ from chatflow.adapters.sql import migrate
 from chatflow.domain.resilience.tasks import end
 from chatflow.entrypoints.containers import Container, build_container, opening_of
 from chatflow.entrypoints.maintenance import catch_up_summaries
-from chatflow.entrypoints.process import (
+from chatflow.entrypoints.roles.process import (
     Lifetime,
     Stopped,
     settle_memory,
     share_interpreter,
     stop_on_signals,
 )
+from chatflow.entrypoints.roles.waiting import until_there
 from chatflow.entrypoints.settings import UpSettings
-from chatflow.entrypoints.waiting import until_there
 from chatflow.ports.errors import SchemaMismatch
 
 log = structlog.get_logger()

@@ -8,9 +8,9 @@ import structlog
 from rich.console import Console
 
 from chatflow.adapters.sql import migrate
-from chatflow.entrypoints.api import ApiRole
-from chatflow.entrypoints.gateway import GatewayRole
-from chatflow.entrypoints.process import StartError
+from chatflow.entrypoints.roles.api import ApiRole
+from chatflow.entrypoints.roles.gateway import GatewayRole
+from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.serving import Role, serve_roles
 from chatflow.entrypoints.settings import Common, UpSettings
 

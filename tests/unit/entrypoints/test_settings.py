@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.entrypoints.environment import masked
 from chatflow.entrypoints.settings import (
     Common,
     GatewaySettings,
@@ -17,6 +16,7 @@ from chatflow.entrypoints.settings import (
     describe,
     load_settings,
 )
+from chatflow.entrypoints.settings.environment import masked
 
 ROOT = Path(__file__).parents[3]
 RABBIT = "amqp://chat:s3cret@rabbit/chat"

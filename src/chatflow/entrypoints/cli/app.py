@@ -16,10 +16,10 @@ from rich.table import Table
 
 from chatflow import __version__
 from chatflow.domain.persistence.replaying import Outcome
-from chatflow.entrypoints.environment import SettingsError
 from chatflow.entrypoints.logs import LogFormat, configure_logs
-from chatflow.entrypoints.process import refuse, run_process
+from chatflow.entrypoints.roles.process import refuse, run_process
 from chatflow.entrypoints.settings import Common, Role, UpSettings, describe, load_process_settings
+from chatflow.entrypoints.settings.environment import SettingsError
 
 WIDE = 160
 """Columns of a table that no terminal shows."""
@@ -123,7 +123,7 @@ def dlq_list(
 
     Exit code 0: these are all. 1: the broker could not be read, and its dead letters are missing.
     """
-    from chatflow.entrypoints.deadletters import list_dead
+    from chatflow.entrypoints.cli.dead_letters import list_dead
 
     listing = run_process(list_dead(_common(), limit=limit, include_resolved=resolved))
     if as_json:
@@ -144,7 +144,7 @@ def dlq_list(
 @dlq.command("show")
 def dlq_show(letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it.")]) -> None:
     """Show one dead letter with its original, as JSON."""
-    from chatflow.entrypoints.deadletters import show_dead
+    from chatflow.entrypoints.cli.dead_letters import show_dead
 
     typer.echo(json.dumps(run_process(show_dead(_common(), letter_id)), indent=2))
 
@@ -162,8 +162,8 @@ def dlq_replay(
 
     Exit code 0: all are published, or stored. 1: some were refused. 2: a server went away before all were tried.
     """
-    from chatflow.entrypoints.deadletters import replay_dead
-    from chatflow.entrypoints.letters import replayed_as_json, told
+    from chatflow.entrypoints.cli.dead_letter_views import replayed_as_json, told
+    from chatflow.entrypoints.cli.dead_letters import replay_dead
 
     if bool(ids) == every:
         refuse("name the dead letters to replay, or --all")
@@ -215,7 +215,3 @@ def _ids(message_ids: Sequence[str]) -> str:
 def _print(table: Table) -> None:
     console = Console()
     (console if console.is_terminal else Console(width=WIDE)).print(table)
-
-
-if __name__ == "__main__":
-    main()

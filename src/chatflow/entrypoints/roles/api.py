@@ -13,9 +13,9 @@ from chatflow.adapters.prometheus import registry_of
 from chatflow.domain.reading.answers import Source
 from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.query_service import QueryService
-from chatflow.entrypoints.fitness import WORDS, answers, cache_word
-from chatflow.entrypoints.process import Lifetime, listening
-from chatflow.entrypoints.reporting import Identity, report_for_ever
+from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
+from chatflow.entrypoints.roles.process import Lifetime, listening
+from chatflow.entrypoints.roles.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
 from chatflow.ports.cache import Cache
 from chatflow.ports.fleet import Fleet, RoleSnapshot

@@ -17,10 +17,10 @@ from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.persistence.replay import Republisher, oldest
 from chatflow.domain.persistence.replaying import BROKER_PREFIX, Outcome, Replayed, replay
+from chatflow.entrypoints.cli.dead_letter_views import Row, row_of_envelope, row_of_letter, shown_envelope, shown_letter
 from chatflow.entrypoints.clocks import now_us
-from chatflow.entrypoints.letters import Row, row_of_envelope, row_of_letter, shown_envelope, shown_letter
 from chatflow.entrypoints.maintenance import opened
-from chatflow.entrypoints.process import StartError
+from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
 from chatflow.ports.errors import BrokerError, StoreError
 from chatflow.ports.store import DeadLetter, DeadLetterBox

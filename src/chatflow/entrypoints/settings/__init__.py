@@ -15,8 +15,8 @@ from typing import Literal, overload
 import attrs
 
 from chatflow.adapters.redis import address as redis_address
-from chatflow.entrypoints.addresses import check_broker, check_database
-from chatflow.entrypoints.environment import (
+from chatflow.entrypoints.settings.addresses import check_broker, check_database
+from chatflow.entrypoints.settings.environment import (
     SettingsError,
     Source,
     choice,

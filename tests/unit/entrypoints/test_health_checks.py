@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from chatflow.entrypoints.fitness import answers, cache_word
+from chatflow.entrypoints.roles.health_checks import answers, cache_word
 from chatflow.ports.errors import CacheUnavailable, QueryTimeout, StoreOverloaded, StoreUnavailable
 
 FULL = StoreOverloaded("220 reads are running or waiting")

@@ -14,9 +14,9 @@ from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.resilience.recovery import watch_for_recovery
-from chatflow.entrypoints.fitness import WORDS, answers, cache_word
-from chatflow.entrypoints.process import Lifetime, listening
-from chatflow.entrypoints.reporting import Identity, Rates, counts_of, report_for_ever
+from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
+from chatflow.entrypoints.roles.process import Lifetime, listening
+from chatflow.entrypoints.roles.reporting import Identity, Rates, counts_of, report_for_ever
 from chatflow.entrypoints.settings import ProcessorSettings
 from chatflow.ports.broker import Broker
 from chatflow.ports.cache import Cache

@@ -5,7 +5,7 @@ What parses them in earnest is imported only for a URL that somebody gave, since
 
 from urllib.parse import urlsplit
 
-from chatflow.entrypoints.environment import split_urls
+from chatflow.entrypoints.settings.environment import split_urls
 
 NO_HOST = "must name a host, and its port by a number up to 65535; a password's own @ : / ? # are written %40 and so on"
 

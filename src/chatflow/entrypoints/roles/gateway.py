@@ -12,9 +12,9 @@ from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.metrics import Histogram
-from chatflow.entrypoints.fitness import WORDS, answers
-from chatflow.entrypoints.process import Lifetime, listening
-from chatflow.entrypoints.reporting import Identity, counts_of, report_for_ever
+from chatflow.entrypoints.roles.health_checks import WORDS, answers
+from chatflow.entrypoints.roles.process import Lifetime, listening
+from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
 from chatflow.ports.errors import BrokerUnavailable, StoreError

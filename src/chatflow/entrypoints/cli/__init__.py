@@ -1,0 +1,5 @@
+"""The command line: ``chatflow``, also ``python -m chatflow.entrypoints.cli``."""
+
+from chatflow.entrypoints.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,5 @@
+"""``python -m chatflow.entrypoints.cli``."""
+
+from chatflow.entrypoints.cli.app import main
+
+main()

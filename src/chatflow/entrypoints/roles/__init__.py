@@ -1,0 +1,1 @@
+"""The roles of a fleet, and what their processes have in common."""
