@@ -84,6 +84,7 @@ def test_profile_is_read_whatever_its_case(text, profile, caches, summaries):
         ("CHATFLOW_HELLO_TIMEOUT_S", "0"),
         ("CHATFLOW_HELLO_TIMEOUT_S", "nan"),
         ("CHATFLOW_DRAIN_S", "inf"),
+        ("CHATFLOW_DRIVER_FALLBACK", "maybe"),
         ("CHATFLOW_LINGER_MS", "-1"),
         ("CHATFLOW_MESSAGE_MAX_CHARS", "4001"),
         ("CHATFLOW_USERNAME_MAX_CHARS", "65"),
@@ -163,6 +164,11 @@ def test_thresholds_out_of_order_are_refused(given, upper, lower):
     error = refusal(given)
     assert error.variable == upper
     assert lower in str(error)
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("0", False), ("YES", True)])
+def test_a_flag_takes_the_usual_spellings(text, value):
+    assert up({"CHATFLOW_DRIVER_FALLBACK": text}).common.driver_fallback is value
 
 
 def test_two_listeners_of_one_process_cannot_share_a_port():

@@ -21,6 +21,7 @@ from chatflow.entrypoints.settings.environment import (
     Source,
     choice,
     directory,
+    flag,
     given_by,
     integer,
     port,
@@ -121,6 +122,9 @@ class Common:
     read_deadline_s: float = seconds(5.0, "seconds a read may take")
     write_deadline_s: float = seconds(10.0, "seconds a write to a database server may take, repeats included")
     drain_s: float = seconds(25.0, "seconds a stopping process may take to finish what it holds")
+    driver_fallback: bool = flag(
+        False, "true: use only documented parts of every driver, as after a failed self-check; slower, for tests"
+    )
     sources: Mapping[str, Source] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property

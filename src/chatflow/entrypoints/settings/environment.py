@@ -50,6 +50,8 @@ class Rule:
 
     def shown(self, value: object) -> str:
         """The value as text that may be printed and logged."""
+        if isinstance(value, bool):
+            return str(value).lower()
         if isinstance(value, float):
             return f"{value:g}"
         return masked(str(value)) if self.is_url else str(value)
@@ -126,6 +128,12 @@ def choice(default: str, meaning: str, options: Iterable[str]) -> Any:
             raise EnvError(f"must be one of {', '.join(by_folded.values())}{hint}")
         return by_folded[text.casefold()]
 
+    return _field(Rule(parse, meaning), default)
+
+
+def flag(default: bool, meaning: str) -> Any:
+    """True or false, in any of the usual spellings."""
+    parse = _checked("must be true or false", lambda env, name: env.bool(name))
     return _field(Rule(parse, meaning), default)
 
 
