@@ -10,7 +10,7 @@ import pytest
 from chatflow.adapters.memory.broker import MemoryBroker
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.adapters.rabbitmq.connection import Link
-from chatflow.adapters.rabbitmq.consuming import RabbitConsumer
+from chatflow.adapters.rabbitmq.consumer import RabbitConsumer
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Broker, Consumer, Envelope
 from tests.harness.rabbit import RabbitServer

@@ -11,7 +11,7 @@ import redis.asyncio
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.memory.leases import MemoryLeases
-from chatflow.adapters.redis.opening import open_redis
+from chatflow.adapters.redis.services import open_redis
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.fleet import Fleet
 from tests.reading_fakes import FakeClock

@@ -8,7 +8,7 @@ from typing import Any
 import aio_pika
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
-from chatflow.adapters.rabbitmq.consuming import RabbitConsumer
+from chatflow.adapters.rabbitmq.consumer import RabbitConsumer
 from chatflow.ports.broker import Delivery, Envelope
 from chatflow.ports.errors import BrokerError
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import attrs
 
-from chatflow.adapters.redis.opening import RedisServices, open_redis
+from chatflow.adapters.redis.services import RedisServices, open_redis
 from chatflow.ports.cache import Invalidation, Lookup
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.messages import StoredMessage

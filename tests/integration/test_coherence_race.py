@@ -17,7 +17,7 @@ import pytest
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
-from chatflow.adapters.redis.opening import open_redis
+from chatflow.adapters.redis.services import open_redis
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.query_service import QueryService

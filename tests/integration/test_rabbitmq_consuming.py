@@ -6,7 +6,7 @@ import aio_pika
 import pytest
 from structlog.testing import capture_logs
 
-from chatflow.adapters.rabbitmq import consuming
+from chatflow.adapters.rabbitmq import consumer as consumers
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER
 from chatflow.adapters.rabbitmq.topology import DEAD, INGEST, ingest_queue
@@ -98,7 +98,7 @@ async def test_an_ack_that_is_alone_is_sent_after_a_moment(vhost_url: str, fault
 
 
 async def test_acks_that_are_many_do_not_wait(vhost_url: str, monkeypatch) -> None:
-    monkeypatch.setattr(consuming, "ACK_DELAY_S", 3600)
+    monkeypatch.setattr(consumers, "ACK_DELAY_S", 3600)
     async with running(vhost_url) as broker:
         for n in range(1, 5):
             await broker.publish(envelope(n, n))
@@ -109,7 +109,7 @@ async def test_acks_that_are_many_do_not_wait(vhost_url: str, monkeypatch) -> No
 
 
 async def test_closing_sends_what_is_owed(vhost_url: str, monkeypatch) -> None:
-    monkeypatch.setattr(consuming, "ACK_DELAY_S", 3600)
+    monkeypatch.setattr(consumers, "ACK_DELAY_S", 3600)
     async with running(vhost_url) as broker:
         for n in (1, 2):
             await broker.publish(envelope(n, n))

@@ -10,7 +10,7 @@ import pytest
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.publishing import Patience, ingest_route
+from chatflow.adapters.rabbitmq.publisher import Patience, ingest_route
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Envelope
 from chatflow.ports.errors import BrokerUnavailable

@@ -7,7 +7,7 @@ import time
 import pytest
 import redis.asyncio
 
-from chatflow.adapters.redis import link as links
+from chatflow.adapters.redis import commands
 from chatflow.domain.resilience.circuit_breaker import BreakerState
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import RoleSnapshot
@@ -150,7 +150,7 @@ async def test_more_owed_tags_than_are_remembered_forget_everything(redis_url, f
     async with process(redis_url) as reader, process(proxy.url(redis_url)) as processor:
         await fill(reader, "k", b"old")
         proxy.half_open()
-        await fails(processor.cache.invalidate([f"room:{n}" for n in range(links.FORGOTTEN_AT_ONCE + 1)]))
+        await fails(processor.cache.invalidate([f"room:{n}" for n in range(commands.FORGOTTEN_AT_ONCE + 1)]))
         assert not processor.cache.link._owed.tags
         proxy.heal()
         await told(processor)

@@ -6,7 +6,7 @@ import time
 import pytest
 import redis.asyncio
 
-from chatflow.adapters.redis.link import channel_of
+from chatflow.adapters.redis.commands import channel_of
 from chatflow.ports.errors import CacheUnavailable
 from tests.integration.redis_cases import eventually, fill, first_answer, listening, process
 from tests.reading_fakes import ListStore

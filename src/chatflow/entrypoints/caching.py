@@ -10,7 +10,7 @@ from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
-from chatflow.adapters.redis.opening import RedisServices, open_redis
+from chatflow.adapters.redis.services import RedisServices, open_redis
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
 from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.room_tails import RoomTails

@@ -17,7 +17,7 @@ from chatflow.adapters.aiohttp.encoding import JsonAnswers
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
-from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
+from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.commit_counts import CommitCounts
 from chatflow.adapters.sql.database import Database, evict, open_database, pools

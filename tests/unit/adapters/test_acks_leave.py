@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatflow.adapters.rabbitmq.consuming import ACK_DELAY_S, until_acks_leave_s
+from chatflow.adapters.rabbitmq.consumer import ACK_DELAY_S, until_acks_leave_s
 
 
 @given(now=st.floats(0, 1e6))

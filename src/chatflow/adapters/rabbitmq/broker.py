@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity
 
+from chatflow.adapters.rabbitmq.compat import WatchedConnection
 from chatflow.adapters.rabbitmq.connection import Link
-from chatflow.adapters.rabbitmq.consuming import RabbitConsumer, open_consumer
-from chatflow.adapters.rabbitmq.dead import RabbitDeadEnvelopes
+from chatflow.adapters.rabbitmq.consumer import RabbitConsumer, open_consumer
+from chatflow.adapters.rabbitmq.dead_letters import RabbitDeadEnvelopes
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
-from chatflow.adapters.rabbitmq.live import RabbitLiveChannel
-from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Publisher
+from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
+from chatflow.adapters.rabbitmq.publisher import ChannelPool, Patience, Publisher
 from chatflow.adapters.rabbitmq.topology import Restorer, Topology
-from chatflow.adapters.rabbitmq.wire import WatchedConnection
 from chatflow.ports.broker import Broker, Envelope
 
 

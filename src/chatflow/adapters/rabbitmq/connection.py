@@ -16,8 +16,8 @@ import attrs
 import structlog
 from aio_pika.connection import make_url
 
+from chatflow.adapters.rabbitmq.compat import WatchedConnection
 from chatflow.adapters.rabbitmq.errors import starting
-from chatflow.adapters.rabbitmq.wire import WatchedConnection
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
 

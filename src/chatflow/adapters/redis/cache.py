@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from chatflow.adapters.redis.client import SLOT
-from chatflow.adapters.redis.link import EVERYTHING, Link, tag_key
+from chatflow.adapters.redis.commands import EVERYTHING, Link, tag_key
 from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
 from chatflow.ports.messages import StoredMessage

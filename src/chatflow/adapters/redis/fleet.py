@@ -6,7 +6,7 @@ import attrs
 import msgspec
 
 from chatflow.adapters.redis.client import SLOT
-from chatflow.adapters.redis.link import Link
+from chatflow.adapters.redis.commands import Link
 from chatflow.adapters.redis.scripts import REPORT, SNAPSHOTS
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 

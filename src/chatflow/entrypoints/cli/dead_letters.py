@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
-from chatflow.adapters.rabbitmq.dead import opened_dead
+from chatflow.adapters.rabbitmq.dead_letters import opened_dead
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.store import SqlMessageStore

@@ -16,9 +16,9 @@ from aiormq.exceptions import ConnectionNotAllowed
 from pamqp.exceptions import PAMQPException
 from yarl import URL
 
-from chatflow.adapters.rabbitmq.deliveries import Deliveries, Taker
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.outgoing import Outgoing
+from chatflow.adapters.rabbitmq.frame_cutter import Deliveries, Taker
+from chatflow.adapters.rabbitmq.publish_frames import Outgoing
 from chatflow.ports.errors import BrokerUnavailable
 
 

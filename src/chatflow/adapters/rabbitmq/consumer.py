@@ -11,10 +11,10 @@ import attrs
 import structlog
 
 from chatflow.adapters.rabbitmq.codec import Undecodable, decode_messages, partition_in
-from chatflow.adapters.rabbitmq.deliveries import Delivered
+from chatflow.adapters.rabbitmq.compat import WatchedConnection
 from chatflow.adapters.rabbitmq.errors import translated
+from chatflow.adapters.rabbitmq.frame_cutter import Delivered
 from chatflow.adapters.rabbitmq.topology import ingest_queue
-from chatflow.adapters.rabbitmq.wire import WatchedConnection
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.broker import Consumer, Delivery, Envelope
 from chatflow.ports.errors import BrokerUnavailable

@@ -14,8 +14,8 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from chatflow.adapters.rabbitmq.deliveries import Deliveries
-from chatflow.adapters.rabbitmq.outgoing import Outgoing, Route
+from chatflow.adapters.rabbitmq.frame_cutter import Deliveries
+from chatflow.adapters.rabbitmq.publish_frames import Outgoing, Route
 
 NUMBER = 3
 

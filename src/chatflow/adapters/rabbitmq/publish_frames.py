@@ -20,7 +20,7 @@ import pamqp.encode
 from aio_pika.exceptions import ChannelInvalidStateError, DeliveryError
 from aiormq import spec
 
-from chatflow.adapters.rabbitmq.deliveries import BODY, FRAME_END, HEADER, METHOD
+from chatflow.adapters.rabbitmq.frame_cutter import BODY, FRAME_END, HEADER, METHOD
 
 BASIC = 60
 PUBLISH = 40

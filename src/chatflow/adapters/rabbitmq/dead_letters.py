@@ -12,7 +12,7 @@ from aiormq import spec
 
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER, Undecodable, decode_messages
 from chatflow.adapters.rabbitmq.connection import Link
-from chatflow.adapters.rabbitmq.consuming import close_channel
+from chatflow.adapters.rabbitmq.consumer import close_channel
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.topology import DEAD
 from chatflow.ports.broker import DeadEnvelope

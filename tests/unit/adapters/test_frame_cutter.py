@@ -13,8 +13,8 @@ from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
-from chatflow.adapters.rabbitmq import deliveries
-from chatflow.adapters.rabbitmq.deliveries import SIGN_OF_LIFE, Delivered, Deliveries
+from chatflow.adapters.rabbitmq import frame_cutter
+from chatflow.adapters.rabbitmq.frame_cutter import SIGN_OF_LIFE, Delivered, Deliveries
 
 OURS, ALSO_OURS, THEIRS = 1, 2, 3
 HEADERS = {"chatflow-schema": 1}
@@ -270,7 +270,7 @@ def test_a_frame_that_breaks_off_is_shown_to_the_driver() -> None:
 
 def test_few_tables_are_remembered() -> None:
     driver = Driver()
-    for n in range(3 * deliveries.KNOWN_TABLES):
+    for n in range(3 * frame_cutter.KNOWN_TABLES):
         driver.feed(b"".join(delivery(OURS, b"x", headers={"n": n})))
         assert driver.taken[-1][1].headers == {"n": n}
-    assert deliveries._table.cache_info().currsize == deliveries.KNOWN_TABLES
+    assert frame_cutter._table.cache_info().currsize == frame_cutter.KNOWN_TABLES

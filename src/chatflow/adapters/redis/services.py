@@ -6,9 +6,9 @@ import attrs
 from chatflow.adapters.redis.address import parse
 from chatflow.adapters.redis.cache import RedisCache, RedisLeases
 from chatflow.adapters.redis.client import Clients
+from chatflow.adapters.redis.commands import Link, channel_of
 from chatflow.adapters.redis.fleet import RedisFleet
-from chatflow.adapters.redis.link import Link, channel_of
-from chatflow.adapters.redis.listening import RedisInvalidations
+from chatflow.adapters.redis.invalidations import RedisInvalidations
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.clock import Clock
 

@@ -9,11 +9,11 @@ import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 
 from chatflow.adapters.rabbitmq.codec import CONTENT_TYPE, INGEST_SCHEMA, SCHEMA_HEADER, encode_messages
+from chatflow.adapters.rabbitmq.compat import WatchedConnection
 from chatflow.adapters.rabbitmq.connection import Link
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.outgoing import Outgoing, Route
+from chatflow.adapters.rabbitmq.publish_frames import Outgoing, Route
 from chatflow.adapters.rabbitmq.topology import INGEST
-from chatflow.adapters.rabbitmq.wire import WatchedConnection
 from chatflow.ports.broker import Envelope
 
 PERSISTENT = 2

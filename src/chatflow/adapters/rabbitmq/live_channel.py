@@ -22,14 +22,14 @@ from chatflow.adapters.rabbitmq.codec import (
     encode_stored,
     partition_in,
 )
+from chatflow.adapters.rabbitmq.compat import WatchedConnection
 from chatflow.adapters.rabbitmq.connection import Link
-from chatflow.adapters.rabbitmq.consuming import CLOSED, Stream, close_channel
-from chatflow.adapters.rabbitmq.deliveries import Delivered
+from chatflow.adapters.rabbitmq.consumer import CLOSED, Stream, close_channel
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.outgoing import Route
-from chatflow.adapters.rabbitmq.publishing import ChannelPool, Patience, Restore
+from chatflow.adapters.rabbitmq.frame_cutter import Delivered
+from chatflow.adapters.rabbitmq.publish_frames import Route
+from chatflow.adapters.rabbitmq.publisher import ChannelPool, Patience, Restore
 from chatflow.adapters.rabbitmq.topology import LIVE
-from chatflow.adapters.rabbitmq.wire import WatchedConnection
 from chatflow.ports.broker import LiveChannel, LiveEnvelope, LiveSubscription
 
 TRANSIENT = 1

@@ -14,7 +14,7 @@ import structlog
 from redis.asyncio.client import PubSub
 
 from chatflow.adapters.redis.client import Clients
-from chatflow.adapters.redis.link import Link
+from chatflow.adapters.redis.commands import Link
 from chatflow.ports.cache import Invalidation, Invalidations
 
 PING_S = 0.2
