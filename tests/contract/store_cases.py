@@ -14,8 +14,9 @@ import uuid_utils
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.audit import SqlAuditor
-from chatflow.adapters.sql.database import Database, open_database
+from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetterBox
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.ports.messages import Message, StoredMessage
@@ -72,7 +73,7 @@ async def opened(url: str, raw: Callable[[str], list[Row]], *, summaries: bool) 
     try:
         yield Stack(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries), summaries, raw)
     finally:
-        await database.dispose()
+        await database.close()
 
 
 def sqlite_backend(directory: Path, *, summaries: bool) -> Backend:

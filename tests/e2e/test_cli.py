@@ -13,7 +13,7 @@ import pytest
 
 from chatflow import __version__
 from chatflow.adapters.sql import migrate
-from chatflow.adapters.sql.database import open_database
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.ports.messages import Message
@@ -54,7 +54,7 @@ async def store(tmp_path: Path, *messages: Message) -> None:
     try:
         await SqlMessageStore(database, now_us, summaries=True).append_batch(messages)
     finally:
-        await database.dispose()
+        await database.close()
 
 
 def test_version_and_help_name_every_command(chatflow: Run) -> None:
@@ -176,7 +176,7 @@ async def test_a_dead_letter_is_listed_shown_and_replayed_once(chatflow: Run, tm
         for each in (late, poison):
             await SqlMessageStore(database, now_us, summaries=True).bury(each, "a reason to look at")
     finally:
-        await database.dispose()
+        await database.close()
     listed = chatflow("dlq", "list").stdout
     assert late.message_id in listed
     assert "a reason to look at" in listed

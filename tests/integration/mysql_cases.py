@@ -45,7 +45,7 @@ async def process(url: str, *, summaries: bool = True, **numbers: float) -> Asyn
     try:
         yield Process(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries))
     finally:
-        await database.dispose()
+        await database.close()
 
 
 async def assert_sound(url: str, total: int) -> None:

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
 
 from chatflow.adapters.sql import migrate
-from chatflow.adapters.sql.database import open_database
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.schema import metadata
 from chatflow.ports.errors import SchemaMismatch, StoreUnavailable
 
@@ -89,7 +89,7 @@ async def test_a_current_schema_passes(url):
     migrate.upgrade(url)
     database = open_database(url)
     await migrate.check_schema(database)
-    await database.dispose()
+    await database.close()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ async def test_another_schema_is_refused_with_what_to_do(url, file, change, foun
     with pytest.raises(SchemaMismatch, match=hint) as refused:
         await migrate.check_schema(database)
     assert (refused.value.found, refused.value.expected) == (found, migrate.expected())
-    await database.dispose()
+    await database.close()
 
 
 def test_upgrading_a_newer_schema_is_refused_and_changes_nothing(url, file):

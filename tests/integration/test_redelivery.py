@@ -17,7 +17,7 @@ import pytest
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.sql.audit import SqlAuditor
-from chatflow.adapters.sql.database import open_database
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.auditing import Ack, audit
 from chatflow.domain.messages.rooms import partition_of
@@ -180,7 +180,7 @@ async def processor(
             ]
             yield Processor(broker, loops, metrics)
     finally:
-        await database.dispose()
+        await database.close()
 
 
 async def cut_now_and_then(processors: Sequence[Processor], draw: random.Random) -> None:
@@ -239,7 +239,7 @@ async def test_twenty_processors_worth_of_redelivery_changes_no_row_and_no_count
         ledger = [Ack(each.message_id, each.room_id) for each in distinct.values()]
         report = await audit(SqlAuditor(database), summaries=summaries, ledger=ledger)
     finally:
-        await database.dispose()
+        await database.close()
     assert report.findings == []
     assert (report.messages, report.acks) == (len(distinct), len(distinct))
     assert report.is_clean

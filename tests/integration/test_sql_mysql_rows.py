@@ -12,10 +12,10 @@ from sqlalchemy import make_url
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.append import Tables, append_batch
 from chatflow.adapters.sql.commit_counts import CommitCounts
-from chatflow.adapters.sql.database import open_database
 from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.mysql import multirow
 from chatflow.adapters.sql.mysql.url import driver_arguments
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister

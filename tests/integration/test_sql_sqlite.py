@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import SummaryAnalytics
 from chatflow.adapters.sql.audit import SqlAuditor
-from chatflow.adapters.sql.database import open_database
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import ROOM_PAGE, ROOM_RANGE, USER_PAGE, SqlMessageReader
 from chatflow.adapters.sql.sqlite.append import _insert_of, _upsert_of
 from chatflow.adapters.sql.sqlite.database import SqliteDatabase
@@ -38,7 +38,7 @@ def path(tmp_path):
 async def database(path):
     opened = SqliteDatabase(path, readers=1, read_queue_limit=1, read_deadline_s=PATIENCE_S, busy_timeout_s=0.05)
     yield opened
-    await opened.dispose()
+    await opened.close()
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ async def test_a_broken_file_is_unavailable(tmp_path):
         await SqlMessageStore(database, lambda: NOW_US, summaries=True).append_batch([message()])
     with pytest.raises(StoreUnavailable):
         await SqlMessageReader(database).heads(["1"])
-    await database.dispose()
+    await database.close()
 
 
 async def test_a_cancelled_append_that_runs_is_stored_whole_and_the_writer_goes_on(store, database, monkeypatch):
@@ -217,8 +217,8 @@ async def test_a_group_with_a_failing_member_gives_everyone_their_own_outcome(st
 
 async def test_a_closed_database_is_unavailable(store, database):
     await store.append_batch([message()])
-    await database.dispose()
-    await database.dispose()
+    await database.close()
+    await database.close()
     with pytest.raises(StoreUnavailable, match="closed"):
         await store.append_batch([message()])
     with pytest.raises(StoreUnavailable, match="closed"):
@@ -228,7 +228,7 @@ async def test_a_closed_database_is_unavailable(store, database):
 async def test_closing_finishes_what_was_asked_before(store, database, path):
     task = asyncio.create_task(store.append_batch([message("a")]))
     await until(lambda: bool(database._waiting) or task.done())
-    await database.dispose()
+    await database.close()
     assert (await task).stored[0].seq == 1
     with closing(sqlite3.connect(path)) as raw:
         assert raw.execute("SELECT count(*) FROM messages").fetchone() == (1,)
@@ -242,7 +242,7 @@ async def test_a_read_past_its_deadline_is_stopped_and_frees_its_thread(path):
     with pytest.raises(QueryTimeout):
         await database.read(endless)
     assert await database.snapshot(answer) == 42
-    await database.dispose()
+    await database.close()
 
 
 async def test_a_read_of_many_statements_is_stopped_too(path):
@@ -254,7 +254,7 @@ async def test_a_read_of_many_statements_is_stopped_too(path):
     with pytest.raises(QueryTimeout):
         await database.read(statement_after_statement)
     assert await database.snapshot(answer) == 42
-    await database.dispose()
+    await database.close()
 
 
 async def test_a_cancelled_read_is_stopped(database):
@@ -291,7 +291,7 @@ async def test_a_read_that_waits_past_its_deadline_is_not_run(path):
         await busy
     assert await database.read(answer) == 42
     assert ran == []
-    await database.dispose()
+    await database.close()
 
 
 async def test_a_snapshot_does_not_see_what_is_committed_meanwhile(database, store):

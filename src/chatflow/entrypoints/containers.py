@@ -20,7 +20,8 @@ from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.commit_counts import CommitCounts
-from chatflow.adapters.sql.database import Database, evict, open_database, pools
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -66,7 +67,7 @@ async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database
         write_deadline_s=common.write_deadline_s,
     )
     yield database
-    await database.dispose()
+    await database.close()
 
 
 async def open_broker(
@@ -115,7 +116,7 @@ def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, floa
     """What a role reports of its connections, in the names that the fleet's view sums up; nothing for SQLite."""
 
     def gauges() -> Mapping[str, float]:
-        metrics = pools(database).get(pool)
+        metrics = database.pools().get(pool)
         counts = {} if metrics is None else attrs.asdict(metrics)
         return {f"{pool}_{name}": float(value) for name, value in counts.items()}
 
@@ -160,7 +161,7 @@ def processors_of(
 
     def on_trip(failure: StoreError) -> None:
         log.warning("store.breaker_opened", kind=type(failure).__name__, error=str(failure))
-        evict(database)
+        database.evict()
 
     return [
         PartitionProcessor(

@@ -9,7 +9,8 @@ import structlog
 
 from chatflow.adapters.sql import migrate as migrations
 from chatflow.adapters.sql.audit import SqlAuditor
-from chatflow.adapters.sql.database import Database, open_database
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.domain.auditing import AuditReport, InvalidLedger, audit, read_ledger
 from chatflow.entrypoints.roles.process import StartError
@@ -46,7 +47,7 @@ async def opened(common: Common) -> AsyncIterator[Database]:
         await migrations.check_schema(database)
         yield database
     finally:
-        await database.dispose()
+        await database.close()
 
 
 async def upgrade(common: Common) -> list[str]:

@@ -1,17 +1,31 @@
-"""Where the store's transactions run: the one seam between SQLite's threads and MySQL's connection pools."""
+"""The seam between the statements and where they run: SQLite's threads, or MySQL's connection pools."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy import Connection, make_url
-from sqlalchemy.exc import ArgumentError
-
-from chatflow.adapters.sql.mysql.database import MysqlDatabase
-from chatflow.adapters.sql.mysql.pools import PoolMetrics
-from chatflow.adapters.sql.sqlite.database import SqliteDatabase
+import attrs
+from sqlalchemy import Connection
 
 R = TypeVar("R")
 Together = Callable[[Connection, Sequence[Any]], Sequence[R]]
+
+
+@attrs.frozen
+class PoolMetrics:
+    """Connections of one pool now.
+
+    Attributes:
+        size: the most that may be open.
+        active: in use, or being opened.
+        total: open, in use or not.
+        waiting: calls that want a connection and have none: the pool is empty, or they pause after a deadlock.
+    """
+
+    size: int
+    active: int
+    idle: int
+    total: int
+    waiting: int
 
 
 class Database(Protocol):
@@ -38,6 +52,9 @@ class Database(Protocol):
             StoreError: what ``fn`` met, translated; nothing was written.
         """
 
+    async def write_unbounded(self, fn: Callable[..., R], *args: object) -> R:
+        """``write`` without a deadline, for work on whole tables."""
+
     async def read(self, fn: Callable[..., R], *args: object) -> R:
         """Run ``fn(conn, *args)`` on a reader; each of its statements sees whole transactions only.
 
@@ -50,79 +67,15 @@ class Database(Protocol):
     async def snapshot(self, fn: Callable[..., R], *args: object) -> R:
         """Like ``read`` without a deadline, all statements of ``fn`` on one consistent snapshot."""
 
-    async def dispose(self) -> None:
-        """Finish what runs, close every connection, stop every thread; idempotent."""
+    def evict(self) -> None:
+        """Stop trusting the connections that are open now; call it when the breaker trips.
 
+        MySQL closes idle connections at once and the others when they are returned. SQLite has no server to lose: its
+        writer opens a fresh connection after every failure anyway.
+        """
 
-def evict(database: Database) -> None:
-    """Trust no connection to a server that is open now; call it when the breaker trips.
+    def pools(self) -> Mapping[str, PoolMetrics]:
+        """Connection counts of the ``writer`` and the ``reader`` pool; empty for SQLite, which has threads instead."""
 
-    SQLite has no server, and its writer opens a fresh connection after every failure anyway.
-    """
-    if isinstance(database, MysqlDatabase):
-        database.evict()
-
-
-def pools(database: Database) -> dict[str, PoolMetrics]:
-    """Counts of the ``writer`` and the ``reader`` pool; empty for SQLite, which has threads instead."""
-    return database.pools() if isinstance(database, MysqlDatabase) else {}
-
-
-async def write_at_leisure(database: Database, fn: Callable[..., R], *args: object) -> R:
-    """``database.write`` without a deadline, for work on whole tables."""
-    if isinstance(database, MysqlDatabase):
-        return await database.write_at_leisure(fn, *args)
-    return await database.write(fn, *args)
-
-
-def open_database(
-    url: str,
-    *,
-    writer_pool: int = 10,
-    reader_pool: int = 20,
-    read_queue_limit: int = 200,
-    read_deadline_s: float = 5.0,
-    write_deadline_s: float = 10.0,
-) -> Database:
-    """A database for this URL; nothing is connected yet.
-
-    SQLite has one writer whatever ``writer_pool`` says, and at most four reader threads: more would only fight
-    over the interpreter. ``write_deadline_s`` is for servers: a local file answers.
-
-    Raises:
-        ValueError: the URL is malformed, in memory, or of an unknown kind.
-    """
-    try:
-        parsed = make_url(url)
-    except ArgumentError as exc:
-        raise ValueError(f"database URL: {exc}") from exc
-    backend = parsed.get_backend_name()
-    if backend == "sqlite":
-        return SqliteDatabase(
-            sqlite_path(url),
-            readers=min(reader_pool, 4),
-            read_queue_limit=read_queue_limit,
-            read_deadline_s=read_deadline_s,
-        )
-    if backend not in {"mysql", "mariadb"}:
-        raise ValueError(f"database URL: {backend} is neither sqlite nor mysql")
-    return MysqlDatabase(
-        url,
-        writer_pool=writer_pool,
-        reader_pool=reader_pool,
-        read_queue_limit=read_queue_limit,
-        read_deadline_s=read_deadline_s,
-        write_deadline_s=write_deadline_s,
-    )
-
-
-def sqlite_path(url: str) -> str:
-    """The file of a SQLite URL.
-
-    Raises:
-        ValueError: it names none: threads cannot share an in-memory database.
-    """
-    path = make_url(url).database
-    if not path or path == ":memory:" or path.startswith("file:"):
-        raise ValueError("database URL: SQLite needs a plain file path")
-    return path
+    async def close(self) -> None:
+        """Finish running transactions, close every connection, stop every thread; idempotent."""

@@ -10,17 +10,15 @@ import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 
+from chatflow.adapters.sql.database import Together
 from chatflow.adapters.sql.errors import NoAnswer
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import StoreUnavailable
-
-if TYPE_CHECKING:
-    from chatflow.adapters.sql.database import Together
 
 R = TypeVar("R")
 Run = Callable[[Callable[..., Any], tuple[object, ...]], Awaitable[Any]]
@@ -31,7 +29,7 @@ Run = Callable[[Callable[..., Any], tuple[object, ...]], Awaitable[Any]]
 class _Call:
     fn: Callable[..., Any]
     args: tuple[object, ...]
-    together: "Together[Any]"
+    together: Together[Any]
     weight: int
     caller: asyncio.Future[Any]
 
@@ -64,7 +62,7 @@ class GroupCommit:
     _began: float = attrs.field(init=False, default=-math.inf)
     _lanes: set[asyncio.Task[None] | None] = attrs.field(init=False, factory=set)
 
-    async def write(self, fn: Callable[..., R], args: tuple[object, ...], together: "Together[R]", weight: int) -> R:
+    async def write(self, fn: Callable[..., R], args: tuple[object, ...], together: Together[R], weight: int) -> R:
         """Run ``fn(conn, *args)``, or ``together`` for it and others; see ``Database.write``.
 
         A caller that is cancelled takes nobody along: what has begun goes on.

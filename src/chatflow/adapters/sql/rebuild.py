@@ -7,7 +7,7 @@ heads add up to all messages and the room totals to those that were counted; bot
 import attrs
 from sqlalchemy import Connection, delete, func, insert, select
 
-from chatflow.adapters.sql.database import Database, write_at_leisure
+from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.schema import messages, room_heads, room_message_summary
 from chatflow.adapters.sql.summaries import TABLES, grouped
 
@@ -32,7 +32,7 @@ class SqlSummaries:
         Raises:
             StoreUnavailable: nothing has changed.
         """
-        await write_at_leisure(self.database, rebuild)
+        await self.database.write_unbounded(rebuild)
 
 
 def are_current(conn: Connection) -> bool:

@@ -35,7 +35,7 @@ def check_database(value: str) -> None:
         ValueError: what is wrong.
     """
     if value.startswith("sqlite"):
-        from chatflow.adapters.sql.database import sqlite_path
+        from chatflow.adapters.sql.sqlite.url import sqlite_path
 
         sqlite_path(value)
     else:

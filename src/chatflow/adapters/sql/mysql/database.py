@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 from sqlalchemy import Connection
 
+from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
-from chatflow.adapters.sql.mysql.pools import Pool, PoolMetrics
+from chatflow.adapters.sql.mysql.pools import Pool
 from chatflow.adapters.sql.mysql.proven import is_still_open, roll_back
 from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
-
-if TYPE_CHECKING:
-    from chatflow.adapters.sql.database import Together
 
 R = TypeVar("R")
 
@@ -81,7 +79,7 @@ class MysqlDatabase:
         return "mysql"
 
     async def write(
-        self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None, weight: int = 1
+        self, fn: Callable[..., R], *args: object, together: Together[R] | None = None, weight: int = 1
     ) -> R:
         if together is None:
             return await self._write_alone(fn, args)
@@ -103,8 +101,7 @@ class MysqlDatabase:
         except QueryTimeout as exc:  # by an operator, or a limit of the server's
             raise StoreUnavailable(str(exc)) from exc
 
-    async def write_at_leisure(self, fn: Callable[..., R], *args: object) -> R:
-        """``write`` without a deadline, for work on whole tables."""
+    async def write_unbounded(self, fn: Callable[..., R], *args: object) -> R:
         return await self._until_not_deadlocked(fn, args)
 
     async def read(self, fn: Callable[..., R], *args: object) -> R:
@@ -127,11 +124,10 @@ class MysqlDatabase:
                 return await conn.run_sync(fn, *args)
 
     def evict(self) -> None:
-        """Trust no connection that is open now: idle ones are closed, those in use when they come back."""
         for pool in (self._writers, self._readers, self._snapshots):
             pool.evict()
 
-    async def dispose(self) -> None:
+    async def close(self) -> None:
         await self._groups.aclose()
         for pool in (self._readers, self._snapshots, self._writers):
             await pool.dispose()

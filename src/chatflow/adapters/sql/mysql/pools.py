@@ -16,6 +16,7 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from chatflow.adapters.sql.database import PoolMetrics
 from chatflow.adapters.sql.mysql.multirow import PACKET_KEY
 from chatflow.adapters.sql.mysql.proven import DRIVER, NO_SAVEPOINT
 
@@ -27,24 +28,6 @@ STATEMENTS = 64
 MOVED_ON = frozenset({1053, 1290, 1792, 1836, 3032})
 """Shutting down, or read-only: a new connection may reach the server that has taken over."""
 OPENED_KEY = "opened_at"
-
-
-@attrs.frozen
-class PoolMetrics:
-    """Connections of one pool now.
-
-    Attributes:
-        size: the most that may be open.
-        active: in use, or being opened.
-        total: open, in use or not.
-        waiting: calls that want a connection and have none: the pool is empty, or they pause after a deadlock.
-    """
-
-    size: int
-    active: int
-    idle: int
-    total: int
-    waiting: int
 
 
 @attrs.define(eq=False)

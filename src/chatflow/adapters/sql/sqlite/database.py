@@ -11,7 +11,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import groupby
@@ -23,11 +23,12 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
+from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import translated
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
 if TYPE_CHECKING:
-    from chatflow.adapters.sql.database import Database, Together
+    from chatflow.adapters.sql.database import Database
 
 R = TypeVar("R")
 
@@ -44,7 +45,7 @@ class _Write:
 
     fn: Callable[..., Any]
     args: tuple[object, ...]
-    together: "Together[Any] | None"
+    together: Together[Any] | None
     caller: asyncio.Future[Any]
     result: Any = None
     error: Exception | None = None
@@ -133,7 +134,7 @@ class SqliteDatabase:
         return "sqlite"
 
     async def write(
-        self, fn: Callable[..., R], *args: object, together: "Together[R] | None" = None, weight: int = 1
+        self, fn: Callable[..., R], *args: object, together: Together[R] | None = None, weight: int = 1
     ) -> R:
         caller: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Write(fn, args, together, caller))
@@ -146,7 +147,16 @@ class SqliteDatabase:
     async def snapshot(self, fn: Callable[..., R], *args: object) -> R:
         return await self._read(fn, args, self._run_snapshot, None)
 
-    async def dispose(self) -> None:
+    async def write_unbounded(self, fn: Callable[..., R], *args: object) -> R:
+        return await self.write(fn, *args)
+
+    def evict(self) -> None:
+        """There is no server whose connections could go stale."""
+
+    def pools(self) -> Mapping[str, PoolMetrics]:
+        return {}
+
+    async def close(self) -> None:
         if not self._closed:
             self._closed = True
             self._writer.submit(self._close_writer)
@@ -229,7 +239,7 @@ class SqliteDatabase:
                 conn.close()
 
 
-def _run(conn: Connection, together: "Together[Any] | None", jobs: list[_Write]) -> None:
+def _run(conn: Connection, together: Together[Any] | None, jobs: list[_Write]) -> None:
     """Run neighbours that can run together as one, all others one by one."""
     if together is not None and len(jobs) > 1:
         for job, result in zip(jobs, together(conn, [job.args for job in jobs]), strict=True):
