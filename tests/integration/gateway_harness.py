@@ -22,7 +22,6 @@ import uuid_utils
 from websockets.asyncio.client import ClientConnection, connect
 
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
-from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
@@ -36,6 +35,7 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor, 
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.context import Gate
 from chatflow.domain.session.metrics import SessionMetrics
 from tests.unit.fakes import FakeStore
 

@@ -14,10 +14,10 @@ from chatflow.adapters.websockets import sockets
 from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.feed import FeedSubscriber
-from chatflow.adapters.websockets.fence import Fence
-from chatflow.adapters.websockets.gate import Inflight
 from chatflow.adapters.websockets.session import Sent, Session, Subscription
 from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.session.context import Inflight
+from chatflow.domain.session.resend_guard import Fence
 from tests.integration.gateway_harness import (
     CLOSE,
     PARTITIONS,

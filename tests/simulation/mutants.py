@@ -5,7 +5,6 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from chatflow.adapters.websockets.fence import Fence
 from chatflow.domain.delivery.room_hub import RoomHub, _CatchUp
 from chatflow.domain.delivery.sequencer import RoomSequencer
 from chatflow.domain.ingest.pending import Outbox
@@ -16,6 +15,7 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.resend_guard import Fence
 from chatflow.ports.broker import Envelope, LiveEnvelope
 from chatflow.ports.errors import BrokerError, Refusal, StoreUnavailable
 from chatflow.ports.messages import StoredMessage

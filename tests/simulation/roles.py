@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import attrs
 
 from chatflow.adapters.websockets.chat import ChatSession
-from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.reading import read
 from chatflow.adapters.websockets.session import Session
 from chatflow.domain.delivery.metrics import DeliveryMetrics
@@ -22,6 +21,7 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor, 
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.context import Gate
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.ports.broker import Delivery, size_of

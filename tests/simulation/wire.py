@@ -10,8 +10,8 @@ import attrs
 import msgspec
 
 from chatflow.adapters.websockets.connection import Receiver
-from chatflow.adapters.websockets.gate import Inflight
 from chatflow.adapters.websockets.inbox import Inbox
+from chatflow.domain.session.context import Inflight
 from chatflow.ports.socket import Socket
 from tests.simulation.faults import ClientPlan, Dice
 from tests.simulation.loop import Process, SimulationLoop

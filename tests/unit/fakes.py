@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import attrs
 
-from chatflow.adapters.websockets.gate import Gate
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
@@ -16,6 +15,7 @@ from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.context import Gate
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected

@@ -25,7 +25,6 @@ from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
-from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
@@ -41,6 +40,7 @@ from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.context import Gate
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us

@@ -1,7 +1,7 @@
 import attrs
 import pytest
 
-from chatflow.adapters.websockets.memory import GRACE_S, SMALL_BYTES, MemoryBudget
+from chatflow.domain.session.memory_budget import GRACE_S, SMALL_BYTES, MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
 from tests.unit.fakes import FakeClock
 

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from chatflow.adapters.websockets.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
+from chatflow.domain.session.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
 from tests.unit.fakes import FakeClock, settle
 
 

@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import attrs
 
-from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.frames import decode, encode_json
-from chatflow.adapters.websockets.gate import QUEUE_UNAVAILABLE, Fenced, Gate, Inflight
-from chatflow.adapters.websockets.pacing import ANSWER_S, BYTE_S, FRAME_S
 from chatflow.domain.ingest.pending import Ref
 from chatflow.domain.messages.errors import InvalidInput, Malformed
 from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.domain.messages.validation import message_from_chat
+from chatflow.domain.session.context import QUEUE_UNAVAILABLE, Fenced, Gate, Inflight
+from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S
+from chatflow.domain.session.resend_guard import Fence
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message
 from chatflow.ports.socket import Socket

@@ -8,11 +8,11 @@ from websockets.asyncio.server import ServerConnection
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import Event
 
-from chatflow.adapters.websockets.gate import Inflight
 from chatflow.adapters.websockets.inbox import Inbox, Unreadable
-from chatflow.adapters.websockets.memory import SMALL_BYTES, MemoryBudget
-from chatflow.adapters.websockets.pacing import CONTROL_S
 from chatflow.adapters.websockets.sockets import WebSocketSocket
+from chatflow.domain.session.context import Inflight
+from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
+from chatflow.domain.session.pacing import CONTROL_S
 
 OVERLOADED = 1013
 END_GRACE_S = 1.0

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import attrs
 
 from chatflow.adapters.websockets.frames import session_frames
-from chatflow.adapters.websockets.gate import Denied, Superseded
-from chatflow.adapters.websockets.pacing import Replays
 from chatflow.adapters.websockets.pending import ref_of
 from chatflow.domain.delivery.room_hub import Encode
+from chatflow.domain.session.context import Denied, Superseded
+from chatflow.domain.session.pacing import Replays
 from chatflow.ports.errors import StoreError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 import attrs
 
 from chatflow.adapters.websockets.connection import GatewayConnection, Receiver
-from chatflow.adapters.websockets.gate import POLICY, Gate, Inflight
 from chatflow.adapters.websockets.inbox import Inbox
-from chatflow.adapters.websockets.pacing import BYTE_S, FRAME_S
-from chatflow.adapters.websockets.violations import Violations
+from chatflow.domain.session.context import POLICY, Gate, Inflight
+from chatflow.domain.session.pacing import BYTE_S, FRAME_S
+from chatflow.domain.session.violations import Violations
 from chatflow.ports.socket import Socket
 
 SLICE_ITEMS = 64

@@ -15,13 +15,13 @@ from websockets.http11 import Request, Response
 from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
-from chatflow.adapters.websockets.gate import POLICY, Gate
-from chatflow.adapters.websockets.pacing import HANDSHAKE_S, Pacer, Replays
 from chatflow.adapters.websockets.reading import Nobody, read
 from chatflow.adapters.websockets.session import Session
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import normalise_room
+from chatflow.domain.session.context import POLICY, Gate
+from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer, Replays
 from chatflow.ports.errors import StoreError
 
 RESTARTING = 1012

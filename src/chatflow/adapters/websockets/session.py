@@ -6,9 +6,14 @@ from typing import Any, cast
 
 import attrs
 
-from chatflow.adapters.websockets.fence import Fence
 from chatflow.adapters.websockets.frames import array_frames, decode, encode_json
-from chatflow.adapters.websockets.gate import (
+from chatflow.adapters.websockets.joins import Joins, Subscription
+from chatflow.adapters.websockets.pending import Sent, ack_of, ref_of, wants_stored
+from chatflow.domain.ingest.pending import Ref
+from chatflow.domain.messages.errors import InvalidRoom, Malformed
+from chatflow.domain.messages.rooms import normalise_room
+from chatflow.domain.messages.validation import valid_message_id, valid_text, valid_user_id, valid_username
+from chatflow.domain.session.context import (
     POLICY,
     Denied,
     Fenced,
@@ -18,14 +23,9 @@ from chatflow.adapters.websockets.gate import (
     error_code,
     error_text,
 )
-from chatflow.adapters.websockets.joins import Joins, Subscription
-from chatflow.adapters.websockets.pacing import ANSWER_S, BYTE_S, FRAME_S, JOIN_S
-from chatflow.adapters.websockets.pending import Sent, ack_of, ref_of, wants_stored
-from chatflow.adapters.websockets.violations import Violations
-from chatflow.domain.ingest.pending import Ref
-from chatflow.domain.messages.errors import InvalidRoom, Malformed
-from chatflow.domain.messages.rooms import normalise_room
-from chatflow.domain.messages.validation import valid_message_id, valid_text, valid_user_id, valid_username
+from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S, JOIN_S
+from chatflow.domain.session.resend_guard import Fence
+from chatflow.domain.session.violations import Violations
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.socket import Socket

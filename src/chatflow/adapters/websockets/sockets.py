@@ -10,7 +10,7 @@ from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from chatflow.adapters.websockets.memory import SMALL_BYTES
+from chatflow.domain.session.memory_budget import SMALL_BYTES
 from chatflow.ports.socket import Socket
 
 if TYPE_CHECKING:

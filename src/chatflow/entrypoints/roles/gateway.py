@@ -9,9 +9,9 @@ import structlog
 from chatflow.adapters.aiohttp.health import HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
-from chatflow.adapters.websockets.gate import Gate
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.metrics import Histogram
+from chatflow.domain.session.context import Gate
 from chatflow.entrypoints.roles.health_checks import WORDS, answers
 from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.fence import Fence
+from chatflow.domain.session.resend_guard import Fence
 from tests.unit.fakes import FakeClock, settle, until
 
 REFUSAL = [b'{"op":"error"}']

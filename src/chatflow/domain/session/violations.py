@@ -4,8 +4,8 @@ import math
 
 import attrs
 
-from chatflow.adapters.websockets.gate import Denied
 from chatflow.domain.messages.errors import Malformed
+from chatflow.domain.session.context import Denied
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import ChatflowError
 

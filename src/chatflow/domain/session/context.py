@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.adapters.websockets.memory import MemoryBudget
-from chatflow.adapters.websockets.pacing import Debt, Pacer
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.publisher import Acceptor
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.errors import InvalidInput, InvalidMessage, InvalidRoom
 from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.session.memory_budget import MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
+from chatflow.domain.session.pacing import Debt, Pacer
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import BrokerFull, BufferFull, ChatflowError, Refusal, StoreError, StoreOverloaded
 
