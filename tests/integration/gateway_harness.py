@@ -26,7 +26,7 @@ from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
-from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
@@ -35,7 +35,7 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor, 
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
-from chatflow.domain.session.context import Gate
+from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from tests.unit.fakes import FakeStore
 
@@ -78,18 +78,18 @@ class Gateway:
     store: FakeStore
     broker: MemoryBroker
     live: MemoryLiveChannel
-    gate: Gate
+    context: GatewayContext
     server: GatewayServer
     port: int = 0
     _processing: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
     @property
     def metrics(self) -> SessionMetrics:
-        return self.gate.metrics
+        return self.context.metrics
 
     @property
     def ingest(self) -> IngestMetrics:
-        return self.gate.acceptor.metrics
+        return self.context.publisher.metrics
 
     def start_processor(self) -> None:
         persister = Persister(self.store, self.live, PersistenceMetrics(), time.monotonic, now_us)
@@ -151,9 +151,9 @@ class Gateway:
     def is_idle(self) -> bool:
         return (
             self.metrics.connections_open == 0
-            and self.gate.hub.active_rooms == 0
-            and len(self.gate.stored_acks) == 0
-            and self.gate.acceptor.pending_bytes == 0
+            and self.context.hub.active_rooms == 0
+            and len(self.context.stored_acks) == 0
+            and self.context.publisher.pending_bytes == 0
         )
 
 
@@ -163,26 +163,26 @@ async def open_gateway(
     processing: bool = True,
     sweep: bool = False,
     broker: dict[str, Any] | None = None,
-    acceptor: dict[str, Any] | None = None,
+    publisher: dict[str, Any] | None = None,
     breaker: dict[str, Any] | None = None,
     hub: dict[str, Any] | None = None,
     server: dict[str, Any] | None = None,
-    **gate: Any,
+    **context: Any,
 ) -> AsyncIterator[Gateway]:
-    """Start it; each dictionary goes to the constructor of that part, the rest to `Gate`."""
+    """Start it; each dictionary goes to the constructor of that part, the rest to `GatewayContext`."""
     log = _ErrorLog()
     logging.getLogger().addHandler(log)
     clock, store = time.monotonic, FakeStore()
     memory = MemoryBroker(partitions=PARTITIONS, **(broker or {}))
-    entrance = Acceptor(
+    entrance = IngestPublisher(
         memory,
         CircuitBreaker(clock, **(breaker or {})),
         IngestMetrics(),
         clock,
         partitions=PARTITIONS,
-        **(acceptor or {}),
+        **(publisher or {}),
     )
-    shared = Gate(
+    shared = GatewayContext(
         entrance,
         RoomHub(store, DeliveryMetrics(), **(hub or {})),
         StoredAcks(store, clock, overdue_s=0.1),
@@ -190,7 +190,7 @@ async def open_gateway(
         Limits(),
         Stamps("gateway-1", now_us, new_id),
         clock,
-        **gate,
+        **context,
     )
     gateway = Gateway(store, memory, MemoryLiveChannel(), shared, GatewayServer(shared, new_id, **(server or {})))
     gateway.port = await gateway.server.start("127.0.0.1", 0)
@@ -219,15 +219,15 @@ async def _deliver(gateway: Gateway) -> None:
     while True:
         envelope = await subscription.receive()
         assert envelope is not None
-        gateway.gate.hub.on_live(envelope)
-        gateway.gate.stored_acks.on_live(envelope)
+        gateway.context.hub.on_live(envelope)
+        gateway.context.stored_acks.on_live(envelope)
 
 
-async def _resync(gate: Gate) -> None:
+async def _resync(context: GatewayContext) -> None:
     while True:
         await asyncio.sleep(0.1)
-        await gate.hub.resync()
-        await gate.stored_acks.resync()
+        await context.hub.resync()
+        await context.stored_acks.resync()
 
 
 def chat(**fields: Any) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.feed import FeedSubscriber
 from chatflow.adapters.websockets.session import Sent, Session, Subscription
 from chatflow.domain.messages.rooms import partition_of
-from chatflow.domain.session.context import Inflight
-from chatflow.domain.session.resend_guard import Fence
+from chatflow.domain.session.inflight import Inflight
+from chatflow.domain.session.resend_guard import ResendGuard
 from tests.integration.gateway_harness import (
     CLOSE,
     PARTITIONS,
@@ -72,7 +72,7 @@ async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_mis
     async with gateway.session() as quick, gateway.session(user_id=8) as sender:
         await quick.send(JOIN)
         await quick.expect("joined")
-        await until(lambda: len(gateway.gate.hub._rooms["lobby"].live) == 1)
+        await until(lambda: len(gateway.context.hub._rooms["lobby"].live) == 1)
         sent = 0
         while not has_overflowed(gateway):
             await sender.send([send("lobby", "x" * 500) for _ in range(25)])
@@ -118,7 +118,7 @@ async def test_a_stuck_member_that_does_not_even_close_is_cut_off(gateway, monke
     monkeypatch.setattr(sockets, "CLOSE_GRACE_S", 0.2)
     stuck = await gateway.raw("/ws", receive_buffer=4_096)
     stuck.send(HELLO, JOIN)
-    await until(lambda: gateway.gate.hub.active_rooms)
+    await until(lambda: gateway.context.hub.active_rooms)
     async with gateway.session() as sender:
         while not has_overflowed(gateway):
             await sender.send([send("lobby", "x" * 500) for _ in range(25)])
@@ -223,12 +223,12 @@ async def test_a_connection_cut_with_stored_acks_and_joins_under_way_leaves_noth
         for raw in raws:
             raw.send(HELLO, *(send("lobby", ack="stored") for _ in range(20)), *({**JOIN, "since": 0},) * 5)
         await until(lambda: gateway.metrics.messages_received == 400)
-        assert len(gateway.gate.stored_acks) == 400
+        assert len(gateway.context.stored_acks) == 400
         for raw in raws:
             raw.reset()
         await until(lambda: gateway.metrics.connections_open == 0)
-        assert len(gateway.gate.stored_acks) == 0
-        assert gateway.gate.hub.active_rooms == 0
+        assert len(gateway.context.stored_acks) == 0
+        assert gateway.context.hub.active_rooms == 0
 
 
 async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_silent(monkeypatch):
@@ -247,7 +247,7 @@ async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_sil
 
 def gateway_objects():
     gc.collect()
-    kinds = (Session, ChatSession, Subscription, FeedSubscriber, Fence, Inflight, Sent, GatewayConnection)
+    kinds = (Session, ChatSession, Subscription, FeedSubscriber, ResendGuard, Inflight, Sent, GatewayConnection)
     return [found for found in gc.get_objects() if type(found) in kinds]
 
 
@@ -269,7 +269,7 @@ async def test_repeated_abuse_leaves_no_object_behind_and_memory_stays_flat(gate
         await gateway.can_chat(room)  # a partition remembers its last batch until the next one
     await until(gateway.is_idle)
     left = Counter(type(found).__name__ for found in gateway_objects() if id(found) not in of_other_tests)
-    assert set(left) <= {"ChatSession", "Fence", "Inflight", "GatewayConnection"}
+    assert set(left) <= {"ChatSession", "ResendGuard", "Inflight", "GatewayConnection"}
     assert left.total() <= 4 * PARTITIONS
     assert grown[-1] - grown[0] < 64 * 2**10
 

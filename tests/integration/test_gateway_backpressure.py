@@ -9,7 +9,7 @@ import pytest
 from chatflow.ports.errors import BrokerUnavailable
 from tests.integration.gateway_harness import Peer, chat, new_id, open_gateway, send, until
 
-IMPATIENT = {"broker": {"confirm_timeout_s": 0.05}, "acceptor": {"patience_s": 0.2}, "breaker": {"failures": 10_000}}
+IMPATIENT = {"broker": {"confirm_timeout_s": 0.05}, "publisher": {"patience_s": 0.2}, "breaker": {"failures": 10_000}}
 UNAVAILABLE = "Message queue unavailable, please retry"
 
 
@@ -17,7 +17,7 @@ async def test_a_publish_waits_for_a_processor_that_comes_back_within_the_patien
     async with open_gateway(processing=False) as gateway, gateway.session() as peer, gateway.peer("/chat/b") as other:
         await peer.send(send("a", ref=1))
         await other.send(chat())
-        await until(lambda: gateway.gate.acceptor.pending_bytes)
+        await until(lambda: gateway.context.publisher.pending_bytes)
         await peer.silence()
         gateway.start_processor()
         assert (await peer.expect("ack"))["ref"] == 1
@@ -43,7 +43,7 @@ async def test_after_the_patience_each_sender_is_told_to_retry_in_the_words_of_i
 
 async def test_a_queue_at_its_byte_limit_is_busy_and_takes_the_same_ids_once_there_is_room():
     async with (
-        open_gateway(broker={"limit_bytes": 500}, acceptor={"patience_s": 0.05}) as gateway,
+        open_gateway(broker={"limit_bytes": 500}, publisher={"patience_s": 0.05}) as gateway,
         gateway.session() as peer,
         gateway.peer("/chat/a") as other,
     ):
@@ -81,12 +81,12 @@ async def test_an_open_breaker_refuses_at_once_and_one_probe_closes_it():
 
 async def test_a_sender_that_is_faster_than_the_broker_is_slowed_and_nothing_is_refused():
     async with (
-        open_gateway(processing=False, acceptor={"limit_bytes": 50_000}) as gateway,
+        open_gateway(processing=False, publisher={"limit_bytes": 50_000}) as gateway,
         gateway.session() as peer,
     ):
         sending = asyncio.create_task(peer.send(*(send("a", "x" * 300, ref=n) for n in range(2_000))))
-        await until(lambda: gateway.gate.acceptor.is_congested)
-        assert gateway.gate.acceptor.pending_bytes < 50_000
+        await until(lambda: gateway.context.publisher.is_congested)
+        assert gateway.context.publisher.pending_bytes < 50_000
         gateway.start_processor()
         assert [(await peer.expect("ack"))["ref"] for _ in range(2_000)] == list(range(2_000))
         await sending
@@ -188,7 +188,7 @@ async def disturb(gateway, rng, until_done):
             raise BrokerUnavailable("cut")
         await publish(envelope)
 
-    object.__setattr__(gateway.gate.acceptor, "broker", broker := Switch(publish))
+    object.__setattr__(gateway.context.publisher, "broker", broker := Switch(publish))
     while not until_done():
         fault = rng.randrange(3)
         if fault == 0:
@@ -206,7 +206,7 @@ async def disturb(gateway, rng, until_done):
 
 @attrs.define(eq=False)
 class Switch:
-    """Stands where the acceptor's broker was."""
+    """Stands where the publisher's broker was."""
 
     publish: object
 
@@ -217,7 +217,7 @@ async def test_over_random_faults_every_message_is_stored_once_in_the_order_its_
     async with (
         open_gateway(
             broker={"confirm_timeout_s": 0.03},
-            acceptor={"patience_s": 0.04, "envelope_messages": 7},
+            publisher={"patience_s": 0.04, "envelope_messages": 7},
             breaker={"failures": 8, "reset_s": 0.05},
         ) as gateway,
         gateway.session(user_id=1) as one,

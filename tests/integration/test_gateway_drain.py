@@ -20,7 +20,7 @@ def _soon(monkeypatch):
 
 
 def role_of(gateway):
-    return GatewayRole(None, None, gateway.gate, gateway.server, gateway.broker, gateway.live, None, None)
+    return GatewayRole(None, None, gateway.context, gateway.server, gateway.broker, gateway.live, None, None)
 
 
 async def everything(peer):

@@ -89,7 +89,7 @@ async def test_since_zero_shows_a_room_from_its_first_message(gateway):
 
 
 async def test_a_past_of_any_length_is_replayed_since_nothing_would_tell_that_it_is_not(gateway):
-    gateway.store.put(*messages(1, gateway.gate.hub.replay_limit + 500))
+    gateway.store.put(*messages(1, gateway.context.hub.replay_limit + 500))
     async with gateway.peer("/feed/lobby?since=5") as feed:
         assert [(await feed.receive())["seq"] for _ in range(1_495)] == list(range(6, 1_501))
 

@@ -190,7 +190,7 @@ async def test_a_peer_that_reads_no_errors_gets_no_more_of_them(handled):
 async def test_over_the_budget_of_all_the_largest_holder_is_closed_and_the_others_miss_nothing():
     async with open_gateway(connection_memory_bytes=256 * 2**10) as gateway:
         stuck = [await gateway.raw("/feed/lobby", receive_buffer=4_096) for _ in range(4)]
-        await until(lambda: len(gateway.gate.hub._rooms["lobby"].live) == 1)
+        await until(lambda: len(gateway.context.hub._rooms["lobby"].live) == 1)
         async with gateway.session() as reader, gateway.session(user_id=8) as sender:
             await reader.send({"op": "join", "room": "lobby"})
             await reader.expect("joined")
@@ -200,7 +200,7 @@ async def test_over_the_budget_of_all_the_largest_holder_is_closed_and_the_other
                 await sender.collect("ack", 25)
                 sent += 25
                 assert sent < 20_000, "nobody was closed"
-                assert gateway.gate.memory.total_bytes < 2 * 256 * 2**10
+                assert gateway.context.memory.total_bytes < 2 * 256 * 2**10
             assert [each["seq"] for each in await reader.collect("message", sent)] == list(range(1, sent + 1))
         assert gateway.metrics.memory_holders_paused >= 4
         assert gateway.metrics.slow_readers_dropped == 0
@@ -215,7 +215,7 @@ async def test_a_drain_does_not_wait_for_the_rest_of_a_frame(gateway, handled):
     raw.write(array(send("lobby", "first"), *leaves(ITEMS), send("lobby", "last")))
     await until(lambda: handled() > 100)
     gateway.server.stop_accepting()
-    await gateway.gate.acceptor.drain()
+    await gateway.context.publisher.drain()
     await gateway.server.close_connections(0)
     assert handled() < ITEMS
     assert gateway.texts("lobby") == ["first"]
@@ -271,7 +271,7 @@ async def test_polite_senders_are_not_refused_during_an_attack_nor_after_it(gate
 
 
 async def test_what_follows_a_refused_message_in_a_later_slice_of_its_frame_does_not_overtake_it():
-    async with open_gateway(acceptor={"limit_bytes": 4_000}, server=LARGE) as gateway, gateway.session() as sender:
+    async with open_gateway(publisher={"limit_bytes": 4_000}, server=LARGE) as gateway, gateway.session() as sender:
         await sender.send([send("lobby", str(n), ref=n) for n in range(1_000)])
         answers = [await sender.receive() for _ in range(1_000)]
         acked = [answer["ref"] for answer in answers if answer["op"] == "ack"]

@@ -149,7 +149,7 @@ async def test_anything_wrong_is_an_error_with_its_ref_and_code(gateway, peer, f
     assert (refused["op"], refused["ref"], refused["code"], refused["retryable"]) == ("error", "r", code, False)
     assert refused["message"]
     assert gateway.store.by_id == {}
-    assert gateway.gate.hub.active_rooms == 0
+    assert gateway.context.hub.active_rooms == 0
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,15 @@ from typing import Any
 
 from chatflow.domain.delivery.room_hub import RoomHub, _CatchUp
 from chatflow.domain.delivery.sequencer import RoomSequencer
-from chatflow.domain.ingest.pending import Outbox
-from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.pending import PendingPublishes
+from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.sender_order import SenderOrder
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.persistence.partition_processor import PartitionProcessor
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
-from chatflow.domain.session.resend_guard import Fence
+from chatflow.domain.session.resend_guard import ResendGuard
 from chatflow.ports.broker import Envelope, LiveEnvelope
 from chatflow.ports.errors import BrokerError, Refusal, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
@@ -26,35 +26,35 @@ Replace = Callable[[type, str, Any], None]
 
 
 def ack_before_the_confirm(replace: Replace) -> None:
-    async def flush(self: Acceptor, partition: int, outbox: Outbox) -> None:
-        batch, size = outbox.take(self.envelope_messages, self.envelope_bytes)
+    async def flush(self: IngestPublisher, partition: int, pending: PendingPublishes) -> None:
+        batch, size = pending.take(self.envelope_messages, self.envelope_bytes)
         self._accept(batch)
         with contextlib.suppress(BrokerError, Refusal):
-            await self._publish(Envelope(partition, tuple([pending[0] for pending in batch]), size))
+            await self._publish(Envelope(partition, tuple([taken[0] for taken in batch]), size))
         self._settled(size)
 
-    replace(Acceptor, "_flush", flush)
+    replace(IngestPublisher, "_flush", flush)
 
 
 def refuse_only_what_was_out(replace: Replace) -> None:
-    replace(Outbox, "take_all", lambda self: ([], 0))
+    replace(PendingPublishes, "take_all", lambda self: ([], 0))
 
 
 def two_envelopes_in_flight(replace: Replace) -> None:
-    flush = Acceptor._flush
+    flush = IngestPublisher._flush
 
-    async def flush_two(self: Acceptor, partition: int, outbox: Outbox) -> None:
+    async def flush_two(self: IngestPublisher, partition: int, pending: PendingPublishes) -> None:
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(flush(self, partition, outbox))
+            tasks.create_task(flush(self, partition, pending))
             await asyncio.sleep(0.002)
-            if outbox:
-                tasks.create_task(flush(self, partition, outbox))
+            if pending:
+                tasks.create_task(flush(self, partition, pending))
 
-    replace(Acceptor, "_flush", flush_two)
+    replace(IngestPublisher, "_flush", flush_two)
 
 
 def no_fence(replace: Replace) -> None:
-    replace(Fence, "admits", lambda self, room_id, message_id: True)
+    replace(ResendGuard, "admits", lambda self, room_id, message_id: True)
 
 
 def a_fence_of_pings_alone(replace: Replace) -> None:

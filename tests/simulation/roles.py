@@ -12,7 +12,7 @@ from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Ref, Sink
-from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
@@ -21,7 +21,7 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor, 
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
-from chatflow.domain.session.context import Gate
+from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.ports.broker import Delivery, size_of
@@ -53,7 +53,7 @@ class Site:
 
 
 @attrs.define(eq=False)
-class CheckedAcceptor(Acceptor):
+class CheckedPublisher(IngestPublisher):
     """Says when more waits than may."""
 
     verdict: Verdict = attrs.field(kw_only=True)
@@ -84,7 +84,7 @@ class Gateway:
     dice: Dice
     connections: list[Connection] = attrs.field(factory=list)
     broker: SimulatedBroker = attrs.field(init=False)
-    gate: Gate = attrs.field(init=False)
+    context: GatewayContext = attrs.field(init=False)
     given_ids: int = 0
 
     def __attrs_post_init__(self) -> None:
@@ -92,7 +92,7 @@ class Gateway:
         sizes, clock = site.scenario.sizes, site.loop.time
         store = SimulatedStore(site.store, process, dice)
         self.broker = SimulatedBroker(site.broker, process, dice)
-        acceptor = CheckedAcceptor(
+        publisher = CheckedPublisher(
             self.broker,
             CircuitBreaker(clock, *BREAKER),
             IngestMetrics(),
@@ -102,8 +102,8 @@ class Gateway:
             envelope_messages=sizes.envelope_messages,
             verdict=site.verdict,
         )
-        self.gate = Gate(
-            acceptor,
+        self.context = GatewayContext(
+            publisher,
             RoomHub(store, DeliveryMetrics(), replay_limit=sizes.replay, concurrent_reads=2),
             StoredAcks(store, clock),
             SessionMetrics(),
@@ -115,14 +115,14 @@ class Gateway:
         )
         settings = SimpleNamespace(live_queue=sizes.live_queue, resync_s=1.0)
         live = SimulatedLive(site.broker, process, dice)
-        role = GatewayRole(settings, None, self.gate, None, self.broker, live, None, None)
-        for work in (acceptor.run(), role._deliver(), role._resync()):
+        role = GatewayRole(settings, None, self.context, None, self.broker, live, None, None)
+        for work in (publisher.run(), role._deliver(), role._resync()):
             site.loop.spawn(process, work)
 
     @property
     def is_quiet(self) -> bool:
         """Nothing was taken that is not settled."""
-        return self.gate.acceptor.pending_bytes == 0 and len(self.gate.stored_acks) == 0
+        return self.context.publisher.pending_bytes == 0 and len(self.context.stored_acks) == 0
 
     def serve(self, connection: Connection, protocol: str, room: str) -> None:
         """A client has connected."""
@@ -131,7 +131,7 @@ class Gateway:
 
     async def drain(self) -> None:
         """What `GatewayRole.drain` does."""
-        await self.gate.acceptor.drain()
+        await self.context.publisher.drain()
         await asyncio.sleep(0)
         for connection in self.connections:
             connection.close(1012, "restarting")
@@ -140,9 +140,9 @@ class Gateway:
     async def _serve(self, connection: Connection, protocol: str, room: str) -> None:
         call_soon = self.site.loop.call_soon
         if protocol == "chat":
-            session = ChatSession(connection, self.gate, room, "", call_soon)
+            session = ChatSession(connection, self.context, room, "", call_soon)
         else:
-            session = Session(connection, self.gate, "s", "", call_soon)
+            session = Session(connection, self.context, "s", "", call_soon)
         try:
             await read(connection, connection.watched(session))
         finally:

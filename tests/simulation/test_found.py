@@ -25,7 +25,7 @@ async def gateway() -> AsyncIterator[FakeGateway]:
 
 @pytest.fixture
 async def session(gateway: FakeGateway) -> AsyncIterator[Session]:
-    session = Session(MemorySocket(), gateway.gate, "s", "", asyncio.get_running_loop().call_soon)
+    session = Session(MemorySocket(), gateway.context, "s", "", asyncio.get_running_loop().call_soon)
     session.receive('{"op":"hello","userId":7,"username":"ada"}')
     yield session
     session.closed()
@@ -111,8 +111,8 @@ async def test_a_repetition_that_waits_behind_a_stalled_reader_keeps_its_place(g
 
 
 async def test_a_place_is_kept_while_the_refusal_waits_for_an_earlier_answer(gateway, session) -> None:
-    gateway.acceptor.limit_bytes = 400
-    chat = ChatSession(MemorySocket(), gateway.gate, "lobby", "", asyncio.get_running_loop().call_soon)
+    gateway.publisher.limit_bytes = 400
+    chat = ChatSession(MemorySocket(), gateway.context, "lobby", "", asyncio.get_running_loop().call_soon)
     say(chat, 1)
     await settle()
     send(session, 2, OTHER_PARTITION)

@@ -11,7 +11,7 @@ import msgspec
 
 from chatflow.adapters.websockets.connection import Receiver
 from chatflow.adapters.websockets.inbox import Inbox
-from chatflow.domain.session.context import Inflight
+from chatflow.domain.session.inflight import Inflight
 from chatflow.ports.socket import Socket
 from tests.simulation.faults import ClientPlan, Dice
 from tests.simulation.loop import Process, SimulationLoop

@@ -11,11 +11,11 @@ import attrs
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
-from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
-from chatflow.domain.session.context import Gate
+from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
@@ -282,7 +282,7 @@ class RecordingSink:
 
 @attrs.define(eq=False)
 class FakeGateway:
-    """Everything that the connections of one gateway share, over fakes, with the acceptor running."""
+    """Everything that the connections of one gateway share, over fakes, with the publisher running."""
 
     clock: FakeClock = attrs.field(factory=FakeClock)
     broker: FakeBroker = attrs.field(factory=FakeBroker)
@@ -290,13 +290,13 @@ class FakeGateway:
     metrics: SessionMetrics = attrs.field(factory=SessionMetrics)
     settings: dict[str, object] = attrs.field(factory=dict)
     limit_bytes: int = 2**20
-    acceptor: Acceptor = attrs.field(init=False)
-    gate: Gate = attrs.field(init=False)
+    publisher: IngestPublisher = attrs.field(init=False)
+    context: GatewayContext = attrs.field(init=False)
     given_ids: int = attrs.field(default=0, init=False)
     _running: asyncio.Task[None] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.acceptor = Acceptor(
+        self.publisher = IngestPublisher(
             self.broker,
             CircuitBreaker(self.clock),
             IngestMetrics(),
@@ -306,8 +306,8 @@ class FakeGateway:
             patience_s=0.0,
             sleep=self.clock.sleep,
         )
-        self.gate = Gate(
-            self.acceptor,
+        self.context = GatewayContext(
+            self.publisher,
             RoomHub(self.store, DeliveryMetrics()),
             StoredAcks(self.store, self.clock),
             self.metrics,
@@ -316,11 +316,11 @@ class FakeGateway:
             self.clock,
             **self.settings,
         )
-        self._running = asyncio.get_running_loop().create_task(self.acceptor.run())
+        self._running = asyncio.get_running_loop().create_task(self.publisher.run())
 
     @property
     def ingest(self) -> IngestMetrics:
-        return self.acceptor.metrics
+        return self.publisher.metrics
 
     async def close(self) -> None:
         await cancel(self._running)
@@ -329,8 +329,8 @@ class FakeGateway:
         """What a processor does: store what the broker has, and say so on the live channel."""
         for each in self.broker.confirmed:
             rows = live(self.store.put(*each.messages), each.partition)
-            self.gate.hub.on_live(rows)
-            self.gate.stored_acks.on_live(rows)
+            self.context.hub.on_live(rows)
+            self.context.stored_acks.on_live(rows)
         self.broker.confirmed.clear()
 
     def _new_id(self) -> str:

@@ -29,7 +29,7 @@ from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
-from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import Limits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
@@ -40,7 +40,7 @@ from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
-from chatflow.domain.session.context import Gate
+from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us
@@ -212,8 +212,8 @@ class Container(containers.DeclarativeContainer):
     summary_tables = providers.Singleton(SqlSummaries, database)
     analytics = providers.Singleton(SummaryAnalytics, database)
 
-    acceptor = providers.Singleton(
-        Acceptor,
+    publisher = providers.Singleton(
+        IngestPublisher,
         broker,
         broker_breaker,
         providers.Singleton(IngestMetrics),
@@ -222,9 +222,9 @@ class Container(containers.DeclarativeContainer):
         patience_s=gateway_settings.accept_patience_s,
         limit_bytes=gateway_settings.accept_buffer_bytes,
     )
-    gate = providers.Singleton(
-        Gate,
-        acceptor,
+    context = providers.Singleton(
+        GatewayContext,
+        publisher,
         providers.Singleton(
             RoomHub, reader, providers.Singleton(DeliveryMetrics), replay_limit=gateway_settings.replay_limit
         ),
@@ -245,10 +245,10 @@ class Container(containers.DeclarativeContainer):
         GatewayRole,
         gateway_settings,
         providers.Factory(identity_of, "gateway"),
-        gate,
+        context,
         providers.Singleton(
             GatewayServer,
-            gate,
+            context,
             providers.Object(new_id),
             frame_max_bytes=gateway_settings.frame_max_bytes,
             connections_max=gateway_settings.connections_max,

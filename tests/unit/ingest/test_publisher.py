@@ -5,7 +5,7 @@ import attrs
 import pytest
 
 from chatflow.domain.ingest.metrics import IngestMetrics
-from chatflow.domain.ingest.publisher import Acceptor
+from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.broker import size_of
@@ -22,12 +22,12 @@ ROOM_OF = {partition_of(str(n), PARTITIONS): str(n) for n in range(100)}
 class Bench:
     clock: FakeClock
     broker: FakeBroker
-    acceptor: Acceptor
+    publisher: IngestPublisher
     sink: RecordingSink = attrs.field(factory=RecordingSink)
 
     def offer(self, *numbers: int, room: str = "lobby") -> None:
         for n in numbers:
-            self.acceptor.offer(message(n, room), self.sink, n)
+            self.publisher.offer(message(n, room), self.sink, n)
 
     @property
     def accepted(self) -> list[object]:
@@ -52,11 +52,11 @@ async def build() -> AsyncIterator[Build]:
     def make(*, manual: bool = False, failures: int = 5, **settings: object) -> Bench:
         clock, broker = FakeClock(), FakeBroker(manual=manual)
         breaker = CircuitBreaker(clock, failures=failures)
-        acceptor = Acceptor(
+        publisher = IngestPublisher(
             broker, breaker, IngestMetrics(), clock, partitions=PARTITIONS, sleep=clock.sleep, **settings
         )
-        running.append(asyncio.create_task(acceptor.run()))
-        return Bench(clock, broker, acceptor)
+        running.append(asyncio.create_task(publisher.run()))
+        return Bench(clock, broker, publisher)
 
     yield make
     await cancel(*running)
@@ -92,8 +92,8 @@ async def test_while_one_envelope_is_confirmed_the_next_one_fills(build: Build) 
     bench.broker.confirm()
     await until(lambda: len(bench.accepted) == 4)
     assert bench.accepted == [1, 2, 3, 4]
-    assert bench.acceptor.metrics.queue_published == 2
-    assert bench.acceptor.metrics.messages_published == 4
+    assert bench.publisher.metrics.queue_published == 2
+    assert bench.publisher.metrics.messages_published == 4
 
 
 async def test_partitions_do_not_wait_for_each_other(build: Build) -> None:
@@ -125,8 +125,8 @@ async def test_a_failed_publish_is_tried_again_with_the_same_ids(build: Build) -
     assert bench.envelopes == [ids(1, 2)] * 3
     assert bench.accepted == [1, 2]
     assert bench.refused == []
-    assert bench.acceptor.metrics.queue_failures == 2
-    assert bench.acceptor.breaker.state is BreakerState.CLOSED
+    assert bench.publisher.metrics.queue_failures == 2
+    assert bench.publisher.breaker.state is BreakerState.CLOSED
 
 
 async def test_what_arrives_during_the_retries_waits_its_turn(build: Build) -> None:
@@ -153,8 +153,8 @@ async def test_an_envelope_that_is_given_up_takes_what_is_behind_it_along(build:
     assert bench.refused == [1, 2, 3]
     assert bench.envelopes == [ids(1)]
     assert all(error.retryable for error in bench.sink.errors)
-    assert bench.acceptor.pending_bytes == 0
-    assert bench.acceptor.metrics.refused == 3
+    assert bench.publisher.pending_bytes == 0
+    assert bench.publisher.metrics.refused == 3
     bench.offer(4)
     await until(lambda: bench.broker.waiting)
     bench.broker.confirm()
@@ -196,7 +196,7 @@ async def test_a_broker_that_is_full_is_tried_again_but_does_not_open_the_breake
     bench.offer(2)
     await until(lambda: bench.refused)
     assert isinstance(bench.sink.errors[0], BrokerFull)
-    assert bench.acceptor.breaker.state is BreakerState.CLOSED
+    assert bench.publisher.breaker.state is BreakerState.CLOSED
 
 
 async def test_five_failures_open_the_breaker_and_offers_are_refused_before_anything_is_kept(build: Build) -> None:
@@ -206,13 +206,13 @@ async def test_five_failures_open_the_breaker_and_offers_are_refused_before_anyt
     await until(lambda: bench.refused)
     assert len(bench.broker.attempts) == 5
     assert bench.refused == [1, 2]
-    assert bench.acceptor.breaker.state is BreakerState.OPEN
+    assert bench.publisher.breaker.state is BreakerState.OPEN
     with pytest.raises(CircuitOpen) as raised:
         bench.offer(3)
     assert 0 < raised.value.retry_in_s <= 15
     await settle()
     assert len(bench.broker.attempts) == 5
-    assert bench.acceptor.pending_bytes == 0
+    assert bench.publisher.pending_bytes == 0
     assert bench.refused == [1, 2]
 
 
@@ -229,12 +229,12 @@ async def test_when_the_breaker_may_close_one_partition_probes_and_the_others_ar
     await settle()
     assert len(bench.broker.waiting) == 1
     assert len(bench.refused) == 3
-    assert bench.acceptor.breaker.state is BreakerState.HALF_OPEN
+    assert bench.publisher.breaker.state is BreakerState.HALF_OPEN
     with pytest.raises(CircuitOpen):
         bench.offer(20)
     bench.broker.confirm()
     await until(lambda: bench.accepted)
-    assert bench.acceptor.breaker.state is BreakerState.CLOSED
+    assert bench.publisher.breaker.state is BreakerState.CLOSED
     bench.offer(30)
     await until(lambda: bench.broker.waiting)
     bench.broker.confirm()
@@ -246,7 +246,7 @@ async def test_beyond_the_byte_limit_an_offer_is_refused_and_nothing_is_kept(bui
     bench.offer(1, 2, 3)
     with pytest.raises(BufferFull):
         bench.offer(4)
-    assert bench.acceptor.pending_bytes == 3 * ONE
+    assert bench.publisher.pending_bytes == 3 * ONE
     await until(lambda: bench.broker.waiting)
     with pytest.raises(BufferFull):
         bench.offer(5)
@@ -263,16 +263,16 @@ async def test_beyond_the_byte_limit_an_offer_is_refused_and_nothing_is_kept(bui
 async def test_at_half_the_limit_senders_are_slowed_until_it_is_less(build: Build) -> None:
     bench = build(manual=True, limit_bytes=4 * ONE, envelope_messages=1)
     bench.offer(1)
-    assert not bench.acceptor.is_congested
-    await bench.acceptor.uncongested()
+    assert not bench.publisher.is_congested
+    await bench.publisher.uncongested()
     bench.offer(2)
-    assert bench.acceptor.is_congested
-    waiting = asyncio.create_task(bench.acceptor.uncongested())
+    assert bench.publisher.is_congested
+    waiting = asyncio.create_task(bench.publisher.uncongested())
     await until(lambda: bench.broker.waiting)
     assert not waiting.done()
     bench.broker.confirm()
     await waiting
-    assert bench.acceptor.pending_bytes == ONE
+    assert bench.publisher.pending_bytes == ONE
     await until(lambda: bench.broker.waiting)
     bench.broker.confirm()
     await until(lambda: len(bench.accepted) == 2)
@@ -283,7 +283,7 @@ async def test_draining_refuses_what_is_new_and_waits_for_what_was_taken(build: 
     bench.offer(1)
     await until(lambda: bench.broker.waiting)
     bench.offer(2)
-    drained = asyncio.create_task(bench.acceptor.drain())
+    drained = asyncio.create_task(bench.publisher.drain())
     await settle()
     with pytest.raises(Draining):
         bench.offer(3)
@@ -298,7 +298,7 @@ async def test_draining_refuses_what_is_new_and_waits_for_what_was_taken(build: 
 
 async def test_draining_an_idle_acceptor_is_done_at_once(build: Build) -> None:
     bench = build()
-    await asyncio.wait_for(bench.acceptor.drain(), 5)
+    await asyncio.wait_for(bench.publisher.drain(), 5)
     with pytest.raises(Draining):
         bench.offer(1)
 
@@ -307,18 +307,18 @@ async def test_draining_ends_when_the_broker_is_gone_too(build: Build) -> None:
     bench = build()
     bench.broker.down = DOWN
     bench.offer(1)
-    await asyncio.wait_for(bench.acceptor.drain(), 5)
+    await asyncio.wait_for(bench.publisher.drain(), 5)
     assert bench.refused == [1]
 
 
 async def test_a_cancelled_acceptor_tells_nobody_what_it_does_not_know(build: Build) -> None:
     clock, broker = FakeClock(), FakeBroker(manual=True)
-    acceptor = Acceptor(broker, CircuitBreaker(clock), IngestMetrics(), clock, partitions=PARTITIONS)
+    publisher = IngestPublisher(broker, CircuitBreaker(clock), IngestMetrics(), clock, partitions=PARTITIONS)
     sink = RecordingSink()
-    running = asyncio.create_task(acceptor.run())
-    acceptor.offer(message(1), sink, 1)
+    running = asyncio.create_task(publisher.run())
+    publisher.offer(message(1), sink, 1)
     await until(lambda: broker.waiting)
-    acceptor.offer(message(2), sink, 2)
+    publisher.offer(message(2), sink, 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
@@ -336,8 +336,8 @@ async def test_a_sink_may_offer_again_when_it_is_told(build: Build) -> None:
             bench.offer(2)
 
     bench.broker.outcomes.extend([DOWN] * 4)
-    bench.acceptor.patience_s = 0.0
-    bench.acceptor.offer(message(1), Persistent(), 1)
+    bench.publisher.patience_s = 0.0
+    bench.publisher.offer(message(1), Persistent(), 1)
     bench.broker.outcomes = type(bench.broker.outcomes)([DOWN])
     await until(lambda: bench.accepted)
     assert bench.accepted == [2]
@@ -348,7 +348,7 @@ async def test_ten_thousand_messages_over_a_shaky_broker_are_each_told_once_and_
     bench.broker.outcomes.extend(DOWN if n % 3 == 0 else None for n in range(600))
     for n in range(10_000):
         bench.offer(n, room=ROOM_OF[n % PARTITIONS])
-    await bench.acceptor.drain()
+    await bench.publisher.drain()
     assert len(bench.sink.told) == 10_000
     accepted = set(bench.accepted)
     for partition in range(PARTITIONS):

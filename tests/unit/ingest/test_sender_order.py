@@ -21,9 +21,9 @@ def order(clock: FakeClock) -> SenderOrder:
     return SenderOrder(clock, repeat_within_s=2.0, limit=4)
 
 
-def refuse(order: SenderOrder, *ids: str, fenced: bool = False, room: str = "lobby") -> None:
+def refuse(order: SenderOrder, *ids: str, out_of_turn: bool = False, room: str = "lobby") -> None:
     for each in ids:
-        order.refused(room, each, int(each), fenced=fenced)
+        order.refused(room, each, int(each), out_of_turn=out_of_turn)
 
 
 def test_nothing_is_remembered_while_nothing_is_refused(order: SenderOrder) -> None:
@@ -52,7 +52,7 @@ def test_what_arrived_first_comes_first_whatever_was_refused_first(order: Sender
 def test_a_repeat_that_is_refused_again_keeps_its_place(order: SenderOrder) -> None:
     refuse(order, "1", "2")
     assert order.admits("lobby", "1")
-    order.refused("lobby", "1", 9, fenced=False)
+    order.refused("lobby", "1", 9, out_of_turn=False)
     assert not order.admits("lobby", "2")
     assert order.admits("lobby", "1")
 
@@ -71,7 +71,7 @@ def test_a_sender_that_repeats_nothing_goes_on_after_the_time_to_repeat(order: S
     for new in ("2", "3"):
         clock.advance(0.9)
         assert not order.admits("lobby", new)
-        refuse(order, new, fenced=True)
+        refuse(order, new, out_of_turn=True)
     clock.advance(0.3)
     assert order.admits("lobby", "4")
     assert len(order) == 0
@@ -84,7 +84,7 @@ def test_one_message_that_is_given_up_does_not_hold_up_those_that_are_repeated(
     for _ in range(3):
         clock.advance(0.6)
         assert not order.admits("lobby", "2")
-        refuse(order, "2", fenced=True)
+        refuse(order, "2", out_of_turn=True)
     clock.advance(0.6)
     assert order.admits("lobby", "2")
 
@@ -96,7 +96,7 @@ def test_an_outage_that_goes_on_does_not_make_the_order_lapse(order: SenderOrder
         assert order.admits("lobby", "1")
         refuse(order, "1")
         assert not order.admits("lobby", "2")
-        refuse(order, "2", fenced=True)
+        refuse(order, "2", out_of_turn=True)
 
 
 def test_memory_is_bounded_in_messages_and_in_rooms(order: SenderOrder) -> None:
@@ -149,7 +149,7 @@ class Wire:
             self.stored.append(number)
             self.order.accepted("lobby", str(number))
         else:
-            self.order.refused("lobby", str(number), number, fenced=not admitted)
+            self.order.refused("lobby", str(number), number, out_of_turn=not admitted)
         self.back.append((number, admitted and not refuse))
 
 

@@ -34,7 +34,7 @@ class Client:
 
     def __attrs_post_init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.session = ChatSession(self.socket, self.gateway.gate, self.room, "10.0.0.1", loop.call_soon)
+        self.session = ChatSession(self.socket, self.gateway.context, self.room, "10.0.0.1", loop.call_soon)
 
     def say(self, text: str, **changes: object) -> None:
         self.session.receive(json.dumps({**GOOD, "message": text, **changes}))
@@ -222,7 +222,7 @@ async def test_an_unavailable_broker_is_answered_as_retryable(connect: Connect, 
 async def test_an_open_breaker_is_answered_the_same_way_without_asking_the_broker(connect: Connect) -> None:
     client = connect()
     for _ in range(5):
-        client.gateway.acceptor.breaker.failure()
+        client.gateway.publisher.breaker.failure()
     client.say("hi")
     (reply,) = await client.replies(1)
     assert reply["errorMessage"] == RETRY
@@ -231,7 +231,7 @@ async def test_an_open_breaker_is_answered_the_same_way_without_asking_the_broke
 
 async def test_a_draining_gateway_is_answered_the_same_way(connect: Connect) -> None:
     client = connect()
-    await client.gateway.acceptor.drain()
+    await client.gateway.publisher.drain()
     client.say("hi")
     (reply,) = await client.replies(1)
     assert reply["errorMessage"] == RETRY
@@ -263,7 +263,7 @@ async def test_the_fence_stays_up_while_the_refusal_waits_behind_an_earlier_repl
     client.say("two")  # refused: the gateway holds its limit
     await until(lambda: len(client.gateway.broker.waiting) == 2)
     settle_publish_of(client.gateway, filler.room)
-    await until(lambda: client.gateway.acceptor.pending_bytes < 1_000)
+    await until(lambda: client.gateway.publisher.pending_bytes < 1_000)
     await settle()
     client.socket.read()  # the peer reads all there is, but the refusal was not sent
     await settle()

@@ -6,7 +6,8 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.session import NO_HELLO, Session
+from chatflow.adapters.websockets.session import Session
+from chatflow.domain.session.errors import NO_HELLO
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, QueryTimeout, StoreOverloaded, StoreUnavailable
 from tests.unit.fakes import FakeBroker, FakeGateway, message_id, messages, settle, until
 
@@ -29,7 +30,7 @@ class Client:
 
     def __attrs_post_init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.session = Session(self.socket, self.gateway.gate, "session-1", "10.0.0.1", loop.call_soon)
+        self.session = Session(self.socket, self.gateway.context, "session-1", "10.0.0.1", loop.call_soon)
 
     def send(self, *items: object) -> None:
         """One frame: one object, or an array of them; it is worked off at once, whatever it owes."""
@@ -131,7 +132,7 @@ async def test_nothing_goes_before_hello(connect: Connect, op: str) -> None:
     client.send({"op": op, "ref": 1, "room": "lobby", "text": "hi"})
     assert await client.one() == error("unauthorized", "say hello first", 1)
     assert client.gateway.broker.attempts == []
-    assert client.gateway.gate.hub.active_rooms == 0
+    assert client.gateway.context.hub.active_rooms == 0
 
 
 @pytest.mark.parametrize(
@@ -352,16 +353,16 @@ async def test_a_broker_that_refuses_is_told_as_retryable(
 async def test_an_open_breaker_is_unavailable(connect: Connect) -> None:
     client = await connect().greeted()
     for _ in range(5):
-        client.gateway.acceptor.breaker.failure()
+        client.gateway.publisher.breaker.failure()
     client.say("hi", 3)
     client.say("hi", 4, ack="stored")
     assert await client.get(2) == [error("unavailable", RETRY, n, retryable=True) for n in (3, 4)]
-    assert len(client.gateway.gate.stored_acks) == 0
+    assert len(client.gateway.context.stored_acks) == 0
 
 
 async def test_a_draining_gateway_is_unavailable(connect: Connect) -> None:
     client = await connect().greeted()
-    await client.gateway.acceptor.drain()
+    await client.gateway.publisher.drain()
     client.say("hi", 3)
     assert await client.one() == error("unavailable", RETRY, 3, retryable=True)
 
@@ -396,7 +397,7 @@ async def test_a_stored_ack_that_the_live_channel_lost_comes_from_the_store(conn
     await until(lambda: client.gateway.broker.confirmed)
     client.gateway.store.put(*client.gateway.broker.confirmed[0].messages)
     client.gateway.clock.advance(2.0)
-    await client.gateway.gate.stored_acks.resync()
+    await client.gateway.context.stored_acks.resync()
     assert (await client.one())["seq"] == 1
 
 
@@ -406,11 +407,11 @@ async def test_a_stored_ack_that_never_comes_is_a_retryable_error_and_frees_its_
     await until(lambda: client.gateway.broker.confirmed)
     assert client.session.inflight.count == 1
     client.gateway.clock.advance(60.0)
-    await client.gateway.gate.stored_acks.resync()
+    await client.gateway.context.stored_acks.resync()
     answer = await client.one()
     assert (answer["op"], answer["ref"], answer["code"], answer["retryable"]) == ("error", 3, "unavailable", True)
     assert client.session.inflight.count == 0
-    assert len(client.gateway.gate.stored_acks) == 0
+    assert len(client.gateway.context.stored_acks) == 0
 
 
 async def test_a_join_that_a_later_one_supersedes_is_answered_too(connect: Connect) -> None:
@@ -477,7 +478,7 @@ async def test_what_was_sent_before_the_refusal_was_read_is_refused_too(connect:
     answers = await client.get(3)
     assert answers == [error("unavailable", RETRY, n, retryable=True) for n in (1, 2, 3)]
     assert len(client.gateway.broker.attempts) == 1
-    assert len(client.gateway.gate.stored_acks) == 0
+    assert len(client.gateway.context.stored_acks) == 0
     client.say("one", 4)
     client.say("two", 5)
     assert ops(await client.get(2)) == ["ack", "ack"]
@@ -584,7 +585,7 @@ async def test_a_since_that_is_no_sequence_number_is_malformed(connect: Connect,
     client = await connect().greeted()
     client.send({"op": "join", "ref": 1, "room": "lobby", "since": since})
     assert await client.one() == error("malformed", "since must be a sequence number, 0 or more", 1)
-    assert client.gateway.gate.hub.active_rooms == 0
+    assert client.gateway.context.hub.active_rooms == 0
 
 
 @pytest.mark.parametrize("op", ["join", "leave"])
@@ -606,7 +607,7 @@ async def test_room5_and_5_are_one_room(connect: Connect) -> None:
     assert (await client.one())["room"] == "5"
     client.send({"op": "leave", "room": "5"})
     assert (await client.one())["room"] == "5"
-    assert client.gateway.gate.hub.active_rooms == 0
+    assert client.gateway.context.hub.active_rooms == 0
 
 
 async def test_leaving_stops_the_messages(connect: Connect) -> None:
@@ -645,7 +646,7 @@ async def test_leaving_during_the_join_leaves_nothing_behind(connect: Connect) -
     await settle(1)
     client.send({"op": "leave", "ref": 2, "room": "lobby"})
     assert [(answer["op"], answer["ref"]) for answer in await client.get(2)] == [("error", 1), ("left", 2)]
-    assert client.gateway.gate.hub.active_rooms == 0
+    assert client.gateway.context.hub.active_rooms == 0
 
 
 async def test_messages_come_behind_the_answers_of_the_same_turn(connect: Connect) -> None:
@@ -747,8 +748,8 @@ async def test_a_connection_that_ends_leaves_its_rooms_and_keeps_what_it_offered
     await until(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
     client.session.closed()
-    assert client.gateway.gate.hub.active_rooms == 0
-    assert len(client.gateway.gate.stored_acks) == 0
+    assert client.gateway.context.hub.active_rooms == 0
+    assert len(client.gateway.context.stored_acks) == 0
     client.gateway.broker.confirm()
     await until(lambda: client.gateway.broker.confirmed)
     client.gateway.commit_confirmed()
@@ -766,7 +767,7 @@ async def test_a_connection_that_ends_while_the_broker_is_away_leaves_no_task(co
     client.gateway.broker.fail(DOWN)
     await until(lambda: client.gateway.ingest.refused == 2)
     await client.silence()
-    assert not client.session._fence._tasks
+    assert not client.session._guard._tasks
 
 
 async def test_joins_count_until_they_are_answered(connect: Connect) -> None:

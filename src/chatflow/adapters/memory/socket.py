@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from chatflow.domain.session.errors import OVERLOADED
 from chatflow.ports.socket import Socket
-
-TOO_SLOW = 1013
 
 
 @attrs.define(eq=False)
@@ -27,7 +26,7 @@ class MemorySocket:
             return
         self._sent += frames
         if sum(map(len, self._sent)) > self.limit_bytes:
-            self.close(TOO_SLOW, "too slow a reader")
+            self.close(OVERLOADED, "too slow a reader")
 
     def close(self, code: int, reason: str) -> None:
         """See `Socket.close`."""

@@ -10,9 +10,11 @@ from chatflow.domain.ingest.pending import Ref
 from chatflow.domain.messages.errors import InvalidInput, Malformed
 from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.domain.messages.validation import message_from_chat
-from chatflow.domain.session.context import QUEUE_UNAVAILABLE, Fenced, Gate, Inflight
+from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.errors import QUEUE_UNAVAILABLE, OutOfTurn
+from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S
-from chatflow.domain.session.resend_guard import Fence
+from chatflow.domain.session.resend_guard import ResendGuard
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message
 from chatflow.ports.socket import Socket
@@ -48,25 +50,25 @@ class ChatSession:
     """
 
     socket: Socket
-    gate: Gate
+    context: GatewayContext
     room_id: str
     client_ip: str
     call_soon: Callable[[Callable[[], None]], object]
     is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
-    _fence: Fence = attrs.field(init=False)
+    _guard: ResendGuard = attrs.field(init=False)
     _replies: deque[_Reply] = attrs.field(factory=deque, init=False)
     _untold: int = attrs.field(default=0, init=False)
     _arrivals: int = attrs.field(default=0, init=False)
     _flush_due: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.inflight = Inflight(self.gate)
-        self._fence = Fence(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
+        self.inflight = Inflight(self.context)
+        self._guard = ResendGuard(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
 
     def receive(self, frame: str | bytes, most: int = 1) -> int:
         """Handle one frame; see `Receiver.receive`."""
-        self.gate.metrics.messages_received += 1
+        self.context.metrics.messages_received += 1
         self._arrivals += 1
         reply = _Reply(self._arrivals)
         self._replies.append(reply)
@@ -89,7 +91,7 @@ class ChatSession:
 
     def closed(self) -> None:
         """The connection has gone. What was offered stays offered."""
-        self._fence.close()
+        self._guard.close()
 
     def accepted(self, message: Message, ref: Ref) -> None:
         """See `Sink.accepted`."""
@@ -101,7 +103,7 @@ class ChatSession:
         )
         ref.original = b""
         if ref.message_id is not None:
-            self._fence.accepted(self.room_id, ref.message_id)
+            self._guard.accepted(self.room_id, ref.message_id)
         self._schedule()
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
@@ -115,24 +117,24 @@ class ChatSession:
             raise Malformed("malformed JSON")
         reply.original = encode_json(fields)
         reply.size_bytes += len(reply.original)
-        gate = self.gate
+        context = self.context
         message = message_from_chat(
-            fields, room_id=self.room_id, client_ip=self.client_ip, stamps=gate.stamps, limits=gate.limits
+            fields, room_id=self.room_id, client_ip=self.client_ip, stamps=context.stamps, limits=context.limits
         )
         if fields.get("messageId") is not None:
             reply.message_id = message.message_id
-        if self._untold or not self._fence.admits(self.room_id, reply.message_id):
-            raise Fenced
-        gate.acceptor.offer(message, self, reply)
+        if self._untold or not self._guard.admits(self.room_id, reply.message_id):
+            raise OutOfTurn
+        context.publisher.offer(message, self, reply)
 
     def _refuse(self, reply: _Reply, error: ChatflowError) -> None:
-        self.gate.metrics.errors += 1
+        self.context.metrics.errors += 1
         if error.retryable:
-            self._keep_order(reply, fenced=type(error) is Fenced)
+            self._keep_order(reply, out_of_turn=type(error) is OutOfTurn)
         text = str(error) if isinstance(error, InvalidInput) else QUEUE_UNAVAILABLE
         reply.frame = b'{"originalMessage":%b,"serverTimestamp":"%b","status":"error","errorMessage":%b}' % (
             reply.original,
-            format_timestamp(self.gate.stamps.now_us()).encode(),
+            format_timestamp(self.context.stamps.now_us()).encode(),
             encode_json(text),
         )
         reply.original = b""
@@ -159,13 +161,13 @@ class ChatSession:
             return
         if reply.message_id is None:
             self._untold -= 1
-            self._fence.refused(self.room_id, None, reply.arrival, fenced=False)
+            self._guard.refused(self.room_id, None, reply.arrival, out_of_turn=False)
         else:
-            self._fence.sent(self.room_id, reply.message_id)
+            self._guard.sent(self.room_id, reply.message_id)
 
-    def _keep_order(self, reply: _Reply, *, fenced: bool) -> None:
+    def _keep_order(self, reply: _Reply, *, out_of_turn: bool) -> None:
         reply.is_refused = True
         if reply.message_id is None:
             self._untold += 1
         else:
-            self._fence.refused(self.room_id, reply.message_id, reply.arrival, fenced=fenced)
+            self._guard.refused(self.room_id, reply.message_id, reply.arrival, out_of_turn=out_of_turn)

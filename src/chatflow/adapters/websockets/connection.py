@@ -10,11 +10,11 @@ from websockets.protocol import Event
 
 from chatflow.adapters.websockets.inbox import Inbox, Unreadable
 from chatflow.adapters.websockets.sockets import WebSocketSocket
-from chatflow.domain.session.context import Inflight
+from chatflow.domain.session.errors import OVERLOADED
+from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
 from chatflow.domain.session.pacing import CONTROL_S
 
-OVERLOADED = 1013
 END_GRACE_S = 1.0
 PIECE_BYTES = 16_384
 WARY_PIECE_BYTES = 256
@@ -117,7 +117,7 @@ class GatewayConnection(ServerConnection):
     async def take_in(self) -> bool:
         """Take out of what was read what there is room for, after the others; whether a message waits."""
         if self._ahead and self._inflight is not None:
-            await (self._inflight.gate.pacer.pass_one_by_one() if self._is_watched() else asyncio.sleep(0))
+            await (self._inflight.context.pacer.pass_one_by_one() if self._is_watched() else asyncio.sleep(0))
         self._feed()
         return bool(self.inbox.messages)
 
@@ -138,7 +138,7 @@ class GatewayConnection(ServerConnection):
 
     def _is_watched(self) -> bool:
         """While nobody waits in line, those who all come at once are not set apart: they send in step, and share."""
-        return self._inflight is not None and not self._is_trusted and self._inflight.gate.pacer.is_busy
+        return self._inflight is not None and not self._is_trusted and self._inflight.context.pacer.is_busy
 
     def _piece_bytes(self) -> int:
         if self._inflight is None or not self._is_trusted:

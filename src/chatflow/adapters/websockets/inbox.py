@@ -6,6 +6,8 @@ from collections import deque
 import attrs
 from websockets.frames import Frame, Opcode
 
+from chatflow.domain.session.errors import TOO_BIG
+
 FRAMES = 64
 BYTES = 64 * 2**10
 """With so much waiting, nothing more is taken out of what was read."""
@@ -77,7 +79,7 @@ class Inbox:
         parts.append(frame)
         if not frame.fin:
             if len(parts) >= FRAGMENTS_MAX:
-                raise Unreadable(1009, "too many fragments")
+                raise Unreadable(TOO_BIG, "too many fragments")
             return False
         self._parts = []
         self.messages.append(_content(parts[0].opcode, b"".join([part.data for part in parts])))

@@ -9,7 +9,7 @@ import attrs
 from chatflow.adapters.websockets.frames import session_frames
 from chatflow.adapters.websockets.pending import ref_of
 from chatflow.domain.delivery.room_hub import Encode
-from chatflow.domain.session.context import Denied, Superseded
+from chatflow.domain.session.errors import Denied, Superseded
 from chatflow.domain.session.pacing import Replays
 from chatflow.ports.errors import StoreError
 
@@ -58,7 +58,7 @@ class Joins:
     _rooms: dict[str, tuple[Subscription, asyncio.Task[None]]] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.replays = Replays(self.session.gate.pacer)
+        self.replays = Replays(self.session.context.pacer)
 
     def check_room_for(self, room_id: str) -> None:
         """Whether there is room for one more.
@@ -66,7 +66,7 @@ class Joins:
         Raises:
             Denied: the connection is in as many rooms as it may be.
         """
-        most = self.session.gate.rooms_per_connection
+        most = self.session.context.rooms_per_connection
         if room_id not in self._rooms and len(self._rooms) >= most:
             raise Denied("forbidden", f"at most {most} rooms per connection")
 
@@ -83,7 +83,7 @@ class Joins:
         if entry := self._rooms.pop(room_id, None):
             subscription, task = entry
             task.cancel()
-            self.session.gate.hub.leave(room_id, subscription)
+            self.session.context.hub.leave(room_id, subscription)
             if not subscription.is_answered:
                 subscription.answered()
                 self.session.error(subscription.ref, Superseded())
@@ -95,7 +95,7 @@ class Joins:
 
     async def _run(self, subscription: Subscription, since: int | None) -> None:
         try:
-            await self.session.gate.hub.join(subscription.room_id, subscription, since)
+            await self.session.context.hub.join(subscription.room_id, subscription, since)
         except StoreError as exc:
             if (entry := self._rooms.get(subscription.room_id)) and entry[0] is subscription:
                 del self._rooms[subscription.room_id]

@@ -11,7 +11,9 @@ import attrs
 
 from chatflow.adapters.websockets.connection import GatewayConnection, Receiver
 from chatflow.adapters.websockets.inbox import Inbox
-from chatflow.domain.session.context import POLICY, Gate, Inflight
+from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.errors import POLICY
+from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.pacing import BYTE_S, FRAME_S
 from chatflow.domain.session.violations import Violations
 from chatflow.ports.socket import Socket
@@ -52,21 +54,21 @@ class Nobody:
     """For connections whose peer has nothing to say: a word is dropped, many close the connection."""
 
     socket: Socket
-    gate: Gate
+    context: GatewayContext
     is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
     _violations: Violations = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.inflight = Inflight(self.gate)
-        self._violations = Violations(self.gate.clock, self.gate.protocol_errors_max)
+        self.inflight = Inflight(self.context)
+        self._violations = Violations(self.context.clock, self.context.protocol_errors_max)
 
     def receive(self, frame: str | bytes, most: int = SLICE_ITEMS) -> int:
         """Drop it."""
         self.inflight.debt.charge(FRAME_S + len(frame) * BYTE_S)
         if not self.is_ended and self._violations.count():
             self.is_ended = True
-            self.gate.metrics.protocol_violators_dropped += 1
+            self.context.metrics.protocol_violators_dropped += 1
             self.socket.close(POLICY, "nothing is to be said here")
         return 0
 

@@ -20,12 +20,11 @@ from chatflow.adapters.websockets.session import Session
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import normalise_room
-from chatflow.domain.session.context import POLICY, Gate
+from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.errors import OVERLOADED, POLICY, RESTARTING
 from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer, Replays
 from chatflow.ports.errors import StoreError
 
-RESTARTING = 1012
-OVERLOADED = 1013
 SWEEP_S = 1.0
 DOOR_WAIT_S = 1.0
 """At most, however many come."""
@@ -45,7 +44,7 @@ class GatewayServer:
         connections_max: beyond it a handshake is answered with 503.
     """
 
-    gate: Gate
+    context: GatewayContext
     new_session_id: Callable[[], str]
     frame_max_bytes: int = attrs.field(kw_only=True, default=16_384)
     connections_max: int = attrs.field(kw_only=True, default=20_000)
@@ -55,7 +54,7 @@ class GatewayServer:
     _door: Pacer = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._door = Pacer(self.gate.clock)
+        self._door = Pacer(self.context.clock)
 
     @property
     def is_draining(self) -> bool:
@@ -75,7 +74,7 @@ class GatewayServer:
             create_connection=GatewayConnection,
             process_request=self._process_request,
             compression=None,
-            open_timeout=self.gate.hello_timeout_s,
+            open_timeout=self.context.hello_timeout_s,
             close_timeout=CLOSE_GRACE_S,
             max_size=self.frame_max_bytes,
             ping_interval=None,
@@ -90,10 +89,10 @@ class GatewayServer:
         while True:
             await asyncio.sleep(SWEEP_S)
             now = asyncio.get_running_loop().time()
-            self.gate.memory.review()
+            self.context.memory.review()
             for connection in tuple(self._connections):
-                if not connection.socket.heartbeat(now, self.gate.heartbeat_s):
-                    self.gate.metrics.silent_peers_dropped += 1
+                if not connection.socket.heartbeat(now, self.context.heartbeat_s):
+                    self.context.metrics.silent_peers_dropped += 1
 
     def stop_accepting(self) -> None:
         """Refuse new connections; the open ones go on."""
@@ -127,9 +126,9 @@ class GatewayServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
-        metrics = self.gate.metrics
-        connection.socket.limit_bytes = self.gate.outbound_limit_bytes
-        connection.memory = self.gate.memory
+        metrics = self.context.metrics
+        connection.socket.limit_bytes = self.context.outbound_limit_bytes
+        connection.memory = self.context.memory
         self._connections.add(connection)
         metrics.connections_opened += 1
         metrics.connections_open += 1
@@ -146,7 +145,7 @@ class GatewayServer:
 
     async def _turn_away(self, connection: GatewayConnection, code: int, reason: str) -> None:
         connection.socket.close(code, reason)
-        await _discard(connection, self.gate)
+        await _discard(connection, self.context)
 
     async def _serve(self, connection: GatewayConnection) -> None:
         assert connection.request is not None  # noqa: S101  # the handshake is done
@@ -155,7 +154,7 @@ class GatewayServer:
         if kind == "ws":
             await self._serve_session(connection)
             return
-        room_id = normalise_room(unquote(raw_room), self.gate.limits.room_max)
+        room_id = normalise_room(unquote(raw_room), self.context.limits.room_max)
         if kind == "chat":
             await self._serve_chat(connection, room_id)
         else:
@@ -163,8 +162,10 @@ class GatewayServer:
 
     async def _serve_session(self, connection: GatewayConnection) -> None:
         loop = connection.loop
-        session = Session(connection.socket, self.gate, self.new_session_id(), _client_ip(connection), loop.call_soon)
-        hello_timer = loop.call_later(self.gate.hello_timeout_s, session.hello_overdue)
+        session = Session(
+            connection.socket, self.context, self.new_session_id(), _client_ip(connection), loop.call_soon
+        )
+        hello_timer = loop.call_later(self.context.hello_timeout_s, session.hello_overdue)
         try:
             await read(connection, session)
         finally:
@@ -173,17 +174,17 @@ class GatewayServer:
 
     async def _serve_chat(self, connection: GatewayConnection, room_id: str) -> None:
         loop = connection.loop
-        session = ChatSession(connection.socket, self.gate, room_id, _client_ip(connection), loop.call_soon)
+        session = ChatSession(connection.socket, self.context, room_id, _client_ip(connection), loop.call_soon)
         try:
             await read(connection, session)
         finally:
             session.closed()
 
     async def _serve_feed(self, connection: GatewayConnection, room_id: str, since: int | None) -> None:
-        subscriber = FeedSubscriber(connection.socket, Replays(self.gate.pacer))
-        hub = self.gate.hub
+        subscriber = FeedSubscriber(connection.socket, Replays(self.context.pacer))
+        hub = self.context.hub
         join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
-        gone = asyncio.create_task(_discard(connection, self.gate))
+        gone = asyncio.create_task(_discard(connection, self.context))
         try:
             await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)
             if join.done():
@@ -195,9 +196,9 @@ class GatewayServer:
             hub.leave(room_id, subscriber)
 
 
-async def _discard(connection: GatewayConnection, gate: Gate) -> None:
+async def _discard(connection: GatewayConnection, context: GatewayContext) -> None:
     """A reader has nothing to say; what it says all the same is dropped."""
-    await read(connection, Nobody(connection.socket, gate))
+    await read(connection, Nobody(connection.socket, context))
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -13,18 +13,11 @@ from chatflow.domain.ingest.pending import Ref
 from chatflow.domain.messages.errors import InvalidRoom, Malformed
 from chatflow.domain.messages.rooms import normalise_room
 from chatflow.domain.messages.validation import valid_message_id, valid_text, valid_user_id, valid_username
-from chatflow.domain.session.context import (
-    POLICY,
-    Denied,
-    Fenced,
-    Gate,
-    Inflight,
-    NotSeenStored,
-    error_code,
-    error_text,
-)
+from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.errors import NO_HELLO, POLICY, Denied, NotSeenStored, OutOfTurn, error_code, error_text
+from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S, JOIN_S
-from chatflow.domain.session.resend_guard import Fence
+from chatflow.domain.session.resend_guard import ResendGuard
 from chatflow.domain.session.violations import Violations
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
@@ -32,7 +25,6 @@ from chatflow.ports.socket import Socket
 
 __all__ = ["NO_HELLO", "Sent", "Session", "Subscription"]
 
-NO_HELLO = 4401
 EARLY_FRAMES = 32
 """Before hello; one more closes the connection."""
 
@@ -50,14 +42,14 @@ class Session:
     """
 
     socket: Socket
-    gate: Gate
+    context: GatewayContext
     session_id: str
     client_ip: str
     call_soon: Callable[[Callable[[], None]], object]
     user: tuple[int, str] | None = attrs.field(default=None, init=False)
     is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
-    _fence: Fence = attrs.field(init=False)
+    _guard: ResendGuard = attrs.field(init=False)
     _out: list[bytes] = attrs.field(factory=list, init=False)
     _joins: Joins = attrs.field(init=False)
     _expected: dict[Sent, str] = attrs.field(factory=dict, init=False)
@@ -70,10 +62,10 @@ class Session:
     _violations: Violations = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.inflight = Inflight(self.gate)
+        self.inflight = Inflight(self.context)
         self._joins = Joins(self)
-        self._violations = Violations(self.gate.clock, self.gate.protocol_errors_max)
-        self._fence = Fence(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
+        self._violations = Violations(self.context.clock, self.context.protocol_errors_max)
+        self._guard = ResendGuard(self.socket, self.inflight.reading_time, caught_up=self.inflight.caught_up)
 
     def receive(self, frame: str | bytes, most: int = sys.maxsize) -> int:
         """Handle one frame, an object or an array of objects in order; see `Receiver.receive`."""
@@ -120,7 +112,7 @@ class Session:
 
     def closed(self) -> None:
         """The connection has gone: leave every room. What was offered stays offered."""
-        self._fence.close()
+        self._guard.close()
         self._joins.leave_all()
         for expected in tuple(self._expected):
             self._forget(expected)
@@ -141,7 +133,7 @@ class Session:
         """See `Sink.accepted`."""
         sent = cast("Sent", ref)
         if sent.message_id is not None:
-            self._fence.accepted(sent.room_id, sent.message_id)
+            self._guard.accepted(sent.room_id, sent.message_id)
         if not sent.wants_stored:
             self.inflight.settle()
             self._queue(ack_of(sent.ref, message))
@@ -201,7 +193,7 @@ class Session:
             raise Malformed("hello was said already")
         if "token" in item:
             raise Denied("unauthorized", "tokens are not accepted here: say hello with userId and username")
-        limits = self.gate.limits
+        limits = self.context.limits
         self.user = (valid_user_id(item.get("userId"), limits), valid_username(item.get("username"), limits))
         self.answer(
             {
@@ -210,7 +202,7 @@ class Session:
                 "session": self.session_id,
                 "userId": self.user[0],
                 "username": self.user[1],
-                "heartbeat": _number(self.gate.heartbeat_s),
+                "heartbeat": _number(self.context.heartbeat_s),
             }
         )
 
@@ -230,16 +222,16 @@ class Session:
         self.answer({"op": "left", **ref_of(ref), "room": room_id})
 
     def _send(self, item: dict[str, Any], ref: object, user_id: int, username: str) -> None:
-        gate = self.gate
-        gate.metrics.messages_received += 1
+        context = self.context
+        context.metrics.messages_received += 1
         room_id = self._room_of(item)
-        text = valid_text(item.get("text"), gate.limits, "text")
+        text = valid_text(item.get("text"), context.limits, "text")
         own_id = valid_message_id(item.get("id"), "id")
         self._arrivals += 1
         sent = Sent(self, room_id, ref, self._arrivals, own_id, wants_stored(item.get("ack")))
-        now_us = gate.stamps.now_us()
+        now_us = context.stamps.now_us()
         message = Message(
-            own_id or gate.stamps.new_id(),
+            own_id or context.stamps.new_id(),
             room_id,
             user_id,
             username,
@@ -247,17 +239,17 @@ class Session:
             "TEXT",
             now_us,
             now_us,
-            gate.stamps.server_id,
+            context.stamps.server_id,
             self.client_ip,
         )
-        if not self._fence.admits(room_id, own_id):
+        if not self._guard.admits(room_id, own_id):
             self._charge(ANSWER_S)
-            self._refuse(sent, Fenced())
+            self._refuse(sent, OutOfTurn())
             return
         if sent.wants_stored:
             self._expect(sent, message.message_id)
         try:
-            gate.acceptor.offer(message, self, sent)
+            context.publisher.offer(message, self, sent)
         except ChatflowError as exc:
             if sent.wants_stored:
                 self._forget(sent)
@@ -273,22 +265,22 @@ class Session:
 
     def _expect(self, sent: Sent, message_id: str) -> None:
         self._expected[sent] = message_id
-        self.gate.stored_acks.expect(message_id, sent)
+        self.context.stored_acks.expect(message_id, sent)
 
     def _forget(self, sent: Sent) -> None:
-        self.gate.stored_acks.forget(self._expected.pop(sent), sent)
+        self.context.stored_acks.forget(self._expected.pop(sent), sent)
 
     def _room_of(self, item: dict[str, Any]) -> str:
         room = item.get("room")
         if type(room) is not str:
-            raise InvalidRoom(self.gate.limits.room_max)
-        return normalise_room(room, self.gate.limits.room_max)
+            raise InvalidRoom(self.context.limits.room_max)
+        return normalise_room(room, self.context.limits.room_max)
 
     def _refuse(self, sent: Sent, error: ChatflowError) -> None:
         if error.retryable:
-            self._fence.refused(sent.room_id, sent.message_id, sent.arrival, fenced=type(error) is Fenced)
+            self._guard.refused(sent.room_id, sent.message_id, sent.arrival, out_of_turn=type(error) is OutOfTurn)
             if sent.message_id is not None:
-                self._fence.sent(sent.room_id, sent.message_id)
+                self._guard.sent(sent.room_id, sent.message_id)
         self.error(sent.ref, error)
 
     def _receive_early(self) -> None:
@@ -316,13 +308,13 @@ class Session:
         """Close, and handle nothing that still comes."""
         if not self.is_ended:
             self.is_ended = True
-            self.gate.metrics.protocol_violators_dropped += 1
+            self.context.metrics.protocol_violators_dropped += 1
             self._flush()
             self.socket.close(code, reason)
 
     def error(self, ref: object, error: ChatflowError) -> None:
         """Answer that something cannot be done."""
-        self.gate.metrics.errors += 1
+        self.context.metrics.errors += 1
         self.answer(
             {
                 "op": "error",

@@ -10,13 +10,13 @@ from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
+from chatflow.domain.session.errors import OVERLOADED
 from chatflow.domain.session.memory_budget import SMALL_BYTES
 from chatflow.ports.socket import Socket
 
 if TYPE_CHECKING:
     from chatflow.adapters.websockets.connection import GatewayConnection
 
-TOO_SLOW = 1013
 CLOSE_GRACE_S = 5.0
 HANG_UP = getattr(select, "POLLRDHUP", 0)
 """Besides errors and resets, which are always told."""
@@ -59,7 +59,7 @@ class WebSocketSocket:
         size = self._connection.transport.get_write_buffer_size()
         if size > self.limit_bytes and self.is_open():
             self.overflowed = True
-            self.close(TOO_SLOW, "too slow a reader")
+            self.close(OVERLOADED, "too slow a reader")
         elif size >= SMALL_BYTES or self.is_noted:
             self._connection.note()
 

@@ -58,7 +58,7 @@ class _CatchUp:
 
 
 @attrs.define(eq=False)
-class _Room:
+class _HubRoom:
     room_id: str
     sequencer: RoomSequencer = attrs.field(factory=RoomSequencer)
     live: dict[Encode, set[Subscriber]] = attrs.field(factory=dict)
@@ -111,7 +111,7 @@ class RoomHub:
     replay_limit: int = attrs.field(kw_only=True, default=1_000)
     concurrent_reads: int = attrs.field(kw_only=True, default=8)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
-    _rooms: dict[str, _Room] = attrs.field(factory=dict, init=False)
+    _rooms: dict[str, _HubRoom] = attrs.field(factory=dict, init=False)
     _reads: asyncio.Semaphore = attrs.field(init=False)
     _head_reads: HeadReads = attrs.field(init=False)
 
@@ -135,7 +135,7 @@ class RoomHub:
         """
         room = self._rooms.get(room_id)
         if room is None:
-            room = self._rooms[room_id] = _Room(room_id)
+            room = self._rooms[room_id] = _HubRoom(room_id)
         room.discard(subscriber)
         room.catching[subscriber] = _CatchUp(self.replay_limit)
         try:
@@ -180,7 +180,7 @@ class RoomHub:
                 room.sequencer.note_head(head)
                 self._repair_if_needed(room)
 
-    async def _enter(self, room: _Room, subscriber: Subscriber, since: int | None, unlimited: bool) -> None:
+    async def _enter(self, room: _HubRoom, subscriber: Subscriber, since: int | None, unlimited: bool) -> None:
         head = await self._head_reads.of(room.room_id)
         if subscriber not in room.catching:
             return
@@ -200,16 +200,16 @@ class RoomHub:
         async with self._reads:
             return await self.reader.heads(room_ids)
 
-    async def _range(self, room: _Room, after_seq: int, count: int) -> list[StoredMessage]:
+    async def _range(self, room: _HubRoom, after_seq: int, count: int) -> list[StoredMessage]:
         async with self._reads:
             return await self.reader.room_range(room.room_id, after_seq=after_seq, limit=min(PAGE, count))
 
-    async def _reached(self, room: _Room, subscriber: Subscriber, head: int) -> bool:
+    async def _reached(self, room: _HubRoom, subscriber: Subscriber, head: int) -> bool:
         while subscriber in room.catching and (room.sequencer.last or 0) < head:
             await room.moved.wait()
         return subscriber in room.catching
 
-    async def _replay(self, room: _Room, subscriber: Subscriber, cursor: int) -> None:
+    async def _replay(self, room: _HubRoom, subscriber: Subscriber, cursor: int) -> None:
         """Give what is stored after ``cursor``, then what the room delivered meanwhile, and go live in one step."""
         while (catch_up := room.catching.get(subscriber)) is not None:
             goal = room.sequencer.last or 0
@@ -222,7 +222,7 @@ class RoomHub:
                     subscriber.deliver(subscriber.encode(late))
                 room.go_live(subscriber)
 
-    async def _replay_stored(self, room: _Room, subscriber: Subscriber, cursor: int, goal: int) -> int:
+    async def _replay_stored(self, room: _HubRoom, subscriber: Subscriber, cursor: int, goal: int) -> int:
         while cursor < goal and subscriber in room.catching:
             count = min(PAGE, goal - cursor)
             if not await subscriber.ready_for(count):
@@ -237,18 +237,18 @@ class RoomHub:
             cursor = page[-1].seq
         return cursor
 
-    def _offer(self, room: _Room, messages: Iterable[StoredMessage]) -> None:
+    def _offer(self, room: _HubRoom, messages: Iterable[StoredMessage]) -> None:
         self._spread(room, room.sequencer.offer(messages))
         self._repair_if_needed(room)
 
-    def _spread(self, room: _Room, due: Sequence[StoredMessage]) -> None:
+    def _spread(self, room: _HubRoom, due: Sequence[StoredMessage]) -> None:
         self.metrics.delivered += room.spread(due)
 
-    def _repair_if_needed(self, room: _Room) -> None:
+    def _repair_if_needed(self, room: _HubRoom) -> None:
         if room.repair is None and room.sequencer.missing() is not None:
             room.repair = asyncio.get_running_loop().create_task(self._repair(room), name=f"repair-{room.room_id}")
 
-    async def _repair(self, room: _Room) -> None:
+    async def _repair(self, room: _HubRoom) -> None:
         try:
             while (gap := room.sequencer.missing()) is not None:
                 after, count = gap

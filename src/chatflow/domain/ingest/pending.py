@@ -27,7 +27,7 @@ Pending = tuple[Message, Sink, Ref]
 
 
 @attrs.define
-class Outbox:
+class PendingPublishes:
     """First in, first out. One envelope is out at a time, so what follows a refused message is refused with it."""
 
     _waiting: deque[Pending] = attrs.field(factory=deque, init=False)

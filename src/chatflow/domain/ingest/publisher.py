@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from chatflow.domain.ingest.metrics import IngestMetrics
-from chatflow.domain.ingest.pending import Outbox, Pending, Ref, Sink
+from chatflow.domain.ingest.pending import Pending, PendingPublishes, Ref, Sink
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.broker import Broker, Envelope
@@ -36,7 +36,7 @@ LAST_RETRY_S = 0.2
 
 
 @attrs.define(eq=False)
-class Acceptor:
+class IngestPublisher:
     """Per-partition envelopes with natural batching: the next one fills while the previous one is confirmed.
 
     Args:
@@ -55,7 +55,7 @@ class Acceptor:
     envelope_messages: int = attrs.field(kw_only=True, default=1_000)
     envelope_bytes: int = attrs.field(kw_only=True, default=2**20)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
-    _outboxes: list[Outbox] = attrs.field(init=False)
+    _pending: list[PendingPublishes] = attrs.field(init=False)
     _wake: list[asyncio.Event] = attrs.field(init=False)
     _pending_bytes: int = attrs.field(default=0, init=False)
     _draining: bool = attrs.field(default=False, init=False)
@@ -63,7 +63,7 @@ class Acceptor:
     _flowing: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._outboxes = [Outbox() for _ in range(self.partitions)]
+        self._pending = [PendingPublishes() for _ in range(self.partitions)]
         self._wake = [asyncio.Event() for _ in range(self.partitions)]
         self._idle.set()
         self._flowing.set()
@@ -98,7 +98,7 @@ class Acceptor:
         if retry_in_s > 0:
             raise CircuitOpen(retry_in_s=retry_in_s)
         partition = partition_of(message.room_id, self.partitions)
-        self._pending_bytes += self._outboxes[partition].add(message, sink, ref)
+        self._pending_bytes += self._pending[partition].add(message, sink, ref)
         self._wake[partition].set()
         self._idle.clear()
 
@@ -106,7 +106,7 @@ class Acceptor:
         """Publish until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             for partition in range(self.partitions):
-                tasks.create_task(self._run_partition(partition), name=f"outbox-{partition}")
+                tasks.create_task(self._run_partition(partition), name=f"pending-{partition}")
 
     async def drain(self) -> None:
         """Refuse new messages and wait until all that were taken are settled."""
@@ -114,19 +114,19 @@ class Acceptor:
         await self._idle.wait()
 
     async def _run_partition(self, partition: int) -> None:
-        outbox, wake = self._outboxes[partition], self._wake[partition]
+        pending, wake = self._pending[partition], self._wake[partition]
         while True:
             await wake.wait()
-            await self._flush(partition, outbox)
-            if not outbox:
+            await self._flush(partition, pending)
+            if not pending:
                 wake.clear()
 
-    async def _flush(self, partition: int, outbox: Outbox) -> None:
-        batch, size = outbox.take(self.envelope_messages, self.envelope_bytes)
+    async def _flush(self, partition: int, pending: PendingPublishes) -> None:
+        batch, size = pending.take(self.envelope_messages, self.envelope_bytes)
         try:
-            await self._publish(Envelope(partition, tuple([pending[0] for pending in batch]), size))
+            await self._publish(Envelope(partition, tuple([taken[0] for taken in batch]), size))
         except (BrokerError, Refusal) as exc:
-            behind, size_behind = outbox.take_all()
+            behind, size_behind = pending.take_all()
             self._refuse(batch + behind, exc)
             size += size_behind
         else:

@@ -22,7 +22,7 @@ Owed = tuple[int, str]
 
 
 @attrs.define(eq=False)
-class _Room:
+class _RoomDebts:
     """Owed messages by arrival, and what is known of each id until it is accepted.
 
     Attributes:
@@ -54,7 +54,7 @@ class SenderOrder:
     clock: Clock
     repeat_within_s: float = 2.0
     limit: int = 1_024
-    _rooms: dict[str, _Room] = attrs.field(factory=dict, init=False)
+    _rooms: dict[str, _RoomDebts] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
         """Rooms in which something is owed or under way again."""
@@ -78,15 +78,15 @@ class SenderOrder:
         del room.owed[0], room.refused_at[message_id]
         return True
 
-    def refused(self, room_id: str, message_id: str, arrival: int, *, fenced: bool) -> None:
-        """It was refused as retryable, ``fenced`` when only because something before it is owed."""
+    def refused(self, room_id: str, message_id: str, arrival: int, *, out_of_turn: bool) -> None:
+        """It was refused as retryable, ``out_of_turn`` when only because something before it is owed."""
         now = self.clock()
         room = self._rooms.get(room_id)
         if room is None:
-            room = self._rooms[room_id] = _Room(now)
+            room = self._rooms[room_id] = _RoomDebts(now)
             if len(self._rooms) > self.limit:
                 del self._rooms[next(iter(self._rooms))]
-        if not fenced:
+        if not out_of_turn:
             room.quiet_from = now
         if message_id not in room.refused_at:
             insort(room.owed, (room.arrivals.setdefault(message_id, arrival), message_id))
@@ -120,7 +120,7 @@ class SenderOrder:
             room.untold.pop(message_id, None)
             self._drop_if_settled(room_id, room)
 
-    def _expire(self, room: _Room, now: float) -> None:
+    def _expire(self, room: _RoomDebts, now: float) -> None:
         before = now - self.repeat_within_s
         none_came_again = room.quiet_from < before
         while room.owed and room.refused_at[room.owed[0][1]] < before:
@@ -128,6 +128,6 @@ class SenderOrder:
             while none_came_again and room.owed:
                 room.forget_oldest()
 
-    def _drop_if_settled(self, room_id: str, room: _Room) -> None:
+    def _drop_if_settled(self, room_id: str, room: _RoomDebts) -> None:
         if not room.arrivals:
             del self._rooms[room_id]

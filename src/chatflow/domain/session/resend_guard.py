@@ -27,7 +27,7 @@ async def _at_once() -> None:
 
 
 @attrs.define(eq=False)
-class Fence:
+class ResendGuard:
     """The rooms of one connection in which not everything is taken.
 
     Args:
@@ -51,10 +51,10 @@ class Fence:
         """Whether a message may be taken now; ``None`` for one without an id of its sender's."""
         return room_id not in self._refusals and self._order.admits(room_id, message_id)
 
-    def refused(self, room_id: str, message_id: str | None, arrival: int, *, fenced: bool) -> None:
-        """A message was refused as retryable, ``fenced`` when only for what was refused before it."""
+    def refused(self, room_id: str, message_id: str | None, arrival: int, *, out_of_turn: bool) -> None:
+        """A message was refused as retryable, ``out_of_turn`` when only for what was refused before it."""
         if message_id is not None:
-            self._order.refused(room_id, message_id, arrival, fenced=fenced)
+            self._order.refused(room_id, message_id, arrival, out_of_turn=out_of_turn)
             self._order.hold(room_id, message_id)
             return
         count = self._refusals.get(room_id)

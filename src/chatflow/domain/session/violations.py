@@ -5,7 +5,7 @@ import math
 import attrs
 
 from chatflow.domain.messages.errors import Malformed
-from chatflow.domain.session.context import Denied
+from chatflow.domain.session.errors import Denied
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import ChatflowError
 

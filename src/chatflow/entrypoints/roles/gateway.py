@@ -11,7 +11,7 @@ from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.metrics import Histogram
-from chatflow.domain.session.context import Gate
+from chatflow.domain.session.context import GatewayContext
 from chatflow.entrypoints.roles.health_checks import WORDS, answers
 from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever
@@ -33,7 +33,7 @@ class GatewayRole:
 
     settings: GatewaySettings
     identity: Identity
-    gate: Gate
+    context: GatewayContext
     server: GatewayServer
     broker: Broker
     live: LiveChannel
@@ -53,7 +53,7 @@ class GatewayRole:
         app = build_health("gateway", self.health, registry_of(self.snapshot, self._histograms))
         with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, settings.gateway_health_port):
             self._health = await serve(app, host=host, port=settings.gateway_health_port)
-        lifetime.run(self.gate.acceptor.run(), self.server.sweep(), self._deliver(), self._resync())
+        lifetime.run(self.context.publisher.run(), self.server.sweep(), self._deliver(), self._resync())
         lifetime.run(self._watch_store())
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         with listening("CHATFLOW_GATEWAY_PORT", host, settings.gateway_port):
@@ -63,10 +63,10 @@ class GatewayRole:
     async def drain(self) -> None:
         """Refuse what is new, settle what was taken, and send everybody elsewhere."""
         self.server.stop_accepting()
-        await self.gate.acceptor.drain()
+        await self.context.publisher.drain()
         await asyncio.sleep(0)  # the acks of this tick go out before the close frames
         await self.server.close_connections(CLOSE_SPREAD_S)
-        received, published = self.gate.metrics.messages_received, self.gate.acceptor.metrics.messages_published
+        received, published = self.context.metrics.messages_received, self.context.publisher.metrics.messages_published
         log.info("gateway.drained", received=received, published=published)
 
     async def close(self) -> None:
@@ -76,15 +76,15 @@ class GatewayRole:
 
     async def health(self) -> HealthReport:
         """Fit for new connections while messages can be accepted; the store, as last seen, is for the past."""
-        up = self.broker.is_available() and self.gate.acceptor.breaker.retry_in_s() == 0
-        metrics, ingest = self.gate.metrics, self.gate.acceptor.metrics
+        up = self.broker.is_available() and self.context.publisher.breaker.retry_in_s() == 0
+        metrics, ingest = self.context.metrics, self.context.publisher.metrics
         shown = {
             "messagesReceived": metrics.messages_received,
             "messagesPublished": ingest.messages_published,
             "errors": metrics.errors,
             "queuePublished": ingest.queue_published,
             "queueFailures": ingest.queue_failures,
-            "circuitBreaker": self.gate.acceptor.breaker.state.value,
+            "circuitBreaker": self.context.publisher.breaker.state.value,
             "availableChannels": self.settings.common.partitions if up else 0,
         }
         fit = up and not self.server.is_draining
@@ -92,25 +92,25 @@ class GatewayRole:
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
-        gate, breaker = self.gate, self.gate.acceptor.breaker
-        counts = counts_of(gate.metrics) | counts_of(gate.acceptor.metrics) | counts_of(gate.hub.metrics)
+        context, breaker = self.context, self.context.publisher.breaker
+        counts = counts_of(context.metrics) | counts_of(context.publisher.metrics) | counts_of(context.hub.metrics)
         gauges = {
             "connections": float(counts.pop("connections_open")),
-            "rooms": float(self.gate.hub.active_rooms),
-            "pending_bytes": float(self.gate.acceptor.pending_bytes),
-            "connection_bytes": float(self.gate.memory.total_bytes),
+            "rooms": float(self.context.hub.active_rooms),
+            "pending_bytes": float(self.context.publisher.pending_bytes),
+            "connection_bytes": float(self.context.memory.total_bytes),
         }
         return self.identity.snapshot(
             counts | {"breaker_trips": breaker.trips}, gauges, {"circuitBreaker": breaker.state.value}
         )
 
     def _histograms(self) -> Mapping[str, Histogram]:
-        metrics = self.gate.acceptor.metrics
+        metrics = self.context.publisher.metrics
         return {"confirm_seconds": metrics.confirm_s, "envelope_messages": metrics.envelope_messages}
 
     async def _deliver(self) -> None:
         """Hand every live envelope to the hub; after a loss, compare all rooms with the store."""
-        hub, stored_acks = self.gate.hub, self.gate.stored_acks
+        hub, stored_acks = self.context.hub, self.context.stored_acks
         while True:
             try:
                 subscription = await self.live.subscribe(limit=self.settings.live_queue)
@@ -137,7 +137,7 @@ class GatewayRole:
 
     async def _resync_once(self) -> None:
         try:
-            await self.gate.hub.resync()
-            await self.gate.stored_acks.resync()
+            await self.context.hub.resync()
+            await self.context.stored_acks.resync()
         except StoreError as exc:
             log.warning("gateway.resync_failed", error=str(exc))
