@@ -13,7 +13,7 @@ SETUP := scripts/setup-venv.sh scripts/find-python.sh
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers tracked coverage format bench fault galera lock clean
+.PHONY: help run test check lint types layers tracked coverage format bench walk fault galera lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ format: $(DEV) ## apply what ruff can repair
 
 bench: $(DEV) ## measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
+
+walk: $(DEV) ## name the modules that one read and one message pass through
+	@$(BIN)/python scripts/walk.py
 
 fault: $(DEV) ## kill, stop, cut, fill under load: ROUNDS=30, SEED=n repeats a round; without ROUNDS the long kill tests too
 	@scripts/system-packages.sh
