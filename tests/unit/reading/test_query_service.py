@@ -11,7 +11,7 @@ from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.cursors import InvalidCursor
 from chatflow.domain.reading.queries import PATIENCE_S, Behind
 from chatflow.domain.reading.query_service import QueryService
-from chatflow.domain.reading.read_through import REFRESHES
+from chatflow.domain.reading.read_cache import REFRESHES
 from chatflow.ports.cache import Lookup, Version
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow

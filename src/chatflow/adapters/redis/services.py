@@ -7,8 +7,8 @@ from chatflow.adapters.redis.address import parse
 from chatflow.adapters.redis.cache import RedisCache, RedisLeases
 from chatflow.adapters.redis.client import Clients
 from chatflow.adapters.redis.commands import Link, channel_of
+from chatflow.adapters.redis.commit_feed import RedisInvalidations
 from chatflow.adapters.redis.fleet import RedisFleet
-from chatflow.adapters.redis.invalidations import RedisInvalidations
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.clock import Clock
 

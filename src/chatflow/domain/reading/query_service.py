@@ -18,7 +18,7 @@ from chatflow.domain.reading.fetching import Fetcher
 from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.metrics import ReadingMetrics
 from chatflow.domain.reading.queries import AnswerEncoder, Question, Questions
-from chatflow.domain.reading.read_through import ReadThrough
+from chatflow.domain.reading.read_cache import ReadThrough
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.clock import Clock
 from chatflow.ports.store import Analytics, MessageReader, TimeWindow
