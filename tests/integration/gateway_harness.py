@@ -23,6 +23,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
@@ -194,7 +195,10 @@ async def open_gateway(
     )
     gateway = Gateway(store, memory, MemoryLiveChannel(), shared, GatewayServer(shared, new_id, **(server or {})))
     gateway.port = await gateway.server.start("127.0.0.1", 0)
-    loops = [entrance.run(), _deliver(gateway), _resync(shared), *([gateway.server.sweep()] if sweep else [])]
+    delivery = LiveDelivery(
+        gateway.live, (shared.hub, shared.stored_acks), limit=10_000, resync_s=0.1, resync_failed=_fail
+    )
+    loops = [entrance.run(), delivery.run(), *([gateway.server.sweep()] if sweep else [])]
     tasks = [asyncio.create_task(loop) for loop in loops]
     if processing:
         gateway.start_processor()
@@ -214,20 +218,8 @@ async def open_gateway(
     assert log.records == []
 
 
-async def _deliver(gateway: Gateway) -> None:
-    subscription = await gateway.live.subscribe(limit=10_000)
-    while True:
-        envelope = await subscription.receive()
-        assert envelope is not None
-        gateway.context.hub.on_live(envelope)
-        gateway.context.stored_acks.on_live(envelope)
-
-
-async def _resync(context: GatewayContext) -> None:
-    while True:
-        await asyncio.sleep(0.1)
-        await context.hub.resync()
-        await context.stored_acks.resync()
+def _fail(error: Exception) -> None:
+    raise error
 
 
 def chat(**fields: Any) -> dict[str, Any]:

@@ -1,13 +1,13 @@
 """A gateway and a processor as simulated processes: the real services, wired as the roles wire them."""
 
 import asyncio
-from types import SimpleNamespace
 
 import attrs
 
 from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.reading import read
 from chatflow.adapters.websockets.session import Session
+from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
@@ -23,7 +23,6 @@ from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
-from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.ports.broker import Delivery, size_of
 from chatflow.ports.messages import Message
 from tests.simulation.broker import BrokerServer, SimulatedBroker, SimulatedLive
@@ -113,10 +112,14 @@ class Gateway:
             inflight_per_connection=sizes.inflight,
             outbound_limit_bytes=sizes.outbound_bytes,
         )
-        settings = SimpleNamespace(live_queue=sizes.live_queue, resync_s=1.0)
-        live = SimulatedLive(site.broker, process, dice)
-        role = GatewayRole(settings, None, self.context, None, self.broker, live, None, None)
-        for work in (publisher.run(), role._deliver(), role._resync()):
+        delivery = LiveDelivery(
+            SimulatedLive(site.broker, process, dice),
+            (self.context.hub, self.context.stored_acks),
+            limit=sizes.live_queue,
+            resync_s=1.0,
+            resync_failed=lambda _: None,
+        )
+        for work in (publisher.run(), delivery.run()):
             site.loop.spawn(process, work)
 
     @property

@@ -10,6 +10,7 @@ from chatflow.adapters.aiohttp.health import HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.server import GatewayServer
+from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.metrics import Histogram
 from chatflow.domain.session.context import GatewayContext
 from chatflow.entrypoints.roles.health_checks import WORDS, answers
@@ -17,12 +18,10 @@ from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
-from chatflow.ports.errors import BrokerUnavailable, StoreError
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageReader
 
 CLOSE_SPREAD_S = 2.0
-RESUBSCRIBE_PAUSE_S = 0.5
 
 log = structlog.get_logger()
 
@@ -53,7 +52,7 @@ class GatewayRole:
         app = build_health("gateway", self.health, registry_of(self.snapshot, self._histograms))
         with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, settings.gateway_health_port):
             self._health = await serve(app, host=host, port=settings.gateway_health_port)
-        lifetime.run(self.context.publisher.run(), self.server.sweep(), self._deliver(), self._resync())
+        lifetime.run(self.context.publisher.run(), self.server.sweep(), self._delivery().run())
         lifetime.run(self._watch_store())
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         with listening("CHATFLOW_GATEWAY_PORT", host, settings.gateway_port):
@@ -108,36 +107,16 @@ class GatewayRole:
         metrics = self.context.publisher.metrics
         return {"confirm_seconds": metrics.confirm_s, "envelope_messages": metrics.envelope_messages}
 
-    async def _deliver(self) -> None:
-        """Hand every live envelope to the hub; after a loss, compare all rooms with the store."""
-        hub, stored_acks = self.context.hub, self.context.stored_acks
-        while True:
-            try:
-                subscription = await self.live.subscribe(limit=self.settings.live_queue)
-                while True:
-                    envelope = await subscription.receive()
-                    if envelope is None:
-                        await self._resync_once()
-                        continue
-                    hub.on_live(envelope)
-                    stored_acks.on_live(envelope)
-            except BrokerUnavailable:
-                await asyncio.sleep(RESUBSCRIBE_PAUSE_S)
-                await self._resync_once()
-
-    async def _resync(self) -> None:
-        while True:
-            await asyncio.sleep(self.settings.resync_s)
-            await self._resync_once()
+    def _delivery(self) -> LiveDelivery:
+        return LiveDelivery(
+            self.live,
+            (self.context.hub, self.context.stored_acks),
+            limit=self.settings.live_queue,
+            resync_s=self.settings.resync_s,
+            resync_failed=lambda exc: log.warning("gateway.resync_failed", error=str(exc)),
+        )
 
     async def _watch_store(self) -> None:
         while True:
             self._store_is_up = await answers(lambda: self.reader.heads(["health"]))
             await asyncio.sleep(self.settings.resync_s)
-
-    async def _resync_once(self) -> None:
-        try:
-            await self.context.hub.resync()
-            await self.context.stored_acks.resync()
-        except StoreError as exc:
-            log.warning("gateway.resync_failed", error=str(exc))
