@@ -9,7 +9,7 @@ import pytest
 
 from chatflow.adapters.memory.broker import MemoryBroker
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
-from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import RabbitConsumer
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Broker, Consumer, Envelope
@@ -103,7 +103,7 @@ class RabbitFleet:
 
     async def consume(self, partition: int, *, prefetch: int) -> RabbitConsumer:
         self.main.consuming.connection()  # a broker that was taken away gets no new connections
-        twin = attrs.evolve(self.main, consuming=Link("consumer", (self.url,)))
+        twin = attrs.evolve(self.main, consuming=ReconnectingConnection("consumer", (self.url,)))
         await twin.consuming.start()
         consumer = await twin.consume(partition, prefetch=prefetch)
         self.consumers[id(consumer)] = twin
@@ -137,15 +137,15 @@ class RabbitHarness:
         return confirmed
 
     async def publish_unconfirmed(self, envelope: Envelope) -> None:
-        patience = self.broker.main.publisher.patience
-        patience.timeout_s, usual = 0.1, patience.timeout_s
+        deadlines = self.broker.main.publisher.deadlines
+        deadlines.timeout_s, usual = 0.1, deadlines.timeout_s
         self.server.pause()
         try:
             while True:  # the signal takes a moment to reach every thread of the server
                 await self.broker.publish(envelope)
         finally:
             self.server.resume()
-            patience.timeout_s = usual
+            deadlines.timeout_s = usual
 
     async def kill(self, consumer: Consumer) -> None:
         link = self.broker.consumers[id(consumer)].consuming

@@ -72,7 +72,7 @@ async def first_answer(services: RedisServices, key: str, tags: tuple[str, ...] 
 
 async def told(services: RedisServices) -> None:
     """Wait until nothing is owed."""
-    await eventually(lambda: services.cache.link.is_trusted, "it is still owed")
+    await eventually(lambda: services.cache.commands.is_trusted, "it is still owed")
 
 
 async def eventually(condition: Callable[[], object], what: str) -> None:

@@ -11,7 +11,7 @@ from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER
 from chatflow.adapters.rabbitmq.topology import DEAD, INGEST, ingest_queue
 from chatflow.domain.persistence.replay import oldest
-from chatflow.ports.broker import DeadEnvelope, DeadEnvelopes
+from chatflow.ports.broker import DeadEnvelope, DeadLetterQueue
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
 from tests.integration.rabbitmq_cases import (
@@ -37,7 +37,7 @@ GARBAGE: list[tuple[bytes, dict[str, int]]] = [
 ]
 
 
-async def peek(dead: DeadEnvelopes, *, limit: int = 100) -> list[DeadEnvelope]:
+async def peek(dead: DeadLetterQueue, *, limit: int = 100) -> list[DeadEnvelope]:
     """The oldest ones; all stay where they are."""
     try:
         return [letter async for letter in oldest(dead, limit=limit)]
@@ -45,7 +45,7 @@ async def peek(dead: DeadEnvelopes, *, limit: int = 100) -> list[DeadEnvelope]:
         await dead.close()
 
 
-async def come_back(dead: DeadEnvelopes, count: int) -> None:
+async def come_back(dead: DeadLetterQueue, count: int) -> None:
     """Wait until so many are there to be taken: the server takes a moment to show again what a reader has put back."""
     async with asyncio.timeout(WAIT_S):
         while await dead.waiting() < count:
@@ -172,11 +172,11 @@ async def test_the_dead_are_taken_one_by_one_and_kept_until_settled(vhost_url: s
         assert first is not None
         assert second is not None
         assert (first.body, second.body, await letters.waiting()) == (b"0", b"1", 1)
-        await letters.settle(first)
+        await letters.remove(first)
         await letters.close()
         assert [letter.body for letter in await dead_of(broker, 2)] == [b"1", b"2"]
         while (letter := await letters.take()) is not None:
-            await letters.settle(letter)
+            await letters.remove(letter)
         await letters.close()
         await letters.close()
         assert await peek(letters) == []
@@ -197,7 +197,7 @@ async def test_a_letter_of_a_lost_connection_is_not_settled_on_the_next(vhost_ur
         await come_back(letters, 1)
         assert await letters.take() is not None
         with pytest.raises(BrokerUnavailable):
-            await letters.settle(first)
+            await letters.remove(first)
         await letters.close()
         assert len(await dead_of(broker, 1)) == 1
 

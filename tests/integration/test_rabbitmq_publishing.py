@@ -8,9 +8,9 @@ import time
 import pytest
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
-from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.publisher import Patience, ingest_route
+from chatflow.adapters.rabbitmq.publisher import ConfirmDeadlines, ingest_route
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Envelope
 from chatflow.ports.errors import BrokerUnavailable
@@ -268,7 +268,7 @@ async def test_closing_ends_a_reconnect_that_has_lost_its_cancellation(vhost_url
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.sleep(3600)
 
-    link = Link("test", (proxy.url(vhost_url),), prepare=prepare)
+    link = ReconnectingConnection("test", (proxy.url(vhost_url),), prepare=prepare)
     await link.start()
     is_first = False
     proxy.cut()
@@ -278,16 +278,16 @@ async def test_closing_ends_a_reconnect_that_has_lost_its_cancellation(vhost_url
     assert not link.is_up
 
 
-async def test_patience_can_end_for_those_whose_time_is_just_up() -> None:
-    patience = Patience(0.01)
-    waiting = asyncio.create_task(patience.within(asyncio.Event().wait()))
-    await eventually(lambda: patience._running)
+async def test_deadlines_can_end_for_those_whose_time_is_just_up() -> None:
+    deadlines = ConfirmDeadlines(0.01)
+    waiting = asyncio.create_task(deadlines.within(asyncio.Event().wait()))
+    await eventually(lambda: deadlines._running)
     time.sleep(0.02)  # the timer fires in the same turn as the end
-    asyncio.get_running_loop().call_soon(patience.end_all)
+    asyncio.get_running_loop().call_soon(deadlines.end_all)
     with pytest.raises(TimeoutError):
         await waiting
-    waiting = asyncio.create_task(patience.within(asyncio.sleep(0)))
-    patience.end_all()
+    waiting = asyncio.create_task(deadlines.within(asyncio.sleep(0)))
+    deadlines.end_all()
     await waiting
 
 

@@ -7,7 +7,7 @@ import pytest
 from aio_pika.exceptions import ChannelNotFoundEntity
 
 from chatflow.adapters.rabbitmq.broker import open_broker
-from chatflow.adapters.rabbitmq.topology import Queue, existing_of
+from chatflow.adapters.rabbitmq.topology import DurableQueue, existing_of
 from chatflow.ports.errors import BrokerMisconfigured, BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
 from tests.integration.rabbitmq_cases import numbers, raw_channel, receive, running
@@ -205,7 +205,7 @@ class LosesCancellations:
 
 
 async def test_a_look_at_what_is_there_can_be_cancelled() -> None:
-    looking = asyncio.create_task(existing_of(LosesCancellations(), [Queue("a", {}), Queue("b", {})]))
+    looking = asyncio.create_task(existing_of(LosesCancellations(), [DurableQueue("a", {}), DurableQueue("b", {})]))
     await asyncio.sleep(0)
     await cancel(looking)
     assert looking.cancelled()

@@ -113,7 +113,7 @@ async def test_a_quiet_reader_that_listens_forgets_what_a_dead_processor_never_t
         await fill(reader, "k", b"old")
         redis_server.pause()
         await eventually(lambda: not reader.invalidations.is_current(), "the silence is not noticed")
-        await eventually(lambda: not reader.cache.link.is_trusted, "the shared cache is still trusted")
+        await eventually(lambda: not reader.cache.commands.is_trusted, "the shared cache is still trusted")
         redis_server.resume()
         assert (await first_answer(reader, "k")).value is None
 
@@ -141,7 +141,7 @@ async def test_an_answer_on_its_way_when_redis_was_lost_from_sight_is_not_believ
         await fill(reader, "k", b"old")
         asking = asyncio.create_task(reader.cache.get("k", ("t",)))
         await asyncio.sleep(0)
-        reader.cache.link.lost_sight()
+        reader.cache.commands.distrust()
         await fails(asking)
 
 
@@ -151,7 +151,7 @@ async def test_more_owed_tags_than_are_remembered_forget_everything(redis_url, f
         await fill(reader, "k", b"old")
         proxy.half_open()
         await fails(processor.cache.invalidate([f"room:{n}" for n in range(commands.FORGOTTEN_AT_ONCE + 1)]))
-        assert not processor.cache.link._owed.tags
+        assert not processor.cache.commands._owed.tags
         proxy.heal()
         await told(processor)
         assert (await reader.cache.get("k", ("t",))).value is None
@@ -161,11 +161,11 @@ async def test_what_comes_to_be_owed_while_it_is_told_is_told_again(redis_url, f
     proxy = fault_proxy(redis_url)
     async with process(redis_url) as other, listening(other) as listener, process(proxy.url(redis_url)) as mine:
         proxy.stall("down")
-        mine.cache.link.lost_sight()
+        mine.cache.commands.distrust()
         await eventually(lambda: len(listener.heard) == 2, "not told")
-        assert not mine.cache.link.is_trusted
-        mine.cache.link.lost_sight()
-        mine.cache.link._owed.add(["ignored"])
+        assert not mine.cache.commands.is_trusted
+        mine.cache.commands.distrust()
+        mine.cache.commands._owed.add(["ignored"])
         proxy.heal()
         await eventually(lambda: len(listener.heard) > 2, "not told again")
         await told(mine)
@@ -188,7 +188,7 @@ async def test_a_dead_redis_is_asked_nothing_while_the_circuit_is_open(redis_ser
         async def execute_command(*words):
             asked.append(words)
 
-        monkeypatch.setattr(mine.cache.link.client, "execute_command", execute_command)
+        monkeypatch.setattr(mine.cache.commands.client, "execute_command", execute_command)
         snapshot = RoleSnapshot("api", "a", 1)
         for call in (
             lambda: mine.cache.get("k", ("t",)),
@@ -259,7 +259,7 @@ async def test_cancelled_and_late_callers_never_leave_their_answers_to_others(re
         for _ in range(60):
             await asyncio.gather(*(ask() for _ in range(20)))
         assert answered > 100
-        pool = mine.cache.link.client.connection_pool
+        pool = mine.cache.commands.client.connection_pool
         assert not pool._in_use_connections
 
 
@@ -305,8 +305,8 @@ async def test_instances_that_speak_another_language_are_left_out_and_the_dead_a
 async def test_the_driver_speaks_resp3_through_hiredis(redis_url):
     async with process(redis_url) as mine:
         await mine.cache.ping()
-        connection = await mine.cache.link.client.connection_pool.get_connection()
+        connection = await mine.cache.commands.client.connection_pool.get_connection()
         assert (type(connection._parser).__name__, connection.protocol) == ("_AsyncHiredisParser", 3)
         await connection.send_command("CLIENT", "INFO")
         assert b"resp=3" in await connection.read_response()
-        await mine.cache.link.client.connection_pool.release(connection)
+        await mine.cache.commands.client.connection_pool.release(connection)

@@ -77,7 +77,7 @@ async def test_a_lost_connection_is_noticed_and_replaced_and_the_shared_cache_is
         getattr(proxy, fault)()
         if fault != "cut":
             await eventually(lambda: not reader.invalidations.is_current(), "the silence is not noticed")
-            await eventually(lambda: not reader.cache.link.is_trusted, "the shared cache is still trusted")
+            await eventually(lambda: not reader.cache.commands.is_trusted, "the shared cache is still trusted")
             proxy.heal()
         await eventually(lambda: len(listener.heard) > 1 and reader.invalidations.is_current(), "not replaced")
         assert listener.heard[1] is None
@@ -131,9 +131,9 @@ async def test_cancelling_the_follower_ends_its_connection(redis_url):
 
 async def test_what_everything_means_is_told_to_every_listener(redis_url):
     async with process(redis_url) as one, process(redis_url) as two, listening(two) as listener:
-        one.cache.link.lost_sight()
+        one.cache.commands.distrust()
         await eventually(lambda: len(listener.heard) == 2, "not heard")
         assert listener.heard == [None, None]
         with pytest.raises(CacheUnavailable):
-            two.cache.link.lost_sight()
+            two.cache.commands.distrust()
             await two.cache.get("k", ())

@@ -127,7 +127,7 @@ class DeadEnvelope:
     receipt: object = attrs.field(repr=False)
 
 
-class DeadEnvelopes(Protocol):
+class DeadLetterQueue(Protocol):
     """A reader of what the broker has put aside. All methods but `close` raise ``BrokerUnavailable``."""
 
     async def waiting(self) -> int:
@@ -136,7 +136,7 @@ class DeadEnvelopes(Protocol):
     async def take(self) -> DeadEnvelope | None:
         """The oldest one that is not taken yet; ``None`` when there is none."""
 
-    async def settle(self, letter: DeadEnvelope) -> None:
+    async def remove(self, envelope: DeadEnvelope) -> None:
         """Remove it for good; after a failure it comes back, and may be removed all the same."""
 
     async def close(self) -> None:

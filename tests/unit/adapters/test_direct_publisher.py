@@ -14,15 +14,15 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
-from chatflow.adapters.rabbitmq.frame_cutter import Deliveries
-from chatflow.adapters.rabbitmq.publish_frames import Outgoing, Route
+from chatflow.adapters.rabbitmq.frame_cutter import FrameCutter
+from chatflow.adapters.rabbitmq.publish_frames import DirectPublisher, PublishRoute
 
 NUMBER = 3
 
 
 @attrs.define
 class Channel:
-    """What `Outgoing` uses of the driver's channel."""
+    """What `DirectPublisher` uses of the driver's channel."""
 
     number: int = NUMBER
     max_content_size: int = 100
@@ -42,27 +42,27 @@ class Wire:
     def __init__(self, **options):
         self.sent, self.passed = [], b""
         self.channel = Channel(**options)
-        self.outgoing = Outgoing(self.channel, self.sent.append)
-        self.deliveries = Deliveries(self.pass_on)
-        self.deliveries.settle(NUMBER, self.outgoing.settle)
+        self.publisher = DirectPublisher(self.channel, self.sent.append)
+        self.cutter = FrameCutter(self.pass_on)
+        self.cutter.on_confirm(NUMBER, self.publisher.confirm)
 
     def pass_on(self, data):
         self.passed += data
 
     def publish(self, count=1):
-        return [self.outgoing.publish(ROUTE, b"[]") for _ in range(count)]
+        return [self.publisher.publish(ROUTE, b"[]") for _ in range(count)]
 
     def server_says(self, *frames, channel=NUMBER):
         data = b"".join(pamqp.frame.marshal(frame, channel) for frame in frames)
-        self.deliveries.feed(data, 0.0)
+        self.cutter.feed(data, 0.0)
         return data
 
 
-ROUTE = Route("chatflow.ingest", "7", content_type="application/json", mode=2, headers={"v": 1}, mandatory=True)
+ROUTE = PublishRoute("chatflow.ingest", "7", content_type="application/json", mode=2, headers={"v": 1}, mandatory=True)
 short = st.text(max_size=60).filter(lambda text: len(text.encode()) < 256)
 names = st.text("abcXYZ019-_.:", max_size=60)
 routes = st.builds(
-    Route,
+    PublishRoute,
     names,
     short,
     content_type=short.filter(bool),
@@ -73,7 +73,7 @@ routes = st.builds(
 
 
 @given(route=routes, tag=st.integers(1, 2**63), body=st.binary(max_size=300), longest=st.integers(1, 200))
-def test_the_frames_are_those_of_the_driver(route: Route, tag: int, body: bytes, longest: int) -> None:
+def test_the_frames_are_those_of_the_driver(route: PublishRoute, tag: int, body: bytes, longest: int) -> None:
     properties = commands.Basic.Properties(
         content_type=route.content_type, delivery_mode=route.mode, headers=route.headers, message_id=str(tag)
     )
@@ -166,7 +166,7 @@ async def test_what_cannot_be_written_leaves_no_trace():
     def broken(_):
         raise ConnectionResetError
 
-    wire.outgoing.write = broken
+    wire.publisher.write = broken
     with pytest.raises(ConnectionResetError):
         wire.publish(1)
     assert (wire.channel.delivery_tag, len(wire.channel.confirmations)) == (0, 0)

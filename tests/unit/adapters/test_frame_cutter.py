@@ -14,7 +14,7 @@ from pamqp.header import ContentHeader
 from pamqp.heartbeat import Heartbeat
 
 from chatflow.adapters.rabbitmq import frame_cutter
-from chatflow.adapters.rabbitmq.frame_cutter import SIGN_OF_LIFE, Delivered, Deliveries
+from chatflow.adapters.rabbitmq.frame_cutter import SIGN_OF_LIFE, FrameCutter, RawDelivery
 
 OURS, ALSO_OURS, THEIRS = 1, 2, 3
 HEADERS = {"chatflow-schema": 1}
@@ -26,13 +26,13 @@ class Driver:
 
     def __init__(self, *ours: int) -> None:
         self.passed = b""
-        self.taken: list[tuple[int, Delivered]] = []
-        self.deliveries = Deliveries(self.pass_on)
+        self.taken: list[tuple[int, RawDelivery]] = []
+        self.cutter = FrameCutter(self.pass_on)
         for channel in ours or (OURS,):
             self.take(channel)
 
     def take(self, channel: int) -> None:
-        self.deliveries.take(channel, lambda delivered: self.taken.append((channel, delivered)))
+        self.cutter.on_delivery(channel, lambda delivered: self.taken.append((channel, delivered)))
 
     def pass_on(self, data: bytes) -> None:
         assert data
@@ -40,7 +40,7 @@ class Driver:
 
     def feed(self, *chunks: bytes, now: float = 0.0) -> None:
         for chunk in chunks:
-            self.deliveries.feed(chunk, now)
+            self.cutter.feed(chunk, now)
 
     @property
     def bodies(self) -> list[bytes]:
@@ -61,7 +61,7 @@ def method(channel: int, frame: pamqp.base.Frame = QOS_OK) -> bytes:
     return pamqp.frame.marshal(frame, channel)
 
 
-def reference(frames: Iterable[bytes], ours: set[int]) -> tuple[bytes, list[tuple[int, Delivered]]]:
+def reference(frames: Iterable[bytes], ours: set[int]) -> tuple[bytes, list[tuple[int, RawDelivery]]]:
     """The same with the driver's own parser: what is passed on, and what is delivered."""
     passed, taken, under_way = b"", [], {}
     for raw in frames:
@@ -75,7 +75,7 @@ def reference(frames: Iterable[bytes], ours: set[int]) -> tuple[bytes, list[tupl
         if rest and len(body) == rest[0].body_size:
             headers = rest[0].properties.headers or {}
             taken.append(
-                (channel, Delivered(deliver.delivery_tag, deliver.redelivered, deliver.routing_key, headers, body))
+                (channel, RawDelivery(deliver.delivery_tag, deliver.redelivered, deliver.routing_key, headers, body))
             )
             del under_way[channel]
     return passed, taken
@@ -139,7 +139,7 @@ def test_every_byte_is_delivered_or_passed_on_however_it_is_cut(frames: list[byt
 def test_a_delivery_is_what_the_server_sent() -> None:
     driver = Driver()
     driver.feed(b"".join(delivery(OURS, b"[1]", tag=9, content_type="application/json", delivery_mode=2)))
-    assert driver.taken == [(OURS, Delivered(9, redelivered=False, routing_key="7", headers=HEADERS, body=b"[1]"))]
+    assert driver.taken == [(OURS, RawDelivery(9, redelivered=False, routing_key="7", headers=HEADERS, body=b"[1]"))]
     assert driver.passed == b""
 
 
@@ -263,8 +263,8 @@ def test_no_sign_of_life_comes_before_the_server_has_greeted() -> None:
 def test_a_frame_that_breaks_off_is_shown_to_the_driver() -> None:
     driver = Driver()
     driver.feed(method(OURS)[:9])
-    driver.deliveries.end()
-    driver.deliveries.end()
+    driver.cutter.end()
+    driver.cutter.end()
     assert driver.passed == method(OURS)[:9]
 
 

@@ -70,10 +70,10 @@ class FakeDead:
         self.taken.append(self.letters.popleft())
         return self.taken[-1]
 
-    async def settle(self, letter: DeadEnvelope) -> None:
+    async def remove(self, envelope: DeadEnvelope) -> None:
         if self.down:
             raise BrokerUnavailable("gone")
-        self.taken.remove(letter)
+        self.taken.remove(envelope)
 
     async def close(self) -> None:
         self.letters.extendleft(reversed(self.taken))

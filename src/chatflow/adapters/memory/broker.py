@@ -24,7 +24,7 @@ from chatflow.ports.errors import BrokerFull, BrokerUnavailable
 
 
 @attrs.define(eq=False)
-class _Entry:
+class _QueuedEnvelope:
     envelope: Envelope
     confirmed: asyncio.Future[None]
     deliveries: int = 0
@@ -34,7 +34,7 @@ class _Entry:
 class _Queue:
     """Entries in publish order: those out for delivery first, then those that wait."""
 
-    waiting: deque[_Entry] = attrs.field(factory=deque)
+    waiting: deque[_QueuedEnvelope] = attrs.field(factory=deque)
     size_bytes: int = 0
     consumers: list["MemoryConsumer"] = attrs.field(factory=list)
 
@@ -66,7 +66,7 @@ class MemoryBroker:
         queue = self._queue(envelope.partition)
         if queue.size_bytes + envelope.size_bytes > self.limit_bytes:
             raise BrokerFull(f"partition {envelope.partition} holds {queue.size_bytes} bytes")
-        entry = _Entry(envelope, asyncio.get_running_loop().create_future())
+        entry = _QueuedEnvelope(envelope, asyncio.get_running_loop().create_future())
         queue.waiting.append(entry)
         queue.size_bytes += envelope.size_bytes
         queue.wake()
@@ -115,7 +115,7 @@ class MemoryConsumer:
 
     queue: _Queue
     prefetch: int
-    _unacked: deque[tuple[Delivery, _Entry]] = attrs.field(factory=deque, init=False)
+    _unacked: deque[tuple[Delivery, _QueuedEnvelope]] = attrs.field(factory=deque, init=False)
     _tag: int = attrs.field(default=0, init=False)
     _ready: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _closed: bool = attrs.field(default=False, init=False)

@@ -16,7 +16,7 @@ ENTRY_OVERHEAD_BYTES = 200
 
 
 @attrs.frozen(eq=False)
-class _Entry:
+class _CachedValue:
     value: bytes
     tags: tuple[str, ...]
     version: Version
@@ -45,7 +45,7 @@ class MemoryCache:
     told: Callable[[Invalidation | None], None] = attrs.field(default=lambda _: None, kw_only=True)
     size_bytes: int = attrs.field(default=0, init=False)
     evictions: int = attrs.field(default=0, init=False)
-    _entries: OrderedDict[str, _Entry] = attrs.field(init=False, factory=OrderedDict)
+    _entries: OrderedDict[str, _CachedValue] = attrs.field(init=False, factory=OrderedDict)
     _stamps: OrderedDict[str, str] = attrs.field(init=False, factory=OrderedDict)
     _fresh: "itertools.count[int]" = attrs.field(init=False, factory=itertools.count)
 
@@ -92,7 +92,7 @@ class MemoryCache:
             return
         self._drop(key)
         now = self.clock()
-        self._entries[key] = _Entry(value, names, version, now, now + ttl_s)
+        self._entries[key] = _CachedValue(value, names, version, now, now + ttl_s)
         self.size_bytes += _cost(key, value)
         while len(self._entries) > self.limit_entries or self.size_bytes > self.limit_bytes:
             self._drop(next(iter(self._entries)))

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from chatflow.adapters.rabbitmq.compat import WatchedConnection
-from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.compat import DirectConnection
+from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import RabbitConsumer, open_consumer
-from chatflow.adapters.rabbitmq.dead_letters import RabbitDeadEnvelopes
+from chatflow.adapters.rabbitmq.dead_letters import RabbitDeadLetterQueue
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
-from chatflow.adapters.rabbitmq.publisher import ChannelPool, Patience, Publisher
-from chatflow.adapters.rabbitmq.topology import Restorer, Topology
+from chatflow.adapters.rabbitmq.publisher import ConfirmDeadlines, ConfirmedPublisher, PublisherPool
+from chatflow.adapters.rabbitmq.topology import Topology, TopologyRestorer
 from chatflow.ports.broker import Broker, Envelope
 
 
@@ -31,9 +31,9 @@ class RabbitBroker:
     """
 
     topology: Topology
-    publishing: Link
-    consuming: Link
-    publisher: Publisher
+    publishing: ReconnectingConnection
+    consuming: ReconnectingConnection
+    publisher: ConfirmedPublisher
     live: RabbitLiveChannel
 
     async def start(self) -> None:
@@ -63,7 +63,7 @@ class RabbitBroker:
         """See `Broker.consume`."""
         connection = self.consuming.connection()
         with translated("consume"):
-            async with asyncio.timeout(self.publisher.patience.timeout_s):
+            async with asyncio.timeout(self.publisher.deadlines.timeout_s):
                 try:
                     return await open_consumer(connection, partition, prefetch=prefetch)
                 except ChannelNotFoundEntity:  # somebody deleted it
@@ -79,9 +79,9 @@ class RabbitBroker:
         """Channels that can publish right now."""
         return self.publisher.pool.open_channels if self.publishing.is_up else 0
 
-    def dead(self) -> RabbitDeadEnvelopes:
+    def dead(self) -> RabbitDeadLetterQueue:
         """A reader of the dead letter queue; close it."""
-        return RabbitDeadEnvelopes(self.consuming)
+        return RabbitDeadLetterQueue(self.consuming)
 
 
 def open_broker(
@@ -113,24 +113,26 @@ def open_broker(
     """
     quiet_driver()
     topology = Topology(partitions, queue_limit_bytes, delivery_limit)
-    patience = Patience(confirm_timeout_s)
-    confirmed, transient = ChannelPool(min(channels, partitions), confirms=True), ChannelPool(1, confirms=False)
+    deadlines = ConfirmDeadlines(confirm_timeout_s)
+    confirmed, transient = PublisherPool(min(channels, partitions), confirms=True), PublisherPool(1, confirms=False)
 
-    async def prepare(connection: WatchedConnection) -> None:
+    async def prepare(connection: DirectConnection) -> None:
         await topology.establish(connection)
         await confirmed.fill(connection)
         await transient.fill(connection)
 
-    link = functools.partial(Link, urls=tuple(urls), heartbeat_s=heartbeat_s, connect_timeout_s=connect_timeout_s)
-    publishing = link("publisher", prepare=prepare, on_up=on_up, on_unfit=patience.end_all)
+    link = functools.partial(
+        ReconnectingConnection, urls=tuple(urls), heartbeat_s=heartbeat_s, connect_timeout_s=connect_timeout_s
+    )
+    publishing = link("publisher", prepare=prepare, on_up=on_up, on_outage=deadlines.end_all)
     consuming = link("consumer")
-    restore = Restorer(topology)
+    restore = TopologyRestorer(topology)
     return RabbitBroker(
         topology,
         publishing,
         consuming,
-        Publisher(publishing, confirmed, patience, restore, inflight=inflight),
-        RabbitLiveChannel(publishing, consuming, transient, patience, restore),
+        ConfirmedPublisher(publishing, confirmed, deadlines, restore, inflight=inflight),
+        RabbitLiveChannel(publishing, consuming, transient, deadlines, restore),
     )
 
 

@@ -17,27 +17,27 @@ from pamqp.exceptions import PAMQPException
 from yarl import URL
 
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.frame_cutter import Deliveries, Taker
-from chatflow.adapters.rabbitmq.publish_frames import Outgoing
+from chatflow.adapters.rabbitmq.frame_cutter import DeliveryHandler, FrameCutter
+from chatflow.adapters.rabbitmq.publish_frames import DirectPublisher
 from chatflow.ports.errors import BrokerUnavailable
 
 
 class _Reader(asyncio.StreamReader):
-    """Remembers what the peer said last, and when, by ``time.monotonic``; the driver reads what `Deliveries` leaves."""
+    """Remembers what the peer sent last and when (``time.monotonic``); the driver reads what `FrameCutter` leaves."""
 
     heard_at: float = 0.0
     heard: bytes = b""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop=loop)
-        self.deliveries = Deliveries(super().feed_data)
+        self.frames = FrameCutter(super().feed_data)
 
     def feed_data(self, data: Any) -> None:
         self.heard_at, self.heard = time.monotonic(), data
-        self.deliveries.feed(data, self.heard_at)
+        self.frames.feed(data, self.heard_at)
 
     def feed_eof(self) -> None:
-        self.deliveries.end()
+        self.frames.end()
         super().feed_eof()
 
 
@@ -83,7 +83,7 @@ class _Flow(asyncio.Event):
         self._on_change(True)
 
 
-class WatchedConnection(aio_pika.Connection):
+class DirectConnection(aio_pika.Connection):
     """An aio-pika connection that can be watched and ended.
 
     Args:
@@ -151,12 +151,12 @@ class WatchedConnection(aio_pika.Connection):
         channel = await self.driver.channel(publisher_confirms=confirms, on_return_raises=True)
         return cast("aiormq.Channel", channel)
 
-    async def open_outgoing(self, *, confirms: bool) -> Outgoing:
+    async def open_publisher(self, *, confirms: bool) -> DirectPublisher:
         """A channel to publish over."""
-        outgoing = Outgoing(await self.open_channel(confirms=confirms), self._write)
+        publisher = DirectPublisher(await self.open_channel(confirms=confirms), self._write)
         if confirms and self._socket.reader is not None:
-            self._socket.reader.deliveries.settle(outgoing.channel.number, outgoing.settle)
-        return outgoing
+            self._socket.reader.frames.on_confirm(publisher.channel.number, publisher.confirm)
+        return publisher
 
     async def drain(self) -> None:
         """Wait while the socket takes less than it is given."""
@@ -169,11 +169,11 @@ class WatchedConnection(aio_pika.Connection):
             raise ConnectionResetError("the connection has ended")
         transport.write(data)
 
-    def take_deliveries(self, channel: aiormq.Channel, taker: Taker) -> None:
-        """Call ``taker`` with what comes for a channel's only consumer, in order; before that consumer is opened."""
+    def on_delivery(self, channel: aiormq.Channel, handler: DeliveryHandler) -> None:
+        """Call ``handler`` with what comes for a channel's only consumer, in order; before that consumer is opened."""
         if self._socket.reader is None:
             raise ChannelInvalidStateError("the connection is not open")
-        self._socket.reader.deliveries.take(channel.number, taker)
+        self._socket.reader.frames.on_delivery(channel.number, handler)
 
     def abort(self) -> None:
         """End the socket at once, as the death of the peer would."""

@@ -16,7 +16,7 @@ import attrs
 import structlog
 from aio_pika.connection import make_url
 
-from chatflow.adapters.rabbitmq.compat import WatchedConnection
+from chatflow.adapters.rabbitmq.compat import DirectConnection
 from chatflow.adapters.rabbitmq.errors import starting
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
@@ -32,12 +32,12 @@ LOST = 1.5
 log = structlog.get_logger()
 
 
-async def _nothing(_: WatchedConnection) -> None:
+async def _nothing(_: DirectConnection) -> None:
     pass
 
 
 @attrs.define(eq=False)
-class Link:
+class ReconnectingConnection:
     """Keeps one connection open from `start` to `close`.
 
     Args:
@@ -45,18 +45,18 @@ class Link:
         urls: the nodes, tried in turn.
         prepare: run on each new connection before it counts as up.
         on_up: called when the server takes publishes again: reconnected, unblocked, heard after a silence.
-        on_unfit: called when the server blocks the connection or falls silent; what was published may be stuck.
+        on_outage: called when the server blocks the connection or falls silent; what was published may be stuck.
         heartbeat_s: what both sides agree on.
     """
 
     name: str
     urls: tuple[str, ...]
-    prepare: Callable[[WatchedConnection], Awaitable[None]] = attrs.field(kw_only=True, default=_nothing)
+    prepare: Callable[[DirectConnection], Awaitable[None]] = attrs.field(kw_only=True, default=_nothing)
     on_up: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
-    on_unfit: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
+    on_outage: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
     heartbeat_s: int = attrs.field(kw_only=True, default=4)
     connect_timeout_s: float = attrs.field(kw_only=True, default=5.0)
-    _connection: WatchedConnection | None = attrs.field(default=None, init=False)
+    _connection: DirectConnection | None = attrs.field(default=None, init=False)
     _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _turn: int = attrs.field(default=0, init=False)
     _was_silent: bool = attrs.field(default=False, init=False)
@@ -65,7 +65,7 @@ class Link:
     @property
     def is_up(self) -> bool:
         """Connected, prepared, and fit for publishing."""
-        return self._ailment() is None
+        return self._outage() is None
 
     async def start(self) -> None:
         """Connect for the first time, trying each node once.
@@ -86,7 +86,7 @@ class Link:
         if connection is not None:
             await connection.shut(CLOSE_GRACE_S)
 
-    def connection(self) -> WatchedConnection:
+    def connection(self) -> DirectConnection:
         """The connection.
 
         Raises:
@@ -96,17 +96,17 @@ class Link:
             raise BrokerUnavailable("not connected to the broker")
         return self._connection
 
-    def fit(self) -> WatchedConnection:
+    def ready(self) -> DirectConnection:
         """The connection, fit for publishing.
 
         Raises:
             BrokerUnavailable: there is none now, or the server has blocked it or fallen silent.
         """
-        if (ailment := self._ailment()) is not None:
-            raise BrokerUnavailable(ailment)
+        if (outage := self._outage()) is not None:
+            raise BrokerUnavailable(outage)
         return self.connection()
 
-    def _ailment(self) -> str | None:
+    def _outage(self) -> str | None:
         connection = self._connection
         if connection is None or not connection.driver_is_open:
             return "not connected to the broker"
@@ -117,10 +117,10 @@ class Link:
             return "the broker is silent"
         return None
 
-    def _is_silent(self, connection: WatchedConnection, heartbeats: float) -> bool:
+    def _is_silent(self, connection: DirectConnection, heartbeats: float) -> bool:
         return connection.silent_s() > heartbeats * self.heartbeat_s
 
-    async def _keep(self, connection: WatchedConnection) -> None:
+    async def _keep(self, connection: DirectConnection) -> None:
         while True:
             reason = await self._until_lost(connection)
             self._connection = None
@@ -132,7 +132,7 @@ class Link:
             log.info("broker.connected", connection=self.name)
             self.on_up()
 
-    async def _until_lost(self, connection: WatchedConnection) -> str:
+    async def _until_lost(self, connection: DirectConnection) -> str:
         """Wait for the end of the connection, and say why it ended."""
         lost, tick_s = connection.lost(), self.heartbeat_s / 4
         try:
@@ -147,7 +147,7 @@ class Link:
                     return f"silent for {connection.silent_s():.1f} s"
                 if self._is_silent(connection, OVERDUE):
                     self._note_silence(connection)
-                    self.on_unfit()
+                    self.on_outage()
                 elif self._was_silent:
                     self._was_silent = False
                     log.info("broker.heard_again", connection=self.name)
@@ -155,12 +155,12 @@ class Link:
         finally:
             lost.cancel()
 
-    def _note_silence(self, connection: WatchedConnection) -> None:
+    def _note_silence(self, connection: DirectConnection) -> None:
         if not self._was_silent:
             log.warning("broker.silent", connection=self.name, seconds=round(connection.silent_s(), 1))
         self._was_silent = True
 
-    async def _reconnect(self) -> WatchedConnection:
+    async def _reconnect(self) -> DirectConnection:
         pause, told_at = FIRST_RETRY_S, 0.0
         while True:
             await asyncio.sleep(pause * (0.5 + random.random()))
@@ -172,7 +172,7 @@ class Link:
                     told_at = time.monotonic()
                     log.warning("broker.unreachable", connection=self.name, error=str(exc))
 
-    async def _connect(self) -> WatchedConnection:
+    async def _connect(self) -> DirectConnection:
         failure = BrokerUnavailable("no broker was named")
         for _ in self.urls:
             try:
@@ -182,8 +182,8 @@ class Link:
                 self._turn += 1
         raise failure
 
-    async def _connect_to(self, url: str) -> WatchedConnection:
-        connection = WatchedConnection(
+    async def _connect_to(self, url: str) -> DirectConnection:
+        connection = DirectConnection(
             make_url(url, heartbeat=self.heartbeat_s),
             on_blocked=self._blocked,
             client_properties={"connection_name": f"chatflow {self.name}"},
@@ -203,6 +203,6 @@ class Link:
     def _blocked(self, is_blocked: bool) -> None:
         log.warning("broker.blocked" if is_blocked else "broker.unblocked", connection=self.name)
         if is_blocked:
-            self.on_unfit()
+            self.on_outage()
         else:
             self.on_up()

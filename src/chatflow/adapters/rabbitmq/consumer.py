@@ -11,9 +11,9 @@ import attrs
 import structlog
 
 from chatflow.adapters.rabbitmq.codec import Undecodable, decode_messages, partition_in
-from chatflow.adapters.rabbitmq.compat import WatchedConnection
+from chatflow.adapters.rabbitmq.compat import DirectConnection
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.frame_cutter import Delivered
+from chatflow.adapters.rabbitmq.frame_cutter import RawDelivery
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.broker import Consumer, Delivery, Envelope
@@ -43,11 +43,11 @@ async def close_channel(channel: aiormq.Channel) -> None:
 
 
 @attrs.define(eq=False)
-class Stream:
+class DeliveryStream:
     """What a server-side consumer has sent and nobody has taken yet, until its channel or the consumer ends."""
 
     channel: aiormq.Channel
-    arrived: deque[Delivered] = attrs.field(factory=deque, init=False)
+    arrived: deque[RawDelivery] = attrs.field(factory=deque, init=False)
     total: int = attrs.field(default=0, init=False)
     broken: str | None = attrs.field(default=None, init=False)
     _changed: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -56,12 +56,12 @@ class Stream:
         self.channel.closing.add_done_callback(lambda _: self.end("the channel was closed"))
         self.channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the queue was deleted or has moved"))
 
-    async def open(self, connection: WatchedConnection, queue: str, *, no_ack: bool = False) -> None:
+    async def open(self, connection: DirectConnection, queue: str, *, no_ack: bool = False) -> None:
         """Start to consume, once for each stream; raises what the driver raises."""
-        connection.take_deliveries(self.channel, self.put)
+        connection.on_delivery(self.channel, self.put)
         await self.channel.basic_consume(queue, self._astray, no_ack=no_ack)
 
-    def put(self, message: Delivered) -> None:
+    def put(self, message: RawDelivery) -> None:
         """Called in delivery order, as soon as the bytes are here."""
         self.total += 1
         self.arrived.append(message)
@@ -74,7 +74,7 @@ class Stream:
             self.arrived.clear()
             self._changed.set()
 
-    async def first(self) -> Delivered:
+    async def first(self) -> RawDelivery:
         """Wait for the oldest message, and leave it in place.
 
         Raises:
@@ -102,10 +102,10 @@ class Stream:
 
 
 @attrs.define(eq=False)
-class Depth:
+class QueueDepth:
     """How many envelopes wait in a queue: asked for at most once a second, in the background, and only if wanted."""
 
-    stream: Stream
+    stream: DeliveryStream
     queue: str
     _ready: int = attrs.field(default=0, init=False)
     _total: int = attrs.field(default=0, init=False)
@@ -150,8 +150,8 @@ class RabbitConsumer:
     """
 
     partition: int
-    stream: Stream
-    depth: Depth
+    stream: DeliveryStream
+    depth: QueueDepth
     ack_after: int
     _acked: int = attrs.field(default=0, init=False)
     _owed: int = attrs.field(default=0, init=False)
@@ -211,7 +211,7 @@ class RabbitConsumer:
         with translated("ack"):
             await self.stream.channel.basic_ack(owed, multiple=True, wait=False)
 
-    def _delivery(self, message: Delivered) -> Delivery:
+    def _delivery(self, message: RawDelivery) -> Delivery:
         if partition_in(message.routing_key) != self.partition:
             raise Undecodable(f"routed as {message.routing_key!r}")
         messages = decode_messages(message.body, message.headers)
@@ -220,24 +220,24 @@ class RabbitConsumer:
         envelope = Envelope(self.partition, messages, len(message.body))
         return Delivery(envelope, message.tag, message.redelivered)
 
-    async def _reject(self, message: Delivered, reason: str) -> None:
+    async def _reject(self, message: RawDelivery, reason: str) -> None:
         with translated("reject"):
             await self.stream.channel.basic_reject(message.tag, requeue=False, wait=False)
         self.stream.arrived.popleft()
         log.error("broker.envelope_rejected", partition=self.partition, reason=reason, bytes=len(message.body))
 
 
-async def open_consumer(connection: WatchedConnection, partition: int, *, prefetch: int) -> RabbitConsumer:
+async def open_consumer(connection: DirectConnection, partition: int, *, prefetch: int) -> RabbitConsumer:
     """Consume one partition; raises what the driver raises."""
     channel = await connection.open_channel()
     try:
-        stream = Stream(channel)
+        stream = DeliveryStream(channel)
         await channel.basic_qos(prefetch_count=prefetch)
         await stream.open(connection, ingest_queue(partition))
     except BaseException:
         await close_channel(channel)
         raise
-    return RabbitConsumer(partition, stream, Depth(stream, ingest_queue(partition)), max(1, prefetch // 4))
+    return RabbitConsumer(partition, stream, QueueDepth(stream, ingest_queue(partition)), max(1, prefetch // 4))
 
 
 if TYPE_CHECKING:

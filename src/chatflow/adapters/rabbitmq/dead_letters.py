@@ -11,7 +11,7 @@ import attrs
 from aiormq import spec
 
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER, Undecodable, decode_messages
-from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import close_channel
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.topology import DEAD
@@ -23,10 +23,10 @@ Receipt = tuple[aiormq.Channel, int]
 
 
 @attrs.define(eq=False)
-class RabbitDeadEnvelopes:
-    """See `DeadEnvelopes`: reads ``chatflow.dead`` one by one."""
+class RabbitDeadLetterQueue:
+    """See `DeadLetterQueue`: reads ``chatflow.dead`` one by one."""
 
-    link: Link
+    connection: ReconnectingConnection
     _channel: aiormq.Channel | None = attrs.field(default=None, init=False)
 
     async def waiting(self) -> int:
@@ -39,10 +39,10 @@ class RabbitDeadEnvelopes:
         with translated("read the dead"):
             channel = await self._open_channel()
             message = await channel.basic_get(DEAD)
-        return None if isinstance(message.delivery, spec.Basic.GetEmpty) else _letter(message, channel)
+        return None if isinstance(message.delivery, spec.Basic.GetEmpty) else _dead_envelope(message, channel)
 
-    async def settle(self, letter: DeadEnvelope) -> None:
-        channel, tag = cast("Receipt", letter.receipt)
+    async def remove(self, envelope: DeadEnvelope) -> None:
+        channel, tag = cast("Receipt", envelope.receipt)
         with translated("settle"):
             await channel.basic_ack(tag)
 
@@ -54,12 +54,12 @@ class RabbitDeadEnvelopes:
     async def _open_channel(self) -> aiormq.Channel:
         """A new one after the old one was lost; what that one had taken is in the queue again."""
         if self._channel is None or self._channel.is_closed:
-            self._channel = await self.link.connection().open_channel()
+            self._channel = await self.connection.connection().open_channel()
         return self._channel
 
 
 @asynccontextmanager
-async def opened_dead(urls: Sequence[str]) -> AsyncIterator[RabbitDeadEnvelopes]:
+async def open_dead_letter_queue(urls: Sequence[str]) -> AsyncIterator[RabbitDeadLetterQueue]:
     """Only what reading takes: one connection, and nothing is declared.
 
     Raises:
@@ -67,17 +67,17 @@ async def opened_dead(urls: Sequence[str]) -> AsyncIterator[RabbitDeadEnvelopes]
         BrokerMisconfigured: refused.
     """
     quiet_driver()
-    link = Link("dead letters", tuple(urls))
-    await link.start()
-    dead = RabbitDeadEnvelopes(link)
+    connection = ReconnectingConnection("dead letters", tuple(urls))
+    await connection.start()
+    dead = RabbitDeadLetterQueue(connection)
     try:
         yield dead
     finally:
         await dead.close()
-        await link.close()
+        await connection.close()
 
 
-def _letter(message: aiormq.abc.DeliveredMessage, channel: aiormq.Channel) -> DeadEnvelope:
+def _dead_envelope(message: aiormq.abc.DeliveredMessage, channel: aiormq.Channel) -> DeadEnvelope:
     frame: Any = message.delivery
     headers: Mapping[str, Any] = message.header.properties.headers or {}
     unreadable = ""
@@ -106,6 +106,6 @@ def _id_of(body: bytes, *said: object) -> str:
 
 
 if TYPE_CHECKING:
-    from chatflow.ports.broker import DeadEnvelopes
+    from chatflow.ports.broker import DeadLetterQueue
 
-    _: type[DeadEnvelopes] = RabbitDeadEnvelopes
+    _: type[DeadLetterQueue] = RabbitDeadLetterQueue

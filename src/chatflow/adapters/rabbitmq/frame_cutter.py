@@ -43,7 +43,7 @@ CONFIRM_SIZE = PAYLOAD + len(ACK) + _tag.size + 1
 
 
 @attrs.define
-class Delivered:
+class RawDelivery:
     """One delivery. ``headers`` is shared with others that carry the same: read it only."""
 
     tag: int
@@ -53,10 +53,10 @@ class Delivered:
     body: bytes
 
 
-Taker = Callable[[Delivered], None]
+DeliveryHandler = Callable[[RawDelivery], None]
 
 
-class Settler(Protocol):
+class ConfirmHandler(Protocol):
     """Told of the server's answers to what was published over a channel."""
 
     def __call__(self, tag: int, *, multiple: bool, acked: bool) -> None:
@@ -64,10 +64,10 @@ class Settler(Protocol):
 
 
 @attrs.define(eq=False)
-class _Channel:
+class _Assembly:
     """Where a channel's deliveries go, and the frames of the unfinished one."""
 
-    taker: Taker
+    handler: DeliveryHandler
     frames: list[bytes] = attrs.field(factory=list)
     missing: int = 0
     """Bytes of the body, once the header is there."""
@@ -91,7 +91,7 @@ class _Channel:
 
 
 @attrs.define(eq=False)
-class Deliveries:
+class FrameCutter:
     """Cuts a server's bytes into frames and takes the deliveries of some channels, and the confirms of others, out.
 
     Args:
@@ -99,21 +99,21 @@ class Deliveries:
     """
 
     pass_on: Callable[[bytes], None]
-    _channels: dict[int, _Channel] = attrs.field(factory=dict, init=False)
-    _settlers: dict[int, Settler] = attrs.field(factory=dict, init=False)
+    _channels: dict[int, _Assembly] = attrs.field(factory=dict, init=False)
+    _confirm_handlers: dict[int, ConfirmHandler] = attrs.field(factory=dict, init=False)
     _begun: bytearray = attrs.field(factory=bytearray, init=False)
     _needed: int = attrs.field(default=0, init=False)
     """Length of `_begun` at which it is worth another look."""
     _is_broken: bool = attrs.field(default=False, init=False)
     _passed_at: float = attrs.field(default=0.0, init=False)
 
-    def take(self, channel: int, taker: Taker) -> None:
-        """Hand the deliveries of a channel to ``taker`` until the channel closes; call it before consuming."""
-        self._channels[channel] = _Channel(taker)
+    def on_delivery(self, channel: int, handler: DeliveryHandler) -> None:
+        """Hand the deliveries of a channel to ``handler`` until the channel closes; call it before consuming."""
+        self._channels[channel] = _Assembly(handler)
 
-    def settle(self, channel: int, settler: Settler) -> None:
-        """Tell ``settler`` of a channel's confirms, until the channel closes or an envelope comes back."""
-        self._settlers[channel] = settler
+    def on_confirm(self, channel: int, handler: ConfirmHandler) -> None:
+        """Tell ``handler`` of a channel's confirms, until the channel closes or an envelope comes back."""
+        self._confirm_handlers[channel] = handler
 
     def feed(self, data: bytes, now: float) -> None:
         """Take what the server has sent; ``now`` in seconds."""
@@ -151,7 +151,7 @@ class Deliveries:
                 return
             channel = self._channels.get(number)
             if (channel is not None and self._is_taken(channel, number, data[at:stop])) or (
-                number in self._settlers and self._is_settled(number, kind, data[at:stop])
+                number in self._confirm_handlers and self._is_settled(number, kind, data[at:stop])
             ):
                 if at > passed:
                     self.pass_on(data[passed:at])
@@ -171,7 +171,7 @@ class Deliveries:
             self._passed_at = now
             self.pass_on(SIGN_OF_LIFE)
 
-    def _is_taken(self, channel: _Channel, number: int, frame: bytes) -> bool:
+    def _is_taken(self, channel: _Assembly, number: int, frame: bytes) -> bool:
         """Whether the driver must not see this frame of a channel whose deliveries are taken."""
         if not channel.frames:
             method = frame[PAYLOAD : PAYLOAD + 4] if frame[0] == METHOD else b""
@@ -191,20 +191,20 @@ class Deliveries:
         method = frame[PAYLOAD : PAYLOAD + 4] if kind == METHOD else b""
         if method in (ACK, NACK) and len(frame) == CONFIRM_SIZE:
             tag, flags = _tag.unpack_from(frame, PAYLOAD + len(method))
-            self._settlers[number](tag, multiple=bool(flags & 1), acked=method == ACK)
+            self._confirm_handlers[number](tag, multiple=bool(flags & 1), acked=method == ACK)
             return True
         if method == RETURN or method in CHANNEL_ENDS:
-            del self._settlers[number]
+            del self._confirm_handlers[number]
         return False
 
-    def _hand_over(self, channel: _Channel, number: int) -> None:
+    def _hand_over(self, channel: _Assembly, number: int) -> None:
         try:
             delivered = parse(channel.frames)
         except UNREADABLE:
             self._give_back(number)
             return
         channel.frames = []
-        channel.taker(delivered)
+        channel.handler(delivered)
 
     def _give_back(self, number: int) -> None:
         """Leave a channel to the driver, from the unfinished delivery on."""
@@ -214,13 +214,13 @@ class Deliveries:
     def _break(self, rest: bytes) -> None:
         """These are no frames: leave everything to the driver, which ends the connection."""
         self._is_broken = True
-        self._settlers.clear()
+        self._confirm_handlers.clear()
         for number in list(self._channels):
             self._give_back(number)
         self.pass_on(rest)
 
 
-def parse(frames: list[bytes]) -> Delivered:
+def parse(frames: list[bytes]) -> RawDelivery:
     """A delivery from its frames: ``basic.deliver``, header, and any number of bodies.
 
     Raises:
@@ -236,7 +236,7 @@ def parse(frames: list[bytes]) -> Delivered:
     if len(key) != deliver[at]:
         raise ValueError("a routing key of another length than it says")
     body = bodies[0][PAYLOAD:-1] if len(bodies) == 1 else b"".join([each[PAYLOAD:-1] for each in bodies])
-    return Delivered(tag, bool(redelivered & 1), key.decode(), _headers_in(header), body)
+    return RawDelivery(tag, bool(redelivered & 1), key.decode(), _headers_in(header), body)
 
 
 def _headers_in(header: bytes) -> Mapping[str, Any]:

@@ -22,13 +22,13 @@ from chatflow.adapters.rabbitmq.codec import (
     encode_stored,
     partition_in,
 )
-from chatflow.adapters.rabbitmq.compat import WatchedConnection
-from chatflow.adapters.rabbitmq.connection import Link
-from chatflow.adapters.rabbitmq.consumer import CLOSED, Stream, close_channel
+from chatflow.adapters.rabbitmq.compat import DirectConnection
+from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
+from chatflow.adapters.rabbitmq.consumer import CLOSED, DeliveryStream, close_channel
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.frame_cutter import Delivered
-from chatflow.adapters.rabbitmq.publish_frames import Route
-from chatflow.adapters.rabbitmq.publisher import ChannelPool, Patience, Restore
+from chatflow.adapters.rabbitmq.frame_cutter import RawDelivery
+from chatflow.adapters.rabbitmq.publish_frames import PublishRoute
+from chatflow.adapters.rabbitmq.publisher import ConfirmDeadlines, PublisherPool, Restore
 from chatflow.adapters.rabbitmq.topology import LIVE
 from chatflow.ports.broker import LiveChannel, LiveEnvelope, LiveSubscription
 
@@ -38,21 +38,21 @@ log = structlog.get_logger()
 
 
 @functools.cache
-def live_route(partition: int) -> Route:
+def live_route(partition: int) -> PublishRoute:
     """To every gateway."""
     headers = {SCHEMA_HEADER: LIVE_SCHEMA}
-    return Route(LIVE, str(partition), content_type=CONTENT_TYPE, mode=TRANSIENT, headers=headers)
+    return PublishRoute(LIVE, str(partition), content_type=CONTENT_TYPE, mode=TRANSIENT, headers=headers)
 
 
 @attrs.define(eq=False)
-class LiveStream(Stream):
+class LiveStream(DeliveryStream):
     """Holds at most ``limit`` messages; one more empties it."""
 
     limit: int
     lost: bool = attrs.field(default=False, init=False)
 
-    def put(self, message: Delivered) -> None:
-        """See `Stream.put`."""
+    def put(self, message: RawDelivery) -> None:
+        """See `DeliveryStream.put`."""
         if len(self.arrived) >= self.limit:
             self.arrived.clear()
             self.lost = True
@@ -60,7 +60,7 @@ class LiveStream(Stream):
             self.arrived.append(message)
         self._changed.set()
 
-    async def next(self) -> Delivered | None:
+    async def next(self) -> RawDelivery | None:
         """Take the oldest message; ``None`` once after a loss.
 
         Raises:
@@ -106,25 +106,25 @@ class RabbitLiveChannel:
     A subscription that opens after another one has broken starts with ``None``: what was sent in between is lost.
     """
 
-    publishing: Link
-    consuming: Link
-    pool: ChannelPool
-    patience: Patience
+    publishing: ReconnectingConnection
+    consuming: ReconnectingConnection
+    pool: PublisherPool
+    deadlines: ConfirmDeadlines
     restore: Restore
     _streams: list[LiveStream] = attrs.field(factory=list, init=False)
 
     async def publish_live(self, envelope: LiveEnvelope) -> None:
         """See `LiveChannel.publish_live`; returns when the socket has taken it."""
-        connection = self.publishing.fit()
+        connection = self.publishing.ready()
         body = encode_stored(envelope.messages)
         with translated("publish live"):
-            await self.patience.within(self._publish(envelope.partition, body, connection))
+            await self.deadlines.within(self._publish(envelope.partition, body, connection))
 
     async def subscribe(self, *, limit: int) -> RabbitLiveSubscription:
         """See `LiveChannel.subscribe`."""
         connection = self.consuming.connection()
         with translated("subscribe"):
-            async with asyncio.timeout(self.patience.timeout_s):
+            async with asyncio.timeout(self.deadlines.timeout_s):
                 try:
                     stream = await self._open(connection, limit)
                 except ChannelNotFoundEntity:  # somebody deleted the exchange
@@ -134,12 +134,12 @@ class RabbitLiveChannel:
         self._streams.append(stream)
         return RabbitLiveSubscription(stream)
 
-    async def _publish(self, partition: int, body: bytes, connection: WatchedConnection) -> None:
+    async def _publish(self, partition: int, body: bytes, connection: DirectConnection) -> None:
         channel = await self.pool.channel(partition, connection)
         channel.publish(live_route(partition), body)
         await connection.drain()
 
-    async def _open(self, connection: WatchedConnection, limit: int) -> LiveStream:
+    async def _open(self, connection: DirectConnection, limit: int) -> LiveStream:
         channel = await connection.open_channel()
         try:
             return await self._consume(connection, channel, limit)
@@ -147,7 +147,7 @@ class RabbitLiveChannel:
             await close_channel(channel)
             raise
 
-    async def _consume(self, connection: WatchedConnection, channel: aiormq.Channel, limit: int) -> LiveStream:
+    async def _consume(self, connection: DirectConnection, channel: aiormq.Channel, limit: int) -> LiveStream:
         declared = await channel.queue_declare(
             exclusive=True, auto_delete=True, arguments={"x-max-length": limit, "x-overflow": "drop-head"}
         )

@@ -35,7 +35,7 @@ _END = bytes([FRAME_END])
 
 
 @attrs.frozen(eq=False)
-class Route:
+class PublishRoute:
     """What envelopes of one kind have in common.
 
     Args:
@@ -84,7 +84,7 @@ class Route:
 
 
 @attrs.define(eq=False)
-class Outgoing:
+class DirectPublisher:
     """One channel to publish over.
 
     Attributes:
@@ -99,7 +99,7 @@ class Outgoing:
         """Whether nothing can be published any more."""
         return bool(self.channel.is_closed)
 
-    def publish(self, route: Route, body: bytes) -> "asyncio.Future[Any] | None":
+    def publish(self, route: PublishRoute, body: bytes) -> "asyncio.Future[Any] | None":
         """Write an envelope; on a channel with confirms, what ends with the server's answer to it.
 
         The future fails with ``DeliveryError`` if no queue took it for long, with ``PublishError`` if there was none,
@@ -122,7 +122,7 @@ class Outgoing:
         channel.message_id_delivery_tag[message_id] = tag
         return confirmed
 
-    def settle(self, tag: int, *, multiple: bool, acked: bool) -> None:
+    def confirm(self, tag: int, *, multiple: bool, acked: bool) -> None:
         """The server's answer to one envelope, or to all up to it."""
         waiting = self.channel.confirmations
         tags = [each for each in waiting if each <= tag] if multiple else [tag]

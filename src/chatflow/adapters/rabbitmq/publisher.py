@@ -9,27 +9,29 @@ import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 
 from chatflow.adapters.rabbitmq.codec import CONTENT_TYPE, INGEST_SCHEMA, SCHEMA_HEADER, encode_messages
-from chatflow.adapters.rabbitmq.compat import WatchedConnection
-from chatflow.adapters.rabbitmq.connection import Link
+from chatflow.adapters.rabbitmq.compat import DirectConnection
+from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.publish_frames import Outgoing, Route
+from chatflow.adapters.rabbitmq.publish_frames import DirectPublisher, PublishRoute
 from chatflow.adapters.rabbitmq.topology import INGEST
 from chatflow.ports.broker import Envelope
 
 PERSISTENT = 2
-Restore = Callable[[WatchedConnection], Awaitable[None]]
+Restore = Callable[[DirectConnection], Awaitable[None]]
 TOPOLOGY_GONE = (PublishError, ChannelNotFoundEntity)
 
 
 @functools.cache
-def ingest_route(partition: int) -> Route:
+def ingest_route(partition: int) -> PublishRoute:
     """To the queue of a partition."""
     headers = {SCHEMA_HEADER: INGEST_SCHEMA}
-    return Route(INGEST, str(partition), content_type=CONTENT_TYPE, mode=PERSISTENT, headers=headers, mandatory=True)
+    return PublishRoute(
+        INGEST, str(partition), content_type=CONTENT_TYPE, mode=PERSISTENT, headers=headers, mandatory=True
+    )
 
 
 @attrs.define(eq=False)
-class ChannelPool:
+class PublisherPool:
     """Several channels of one connection, since the server handles one publish after the other within a channel.
 
     A partition always uses the same channel, so what is published to it one after the other arrives in that order. A
@@ -38,7 +40,7 @@ class ChannelPool:
 
     size: int
     confirms: bool
-    _channels: list[Outgoing | None] = attrs.field(init=False)
+    _channels: list[DirectPublisher | None] = attrs.field(init=False)
     _opening: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -49,11 +51,11 @@ class ChannelPool:
         """How many can be used right now."""
         return sum(channel is not None and not channel.is_closed for channel in self._channels)
 
-    async def fill(self, connection: WatchedConnection) -> None:
+    async def fill(self, connection: DirectConnection) -> None:
         """Open all of them on a new connection."""
-        self._channels = [await connection.open_outgoing(confirms=self.confirms) for _ in range(self.size)]
+        self._channels = [await connection.open_publisher(confirms=self.confirms) for _ in range(self.size)]
 
-    async def channel(self, partition: int, connection: WatchedConnection) -> Outgoing:
+    async def channel(self, partition: int, connection: DirectConnection) -> DirectPublisher:
         """The partition's channel, opened again if need be."""
         slot = partition % self.size
         channel = self._channels[slot]
@@ -62,12 +64,12 @@ class ChannelPool:
         async with self._opening:
             channel = self._channels[slot]
             if channel is None or channel.is_closed:
-                channel = self._channels[slot] = await connection.open_outgoing(confirms=self.confirms)
+                channel = self._channels[slot] = await connection.open_publisher(confirms=self.confirms)
             return channel
 
 
 @attrs.define(eq=False)
-class Patience:
+class ConfirmDeadlines:
     """A deadline for each call that waits, which can be brought forward for all of them at once."""
 
     timeout_s: float
@@ -100,7 +102,7 @@ class Patience:
 
 
 @attrs.define(eq=False)
-class Publisher:
+class ConfirmedPublisher:
     """Publishes ingest envelopes: persistent, mandatory, confirmed.
 
     Args:
@@ -108,9 +110,9 @@ class Publisher:
         inflight: envelopes that may wait for their confirms at one time; more wait their turn.
     """
 
-    link: Link
-    pool: ChannelPool
-    patience: Patience
+    connection: ReconnectingConnection
+    pool: PublisherPool
+    deadlines: ConfirmDeadlines
     restore: Restore
     inflight: int = attrs.field(kw_only=True)
     _turns: asyncio.Semaphore = attrs.field(init=False)
@@ -120,18 +122,18 @@ class Publisher:
 
     async def publish(self, envelope: Envelope) -> None:
         """See `Broker.publish`; the confirm timeout covers the wait for a turn."""
-        connection = self.link.fit()
+        ready = self.connection.ready()
         body = encode_messages(envelope.messages)
         with translated("publish"):
             try:
-                await self.patience.within(self._publish(envelope.partition, body))
+                await self.deadlines.within(self._publish(envelope.partition, body))
             except TOPOLOGY_GONE:
-                await self.patience.within(self.restore(connection))
+                await self.deadlines.within(self.restore(ready))
                 raise
 
     async def _publish(self, partition: int, body: bytes) -> None:
         async with self._turns:
-            channel = await self.pool.channel(partition, self.link.fit())
+            channel = await self.pool.channel(partition, self.connection.ready())
             confirmed = channel.publish(ingest_route(partition), body)
             if confirmed is not None:
                 await confirmed

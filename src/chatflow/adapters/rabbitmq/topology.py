@@ -44,7 +44,7 @@ Arguments = dict[str, Any]
 
 
 @attrs.frozen
-class Queue:
+class DurableQueue:
     """A durable quorum queue; ``bound_to``: exchange and routing key."""
 
     name: str
@@ -68,7 +68,7 @@ class Queue:
 
 
 @attrs.frozen
-class Exchange:
+class DurableExchange:
     """A durable exchange."""
 
     name: str
@@ -83,7 +83,7 @@ class Exchange:
         await channel.declare_exchange(self.name, self.kind, durable=True)
 
 
-Part = Queue | Exchange
+Part = DurableQueue | DurableExchange
 
 
 def ingest_queue(partition: int) -> str:
@@ -105,12 +105,16 @@ class Topology:
     queue_limit_bytes: int
     delivery_limit: int
 
-    def exchanges(self) -> list[Exchange]:
+    def exchanges(self) -> list[DurableExchange]:
         """All of them."""
         kinds = aio_pika.ExchangeType
-        return [Exchange(INGEST, kinds.DIRECT), Exchange(LIVE, kinds.TOPIC), Exchange(DEAD, kinds.FANOUT)]
+        return [
+            DurableExchange(INGEST, kinds.DIRECT),
+            DurableExchange(LIVE, kinds.TOPIC),
+            DurableExchange(DEAD, kinds.FANOUT),
+        ]
 
-    def queues(self) -> list[Queue]:
+    def queues(self) -> list[DurableQueue]:
         """The record first, so that nothing exists without it.
 
         The dead have no limit of their own, since at it they would be dropped. Not ``x-dead-letter-strategy``: with
@@ -127,9 +131,9 @@ class Topology:
         }
         dead: Arguments = {"x-queue-type": "quorum", "x-delivery-limit": ENDLESS_DELIVERIES}
         return [
-            Queue(PARTITIONS, record),
-            Queue(DEAD, dead, (DEAD, "")),
-            *(Queue(ingest_queue(p), ingest, (INGEST, str(p))) for p in range(self.partitions)),
+            DurableQueue(PARTITIONS, record),
+            DurableQueue(DEAD, dead, (DEAD, "")),
+            *(DurableQueue(ingest_queue(p), ingest, (INGEST, str(p))) for p in range(self.partitions)),
         ]
 
     async def establish(self, connection: AbstractConnection) -> None:
@@ -153,7 +157,7 @@ class Topology:
                     await queue.bind(channel)
 
     async def _check(self, connection: AbstractConnection, parts: Sequence[Part]) -> None:
-        beyond = Queue(ingest_queue(self.partitions), {})
+        beyond = DurableQueue(ingest_queue(self.partitions), {})
         existing = await existing_of(connection, [*parts, beyond])
         differences = []
         for part in existing:
@@ -177,7 +181,7 @@ class Topology:
 
 
 @attrs.define(eq=False)
-class Restorer:
+class TopologyRestorer:
     """Brings the topology back while the program runs, when an operator or an accident has deleted a part of it."""
 
     topology: Topology

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from chatflow.adapters.redis.client import SLOT
-from chatflow.adapters.redis.commands import EVERYTHING, Link, tag_key
+from chatflow.adapters.redis.commands import EVERYTHING, RedisCommands, tag_key
 from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
 from chatflow.ports.messages import StoredMessage
@@ -34,17 +34,17 @@ class RedisCache:
         limit_value_bytes: a value that passes it is not kept.
     """
 
-    link: Link
+    commands: RedisCommands
     limit_value_bytes: int = attrs.field(default=2**20, kw_only=True, validator=attrs.validators.ge(1))
     _nobody_has: str = attrs.field(init=False, factory=lambda: secrets.token_hex(12))
     _numbers: "itertools.count[int]" = attrs.field(init=False, factory=itertools.count)
 
     async def get(self, key: str, tags: Sequence[str]) -> Lookup:
         """See the port."""
-        self.link.check_trust()
+        self.commands.check_trust()
         stamp = f"{self._nobody_has}.{next(self._numbers)}"
-        found = await self.link.run(GET, _keys(key, tags), stamp, int(VERSION_TTL_S * MS))
-        self.link.check_trust()
+        found = await self.commands.run(GET, _keys(key, tags), stamp, int(VERSION_TTL_S * MS))
+        self.commands.check_trust()
         version = Version((found[0].decode(),))
         if len(found) == 1:
             return Lookup(None, version)
@@ -52,42 +52,42 @@ class RedisCache:
 
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
         """See the port; a value that nobody would accept is not kept at all."""
-        self.link.check_trust()
+        self.commands.check_trust()
         ttl_ms = int(ttl_s * MS)
         if ttl_ms <= 0 or len(value) > self.limit_value_bytes:
             return
         version_ttl_ms = max(int(VERSION_TTL_S * MS), 2 * ttl_ms)
         stamps = " ".join(version.stamps)
-        await self.link.run(PUT, _keys(key, tags), stamps, value, ttl_ms, version_ttl_ms)
+        await self.commands.run(PUT, _keys(key, tags), stamps, value, ttl_ms, version_ttl_ms)
 
     async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
         """See the port; what failed is told to Redis again, without the messages, until it knows."""
-        await self.link.forget(tags, stored)
+        await self.commands.forget(tags, stored)
 
     def is_available(self) -> bool:
         """See the port; what opens the circuit is owed, too."""
-        return self.link.is_trusted
+        return self.commands.is_trusted
 
     async def ping(self) -> None:
         """See the port."""
-        await self.link.command("EXISTS", EVERYTHING)
+        await self.commands.command("EXISTS", EVERYTHING)
 
 
 @attrs.define(eq=False)
 class RedisLeases:
     """See the port."""
 
-    link: Link
+    commands: RedisCommands
 
     async def acquire(self, key: str, *, ttl_s: float) -> Lease | None:
         """See the port."""
         lease = Lease(key, secrets.token_hex(12))
         words = ("SET", _lease_key(key), lease.token, "NX", "PX", max(1, int(ttl_s * MS)))
-        return lease if await self.link.command(*words) else None
+        return lease if await self.commands.command(*words) else None
 
     async def release(self, lease: Lease) -> None:
         """See the port."""
-        await self.link.run(RELEASE, [_lease_key(lease.key)], lease.token)
+        await self.commands.run(RELEASE, [_lease_key(lease.key)], lease.token)
 
 
 def _keys(key: str, tags: Sequence[str]) -> list[str]:

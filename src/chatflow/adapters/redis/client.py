@@ -1,4 +1,4 @@
-"""Clients of the driver: RESP3 through hiredis, no retries, no deadline of their own (`Link` sets one for all of it).
+"""Clients of redis-py: RESP3 through hiredis, no retries, no timeouts (`RedisCommands` sets one deadline per command).
 
 Every key has the same hash tag, so a cluster keeps all of them in one slot and a script may touch several. A cluster
 then costs what one server costs and survives the loss of a node; it does not spread the load of one deployment.
@@ -20,7 +20,7 @@ Client: TypeAlias = "Redis | RedisCluster"
 
 
 @attrs.define(eq=False)
-class Clients:
+class RedisClients:
     """Opens nothing by itself; connections are made when they are used.
 
     Attributes:

@@ -1,7 +1,7 @@
 """Commands to one Redis: a deadline over all of each, no retries, a circuit, and what it has not been told yet.
 
 * A command that fails is `CacheUnavailable`, whatever the driver makes of it. While the circuit is open, nothing is
-  sent: a dead Redis costs no time per request. The probes are `Link`'s own, never a caller's.
+  sent: a dead Redis costs no time per request. The probes are `RedisCommands`'s own, never a caller's.
 * An invalidation that failed is *owed*: told again until it arrived.
 * Whoever lost sight of Redis (the circuit tripped, a connection broke, the listener fell silent) cannot know what
   others failed to tell it meanwhile, or which server it will meet again: then *everything* is owed.
@@ -50,7 +50,7 @@ def tag_key(tag: str) -> str:
 
 
 @attrs.define(eq=False)
-class Owed:
+class PendingInvalidations:
     """What Redis must forget before it is trusted again."""
 
     tags: set[str] = attrs.field(factory=set, init=False)
@@ -74,31 +74,31 @@ class Owed:
 
 
 @attrs.define(eq=False)
-class Link:
+class RedisCommands:
     """See the module.
 
     Attributes:
         channel: where invalidations are published.
         timeout_s: of one command, with the wait for a connection and the connecting.
-        commands: most at a time; others wait within their deadline.
+        concurrency: commands at a time; others wait within their deadline.
     """
 
     client: Client
     breaker: CircuitBreaker
     channel: str = attrs.field(kw_only=True)
     timeout_s: float = attrs.field(kw_only=True)
-    commands: int = attrs.field(kw_only=True)
-    _owed: Owed = attrs.field(factory=Owed, init=False)
-    _telling: Owed = attrs.field(factory=Owed, init=False)
-    _places: asyncio.Semaphore = attrs.field(init=False)
+    concurrency: int = attrs.field(kw_only=True)
+    _owed: PendingInvalidations = attrs.field(factory=PendingInvalidations, init=False)
+    _telling: PendingInvalidations = attrs.field(factory=PendingInvalidations, init=False)
+    _slots: asyncio.Semaphore = attrs.field(init=False)
     _counted_at: float = attrs.field(default=float("-inf"), init=False)
     _ailing: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._places = asyncio.Semaphore(self.commands)
+        self._slots = asyncio.Semaphore(self.concurrency)
 
     @contextlib.asynccontextmanager
-    async def mending(self) -> AsyncIterator[None]:
+    async def recovering(self) -> AsyncIterator[None]:
         """Meanwhile, what is owed is told and an open circuit is probed."""
         with contextlib.suppress(CacheUnavailable):
             await self._probe()
@@ -153,7 +153,7 @@ class Link:
         if not self.is_trusted:
             raise CacheUnavailable("it has not been told yet what it must forget")
 
-    def lost_sight(self) -> None:
+    def distrust(self) -> None:
         """Somebody found that Redis was out of reach; it may have missed anything."""
         self._owed.add(None)
         self._ailing.set()
@@ -163,7 +163,7 @@ class Link:
             raise CacheUnavailable("the circuit is open")
         sent = False
         try:
-            async with asyncio.timeout(self.timeout_s), self._places:
+            async with asyncio.timeout(self.timeout_s), self._slots:
                 sent = True
                 answer = await call()
         except Exception as exc:  # what a server may say is open, and so is what the driver makes of it
@@ -189,7 +189,7 @@ class Link:
         if tripped or _is_break(exc):
             if not self._owed.everything:
                 log.warning("cache.unavailable", reason=_reason(exc))
-            self.lost_sight()
+            self.distrust()
 
     async def _mend_for_ever(self) -> None:
         while True:
@@ -217,7 +217,7 @@ class Link:
 
     async def _probe(self) -> None:
         """Tell what is owed, or ask anything; what comes to be owed meanwhile stays so."""
-        telling, self._owed = self._owed, Owed()
+        telling, self._owed = self._owed, PendingInvalidations()
         self._telling = telling
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
@@ -232,7 +232,7 @@ class Link:
                 raise CacheUnavailable(_reason(exc)) from exc
             raise
         finally:
-            self._telling = Owed()
+            self._telling = PendingInvalidations()
 
 
 def _parts(tags: Collection[str] | None) -> list[list[str] | None]:

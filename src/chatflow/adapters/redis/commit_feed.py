@@ -13,8 +13,8 @@ import msgspec
 import structlog
 from redis.asyncio.client import PubSub
 
-from chatflow.adapters.redis.client import Clients
-from chatflow.adapters.redis.commands import Link
+from chatflow.adapters.redis.client import RedisClients
+from chatflow.adapters.redis.commands import RedisCommands
 from chatflow.ports.cache import Invalidation, Invalidations
 
 PING_S = 0.2
@@ -40,8 +40,8 @@ class RedisInvalidations:
     a restarted one, or have missed what others had to tell it. So whoever reads the cache also follows.
     """
 
-    clients: Clients
-    link: Link
+    clients: RedisClients
+    commands: RedisCommands
     _is_subscribed: bool = attrs.field(default=False, init=False)
     _unanswered: int = attrs.field(default=0, init=False)
 
@@ -57,7 +57,7 @@ class RedisInvalidations:
             except Exception as exc:  # noqa: BLE001 - what the driver makes of a lost connection is open
                 if self._is_subscribed:
                     log.warning("cache.listener_lost", reason=repr(exc))
-                    self.link.lost_sight()
+                    self.commands.distrust()
             finally:
                 self._is_subscribed = False
             await asyncio.sleep(PAUSE_S)
@@ -68,7 +68,7 @@ class RedisInvalidations:
             client, subscription = await self.clients.listener()
         async with client, subscription:
             async with asyncio.timeout(OPEN_DEADLINE_S):
-                await subscription.subscribe(self.link.channel)
+                await subscription.subscribe(self.commands.channel)
                 while not _is(await subscription.get_message(timeout=OPEN_DEADLINE_S), "subscribe"):
                     pass
             heard(None)

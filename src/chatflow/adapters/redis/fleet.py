@@ -6,7 +6,7 @@ import attrs
 import msgspec
 
 from chatflow.adapters.redis.client import SLOT
-from chatflow.adapters.redis.commands import Link
+from chatflow.adapters.redis.commands import RedisCommands
 from chatflow.adapters.redis.scripts import REPORT, SNAPSHOTS
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 
@@ -17,17 +17,17 @@ KEYS = (f"{SLOT}:fleet:spoke", f"{SLOT}:fleet:said")
 class RedisFleet:
     """See the port. Instances of another version whose words are not understood are left out."""
 
-    link: Link
+    commands: RedisCommands
     max_age_s: float = attrs.field(default=5.0, kw_only=True, validator=attrs.validators.gt(0))
 
     async def report(self, snapshot: RoleSnapshot) -> None:
         """See the port."""
         who = msgspec.json.encode((snapshot.role, snapshot.instance))
-        await self.link.run(REPORT, KEYS, who, msgspec.json.encode(snapshot), self._max_age_ms)
+        await self.commands.run(REPORT, KEYS, who, msgspec.json.encode(snapshot), self._max_age_ms)
 
     async def snapshots(self) -> list[RoleSnapshot]:
         """See the port; by role and instance."""
-        said = await self.link.run(SNAPSHOTS, KEYS, self._max_age_ms)
+        said = await self.commands.run(SNAPSHOTS, KEYS, self._max_age_ms)
         understood = [snapshot for text in said if (snapshot := _understood(text)) is not None]
         return sorted(understood, key=lambda snapshot: (snapshot.role, snapshot.instance))
 

@@ -5,8 +5,8 @@ import attrs
 
 from chatflow.adapters.redis.address import parse
 from chatflow.adapters.redis.cache import RedisCache, RedisLeases
-from chatflow.adapters.redis.client import Clients
-from chatflow.adapters.redis.commands import Link, channel_of
+from chatflow.adapters.redis.client import RedisClients
+from chatflow.adapters.redis.commands import RedisCommands, channel_of
 from chatflow.adapters.redis.commit_feed import RedisInvalidations
 from chatflow.adapters.redis.fleet import RedisFleet
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
@@ -48,14 +48,18 @@ async def open_redis(
         ValueError: the URL makes no sense.
     """
     address = parse(url)
-    clients = Clients(address, connections=connections + 1)  # one for probes
+    clients = RedisClients(address, connections=connections + 1)  # one for probes
     breaker = CircuitBreaker(clock, failures=breaker_failures, reset_s=breaker_reset_s)
     channel = channel_of(address.database)
-    link = Link(clients.data, breaker, channel=channel, timeout_s=timeout_s, commands=connections)
+    commands = RedisCommands(clients.data, breaker, channel=channel, timeout_s=timeout_s, concurrency=connections)
     try:
-        async with link.mending():
+        async with commands.recovering():
             yield RedisServices(
-                RedisCache(link), RedisLeases(link), RedisInvalidations(clients, link), RedisFleet(link), breaker
+                RedisCache(commands),
+                RedisLeases(commands),
+                RedisInvalidations(clients, commands),
+                RedisFleet(commands),
+                breaker,
             )
     finally:
         await clients.close()

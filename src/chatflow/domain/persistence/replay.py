@@ -11,7 +11,7 @@ import attrs
 
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.persistence.replaying import Outcome, Replayed, Unreadable, message_from_json, name_of, refused
-from chatflow.ports.broker import Broker, DeadEnvelope, DeadEnvelopes, Envelope, envelope_of
+from chatflow.ports.broker import Broker, DeadEnvelope, DeadLetterQueue, Envelope, envelope_of
 from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter, DeadLetterBox
 
@@ -44,7 +44,7 @@ class Republisher:
                 return refused(letter, now.error_reason)
         return Replayed(name_of(letter), (letter.message_id,), Outcome.PUBLISHED)
 
-    async def replay_envelope(self, letter: DeadEnvelope, dead: DeadEnvelopes) -> Replayed:
+    async def replay_envelope(self, letter: DeadEnvelope, dead: DeadLetterQueue) -> Replayed:
         """Publish what is in an envelope and settle it; one that cannot be read stays."""
         ids = tuple([message.message_id for message in letter.messages])
         if letter.unreadable:
@@ -53,7 +53,7 @@ class Republisher:
             await self._publish(letter.messages)
         except Unreadable as exc:
             return Replayed(name_of(letter), ids, Outcome.REFUSED, reason=str(exc))
-        await dead.settle(letter)
+        await dead.remove(letter)
         return Replayed(name_of(letter), ids, Outcome.PUBLISHED)
 
     async def _publish(self, messages: Iterable[Message]) -> None:
@@ -83,7 +83,7 @@ def check_sendable(message: Message) -> None:
             raise Unreadable(f"the original cannot be sent: {field.name} holds half a character")
 
 
-async def oldest(dead: DeadEnvelopes, *, limit: int | None = None) -> AsyncIterator[DeadEnvelope]:
+async def oldest(dead: DeadLetterQueue, *, limit: int | None = None) -> AsyncIterator[DeadEnvelope]:
     """What is there now, at most ``limit``; not what dies meanwhile, so that a replay that fails comes to an end."""
     waiting = await dead.waiting()
     for _ in range(waiting if limit is None else min(limit, waiting)):

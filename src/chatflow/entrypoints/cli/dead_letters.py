@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
-from chatflow.adapters.rabbitmq.dead_letters import opened_dead
+from chatflow.adapters.rabbitmq.dead_letters import open_dead_letter_queue
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetterBox
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -53,7 +53,7 @@ async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> Li
     if common.is_embedded:
         return Listing(rows)
     try:
-        async with opened_dead(common.broker_urls) as dead:
+        async with open_dead_letter_queue(common.broker_urls) as dead:
             rows += [row_of_envelope(letter) async for letter in oldest(dead, limit=limit)]
     except BrokerError as exc:
         return Listing(rows, str(exc))
@@ -73,7 +73,7 @@ async def show_dead(common: Common, name: str) -> dict[str, Any]:
             (letter,) = await _found(_box(database), numbers)
             return shown_letter(letter)
     _check_broker(common, ids)
-    async with opened_dead(common.broker_urls) as dead:
+    async with open_dead_letter_queue(common.broker_urls) as dead:
         async for envelope in oldest(dead):
             if envelope.id in ids:
                 return shown_envelope(envelope)
