@@ -51,7 +51,7 @@ class Operator:
 
     @property
     def common(self) -> Common:
-        return load_settings("tool", self.fleet.common, dotenv=None)
+        return load_settings("tool", self.fleet.common, dotenv=None).common
 
     async def listed(self, *, include_resolved: bool = False) -> list[dict[str, Any]]:
         """What ``dlq list --json`` prints, without the price of a process."""

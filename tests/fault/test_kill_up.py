@@ -75,7 +75,7 @@ async def kill_rounds(tmp_path: Path, rounds: int, seed: int) -> None:
 
 async def check_audit(up: UpProcess, ledger: Path, moment: str, at_least: int) -> int:
     """The acks audited; each kill must leave no fewer of them than the one before."""
-    common = load_settings("tool", up.environ | {"CHATFLOW_LOG_LEVEL": "error"}, dotenv=None)
+    common = load_settings("tool", up.environ | {"CHATFLOW_LOG_LEVEL": "error"}, dotenv=None).common
     report = await run_audit(common, ledger)
     assert report.is_clean, f"after {moment}: {report}"
     assert report.acks >= at_least > -1, moment

@@ -14,11 +14,11 @@ from chatflow.entrypoints.containers import Container, build_container
 from chatflow.entrypoints.maintenance import catch_up_summaries, run_audit
 from chatflow.entrypoints.roles.process import Lifetime
 from chatflow.entrypoints.serving import opened
-from chatflow.entrypoints.settings import Profile, UpSettings, load_settings
+from chatflow.entrypoints.settings import Profile, Settings, load_settings
 from chatflow.ports.messages import Message
 
 
-def settings_of(profile: Profile, data_dir: Path) -> UpSettings:
+def settings_of(profile: Profile, data_dir: Path) -> Settings:
     environ = {"CHATFLOW_PROFILE": profile.value, "CHATFLOW_DATA_DIR": str(data_dir)}
     return load_settings("up", environ, dotenv=None)
 

@@ -49,7 +49,7 @@ from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.roles.processor import RATES, ProcessorRole
 from chatflow.entrypoints.roles.reporting import Identity, Rates
 from chatflow.entrypoints.roles.waiting import until_there
-from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, UpSettings
+from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, Settings
 from chatflow.ports.broker import Broker
 from chatflow.ports.errors import StoreError
 
@@ -182,7 +182,7 @@ def processors_of(
 class Container(containers.DeclarativeContainer):
     """The graph in profile O12; see `PROFILES` for the others."""
 
-    settings = providers.Dependency(instance_of=UpSettings)
+    settings = providers.Dependency(instance_of=Settings)
     common = settings.provided.common
     gateway_settings = settings.provided.gateway
     processor_settings = settings.provided.processor
@@ -333,7 +333,7 @@ PROFILES: dict[Profile, tuple[Callable[[Container], None], ...]] = {
 }
 
 
-def build_container(settings: UpSettings, *, is_alone: bool = True) -> Container:
+def build_container(settings: Settings, *, is_alone: bool = True) -> Container:
     """The graph for these settings; nothing is opened yet.
 
     Unless this process ``is_alone`` nothing is cached in memory: it would not hear of the commits of others.

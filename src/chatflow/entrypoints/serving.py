@@ -23,7 +23,7 @@ from chatflow.entrypoints.roles.process import (
     stop_on_signals,
 )
 from chatflow.entrypoints.roles.waiting import until_there
-from chatflow.entrypoints.settings import UpSettings
+from chatflow.entrypoints.settings import Settings
 from chatflow.ports.errors import SchemaMismatch
 
 log = structlog.get_logger()
@@ -43,7 +43,7 @@ class Role(Protocol):
 
 
 async def serve_roles(
-    settings: UpSettings,
+    settings: Settings,
     names: tuple[str, ...],
     *,
     greet: Callable[[Mapping[str, Role]], None] = lambda _: None,
@@ -84,7 +84,7 @@ async def opened(
             await closing
 
 
-async def _check_database(container: Container, settings: UpSettings) -> None:
+async def _check_database(container: Container, settings: Settings) -> None:
     """Wait for the database and for its schema; count what a profile without summaries has left out."""
     database = await container.database.async_()
 
@@ -107,7 +107,7 @@ class SchemaNotThereYet(Exception):
 
 async def _run(
     lifetime: Lifetime,
-    settings: UpSettings,
+    settings: Settings,
     roles: Mapping[str, Role],
     greet: Callable[[Mapping[str, Role]], None],
 ) -> None:

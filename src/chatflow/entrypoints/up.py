@@ -12,12 +12,12 @@ from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.serving import Role, serve_roles
-from chatflow.entrypoints.settings import Common, UpSettings
+from chatflow.entrypoints.settings import Common, Settings
 
 log = structlog.get_logger()
 
 
-async def up(settings: UpSettings) -> None:
+async def up(settings: Settings) -> None:
     """Run until SIGINT, SIGTERM or a failure, then drain.
 
     Raises:

@@ -18,7 +18,7 @@ from chatflow import __version__
 from chatflow.domain.persistence.replaying import Outcome
 from chatflow.entrypoints.logs import LogFormat, configure_logs
 from chatflow.entrypoints.roles.process import refuse, run_process
-from chatflow.entrypoints.settings import Common, Role, UpSettings, describe, load_process_settings
+from chatflow.entrypoints.settings import Common, Settings, Start, describe, load_settings
 from chatflow.entrypoints.settings.environment import SettingsError
 
 WIDE = 160
@@ -185,9 +185,9 @@ def main() -> None:
     app()
 
 
-def _settings(role: Role = "up") -> UpSettings:
+def _settings(start: Start = "up") -> Settings:
     try:
-        settings = load_process_settings(role)
+        settings = load_settings(start)
     except SettingsError as exc:
         refuse(str(exc))
     configure_logs(level=settings.common.log_level, fmt=cast("LogFormat", settings.common.log_format))

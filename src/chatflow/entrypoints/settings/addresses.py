@@ -1,20 +1,21 @@
-"""Whether the URLs of servers make sense, found out before anything tries to reach them.
+"""Check server URLs before anything connects.
 
-What parses them in earnest is imported only for a URL that somebody gave, since it takes long to import.
+The real parsers are imported only for a URL that needs them: they take long to import.
 """
 
 from urllib.parse import urlsplit
 
-from chatflow.entrypoints.settings.environment import split_urls
+from chatflow.adapters.redis import address as redis_address
+from chatflow.entrypoints.settings.urls import split_urls
 
-NO_HOST = "must name a host, and its port by a number up to 65535; a password's own @ : / ? # are written %40 and so on"
+NO_HOST = "needs a host, and a port from 1 to 65535 if any; write @ : / ? # in a password as %40 %3A %2F %3F %23"
 
 
 def check_broker(value: str) -> None:
-    """Pass ``memory://``, and any list of URLs with hosts.
+    """Accept ``memory://`` and any list of URLs with hosts.
 
     Raises:
-        ValueError: what is wrong, without quoting anything, which might be part of a password.
+        ValueError: says what is wrong and quotes nothing, since a quote might hold part of a password.
     """
     for part in split_urls(value):
         if part.startswith("memory:"):
@@ -29,10 +30,10 @@ def check_broker(value: str) -> None:
 
 
 def check_database(value: str) -> None:
-    """Pass a SQLite file, and a MySQL server with parameters that make sense.
+    """Accept a SQLite file, and a MySQL server with valid parameters.
 
     Raises:
-        ValueError: what is wrong.
+        ValueError: says what is wrong.
     """
     if value.startswith("sqlite"):
         from chatflow.adapters.sql.sqlite.url import sqlite_path
@@ -42,3 +43,13 @@ def check_database(value: str) -> None:
         from chatflow.adapters.sql.mysql.url import driver_arguments
 
         driver_arguments(value)
+
+
+def check_cache(value: str) -> None:
+    """Accept ``memory://`` and whatever the Redis adapter can parse.
+
+    Raises:
+        ValueError: says what is wrong.
+    """
+    if not value.startswith("memory:"):
+        redis_address.parse(value)

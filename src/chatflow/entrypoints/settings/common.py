@@ -1,0 +1,98 @@
+"""The settings that every role shares."""
+
+import enum
+from collections.abc import Mapping
+from pathlib import Path
+
+import attrs
+
+from chatflow.adapters.redis.address import SCHEMES
+from chatflow.entrypoints.settings.addresses import check_broker, check_cache, check_database
+from chatflow.entrypoints.settings.environment import Origin
+from chatflow.entrypoints.settings.fields import choice, directory, flag, integer, seconds, text, url
+from chatflow.entrypoints.settings.urls import split_urls
+
+
+class Profile(enum.StrEnum):
+    """Which optimisations are on."""
+
+    B0 = "B0"
+    O1 = "O1"
+    O2 = "O2"
+    O12 = "O12"
+
+    @property
+    def caches(self) -> bool:
+        """Reads go through L1 and L2, and commits invalidate them."""
+        return self in {Profile.O1, Profile.O12}
+
+    @property
+    def summaries(self) -> bool:
+        """Commits keep the summary tables, and analytics read them."""
+        return self in {Profile.O2, Profile.O12}
+
+
+@attrs.frozen
+class Common:
+    """What several roles share.
+
+    Attributes:
+        origins: where each variable that was set came from.
+    """
+
+    profile: Profile = choice(Profile.O12, "optimisations: B0 none, O1 caches, O2 summary tables, O12 both", Profile)
+    broker_url: str = url(
+        "memory://",
+        "memory:// (up only) or amqp://user:password@host/vhost, a comma list for a cluster",
+        schemes=("memory://", "amqp://", "amqps://"),
+        many=True,
+        check=check_broker,
+    )
+    data_dir: Path = directory(Path("./var"), "where embedded data lives")
+    database_url: str = url(
+        attrs.Factory(lambda common: f"sqlite+aiosqlite:///{common.data_dir}/chatflow.db", takes_self=True),
+        "sqlite:///file or mysql+asyncmy://user:password@host/database",
+        schemes=("sqlite:///", "sqlite+aiosqlite:///", "mysql+asyncmy://"),
+        check=check_database,
+    )
+    cache_url: str = url(
+        "memory://",
+        "memory:// (up only), redis://host:port/number, redis+sentinel://hosts/name/number or redis+cluster://hosts",
+        schemes=("memory://", *(f"{scheme}://" for scheme in SCHEMES)),
+        check=check_cache,
+    )
+    host: str = text("127.0.0.1", "bind address of every listener")
+    partitions: int = integer(8, "partitions of the broker, the same in every role", most=1024)
+    log_level: str = choice(
+        "info", "least severe event that is logged", ("debug", "info", "warning", "error", "critical")
+    )
+    log_format: str = choice(
+        "auto", "console, json, or auto: console on a terminal, else json", ("auto", "console", "json")
+    )
+    broker_limit_bytes: int = integer(67_108_864, "bytes one partition's queue holds before it refuses")
+    breaker_failures: int = integer(5, "failures in a row that open a circuit breaker")
+    breaker_reset_s: float = seconds(15.0, "seconds until an open breaker lets one probe through")
+    reader_pool: int = integer(20, "database connections for reads, per process", most=1000)
+    reader_queue: int = integer(200, "reads that may wait for a connection before the next is refused", least=0)
+    read_deadline_s: float = seconds(5.0, "seconds a read may take")
+    write_deadline_s: float = seconds(10.0, "seconds a write to a database server may take, repeats included")
+    drain_s: float = seconds(25.0, "seconds a stopping process may take to finish what it holds")
+    driver_fallback: bool = flag(
+        False, "true: use only documented parts of every driver, as after a failed self-check; slower, for tests"
+    )
+    origins: Mapping[str, Origin] = attrs.field(factory=dict, eq=False, repr=False)
+
+    @property
+    def is_embedded(self) -> bool:
+        """The broker lives in this process, so no other process can be writing."""
+        return self.broker_url.startswith("memory:")
+
+    @property
+    def shares_cache(self) -> bool:
+        """Several processes use one cache."""
+        return not self.cache_url.startswith("memory:")
+
+    @property
+    def broker_urls(self) -> tuple[str, ...]:
+        """The nodes of the broker's cluster."""
+        return split_urls(self.broker_url)

@@ -1,0 +1,92 @@
+"""The settings of each role; every group holds the common one."""
+
+import attrs
+
+from chatflow.entrypoints.settings.common import Common
+from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
+
+
+@attrs.frozen
+class MessageLimits:
+    """What a valid message is."""
+
+    message_max_chars: int = integer(500, "longest message, in characters", most=4000)
+    username_min_chars: int = integer(3, "shortest username", most=64)
+    username_max_chars: int = integer(20, "longest username", most=64)
+    room_max_chars: int = integer(64, "longest room id", most=64)
+
+
+@attrs.frozen
+class GatewaySettings:
+    """WebSocket entry and live delivery."""
+
+    common: Common = attrs.field(factory=Common)
+    limits: MessageLimits = attrs.field(factory=MessageLimits)
+    gateway_port: int = port(8080, "WebSocket port (0: any free one, here and below)")
+    gateway_health_port: int = port(8081, "port of the gateway's health and metrics")
+    frame_max_bytes: int = integer(16_384, "largest frame a client may send", least=1024)
+    hello_timeout_s: float = seconds(10.0, "seconds a new session has to say hello")
+    heartbeat_s: float = seconds(25.0, "seconds between pings")
+    outbound_limit_bytes: int = integer(1_048_576, "unsent bytes at which a slow reader is disconnected", least=1024)
+    replay_limit: int = integer(1000, "messages replayed at most to a client that comes back", least=0)
+    connections_max: int = integer(20_000, "open connections per gateway")
+    rooms_per_connection: int = integer(500, "rooms one connection may join")
+    inflight_per_connection: int = integer(1024, "messages of one connection that may wait for their ack")
+    protocol_errors_max: int = integer(
+        128, "malformed frames or items a minute that close a /ws connection; on /feed any messages", least=8
+    )
+    connection_memory_bytes: int = integer(
+        67_108_864, "bytes all connections may hold before the largest is closed", least=2**20
+    )
+    accept_buffer_bytes: int = integer(67_108_864, "bytes of accepted messages that may wait for the broker")
+    confirm_timeout_s: float = seconds(5.0, "seconds to wait for the broker's confirm")
+    accept_patience_s: float = seconds(0.8, "seconds a publish is retried before the client is told to")
+    live_queue: int = integer(10_000, "live envelopes a gateway queues before it repairs from the database")
+    resync_s: float = seconds(2.0, "seconds between checks of joined rooms against the database")
+
+
+@attrs.frozen
+class ProcessorSettings:
+    """Consume, persist, invalidate, publish live."""
+
+    common: Common = attrs.field(factory=Common)
+    processor_health_port: int = port(9090, "port of the processor's health and metrics")
+    writer_pool: int = integer(10, "database connections for writes", most=1000)
+    prefetch: int = integer(64, "unacked envelopes per partition", most=65_535)
+    batch_small: int = integer(500, "messages per transaction while few wait")
+    batch_medium: int = integer(2000, "messages per transaction above the medium depth")
+    batch_large: int = integer(3000, "messages per transaction above the large depth")
+    batch_medium_depth: int = integer(5000, "waiting messages up to which batches are small", least=0)
+    batch_large_depth: int = integer(15_000, "waiting messages up to which batches are medium", least=0)
+    linger_ms: int = integer(0, "milliseconds a flush waits for more while a writer is idle", least=0, most=1000)
+    buffer_messages: int = integer(20_000, "messages the write-behind buffer holds")
+    buffer_bytes: int = integer(33_554_432, "bytes the write-behind buffer holds")
+
+
+@attrs.frozen
+class ApiSettings:
+    """REST read side and web pages."""
+
+    common: Common = attrs.field(factory=Common)
+    limits: MessageLimits = attrs.field(factory=MessageLimits)
+    api_port: int = port(9091, "port of the REST interface and the web pages")
+    gateway_url: str = url("", "WebSocket address that the web page connects to", schemes=("ws://", "wss://"))
+    cors_origin: str = text(
+        "",
+        "origin whose pages may read the REST interface, or *",
+        pattern=r"\*|https?://[^/\s]+",
+        expected="* or an origin such as https://chat.example.org",
+    )
+    cache_entries: int = integer(10_000, "entries of the in-process cache")
+    cache_bytes: int = integer(67_108_864, "bytes of the in-process cache")
+    uncached_reads: int = integer(50, "database reads at a time while Redis is out of reach, before one is refused")
+
+
+@attrs.frozen
+class Settings:
+    """The settings of every role; all groups share one ``Common``."""
+
+    common: Common = attrs.field(factory=Common)
+    gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
+    processor: ProcessorSettings = attrs.field(factory=ProcessorSettings)
+    api: ApiSettings = attrs.field(factory=ApiSettings)

@@ -1,0 +1,43 @@
+"""Load all settings at start into frozen values."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from chatflow.entrypoints.settings.checks import Start, check_order, check_ports, check_shared
+from chatflow.entrypoints.settings.common import Common
+from chatflow.entrypoints.settings.environment import read_assignments, read_group
+from chatflow.entrypoints.settings.groups import (
+    ApiSettings,
+    GatewaySettings,
+    MessageLimits,
+    ProcessorSettings,
+    Settings,
+)
+from chatflow.entrypoints.settings.listing import all_variables
+
+
+def load_settings(
+    start: Start, environ: Mapping[str, str] = os.environ, dotenv: Path | None = Path(".env")
+) -> Settings:
+    """Read and check the settings of every role, whichever of them starts.
+
+    The environment wins over the ``.env`` file, which may be absent.
+
+    Raises:
+        SettingsError: an unknown variable, an invalid value, values that contradict each other, or a broker or
+            database that this role could not share with its peers.
+    """
+    assignments = read_assignments(environ, dotenv, [name for name, _, _ in all_variables()])
+    common = read_group(Common, assignments, origins=assignments.origins)
+    limits = read_group(MessageLimits, assignments)
+    settings = Settings(
+        common,
+        read_group(GatewaySettings, assignments, common=common, limits=limits),
+        read_group(ProcessorSettings, assignments, common=common),
+        read_group(ApiSettings, assignments, common=common, limits=limits),
+    )
+    check_order(limits, settings.processor)
+    check_ports(start, settings)
+    check_shared(start, common)
+    return settings

@@ -1,0 +1,18 @@
+"""Server URLs as text: comma-separated lists, and passwords masked before anything is shown."""
+
+import re
+
+
+def split_urls(value: str) -> tuple[str, ...]:
+    """The URLs of a comma-separated list; a comma inside a URL does not split it."""
+    return tuple(part.strip() for part in re.split(r",(?=\s*[A-Za-z][A-Za-z0-9+.-]*://)", value))
+
+
+def masked(value: str) -> str:
+    """URLs with every password replaced; masks too much rather than too little."""
+    return ",".join(_masked_one(part) for part in split_urls(value))
+
+
+def _masked_one(value: str) -> str:
+    value = re.sub(r"(://[^/@:?#]*:).*(@)", r"\1***\2", value)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", r"\1***", value)
