@@ -20,7 +20,8 @@ from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.fleet import RoleSnapshot
-from tests.reading_fakes import FakeClock, ListStore, near_cache
+from tests.harness.clock import FakeClock
+from tests.reading_fakes import ListStore, near_cache
 
 
 @attrs.define

@@ -33,23 +33,6 @@ START_US = 1_795_000_000_000_000
 _MINUTE_US = 60_000_000
 
 
-class FakeClock:
-    """Time that passes only when told to, or when somebody sleeps."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        await asyncio.sleep(0)
-
-
 class PlainAnswers:
     """Every answer as JSON of its fields; tells in its bytes what it was made of, and in nothing else."""
 

@@ -14,7 +14,7 @@ from chatflow.adapters.memory.leases import MemoryLeases
 from chatflow.adapters.redis.services import open_redis
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.fleet import Fleet
-from tests.reading_fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 TIMEOUT_S = 5.0
 """A suite about semantics does not stumble over a busy machine."""

@@ -2,14 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 
 from chatflow.ports.broker import Consumer, Delivery
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable
 from tests.contract.broker_harnesses import HARNESSES, Harness, MemoryHarness
-from tests.unit.fakes import cancel, envelope, until
+from tests.harness.waiting import eventually
+from tests.unit.fakes import cancel, envelope
 
 WAIT_S = 10.0
 QUIET_S = 0.05
@@ -35,10 +36,11 @@ async def assert_silent(consumer: Consumer) -> None:
             await consumer.receive()
 
 
-async def eventually(count: Callable[[], Awaitable[int]], expected: int) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while await count() != expected:
-            await asyncio.sleep(0.01)
+async def until_queued(harness: Harness, count: int, *, partition: int = 0) -> None:
+    async def is_so() -> bool:
+        return await harness.queued(partition) == count
+
+    await eventually(is_so, f"partition {partition} holding {count}")
 
 
 async def fill(harness: Harness, partition: int = 0) -> list[int]:
@@ -117,7 +119,7 @@ async def test_one_ack_covers_every_earlier_delivery(harness: Harness) -> None:
     consumer = await harness.broker.consume(0, prefetch=10)
     deliveries = await receive(consumer, 5)
     await consumer.ack(deliveries[2])
-    await eventually(lambda: harness.queued(0), 2)
+    await until_queued(harness, 2)
     async with asyncio.timeout(WAIT_S):
         await asyncio.gather(*confirms[:3])
     await harness.kill(consumer)
@@ -132,7 +134,7 @@ async def test_an_older_ack_after_a_newer_one_changes_nothing(harness: Harness) 
     deliveries = await receive(consumer, 3)
     await consumer.ack(deliveries[2])
     await consumer.ack(deliveries[0])
-    await eventually(lambda: harness.queued(0), 0)
+    await until_queued(harness, 0)
     await harness.enqueue(envelope(4, 4))
     assert numbers(await receive(consumer, 1)) == [4]
 
@@ -143,7 +145,7 @@ async def test_what_a_dead_consumer_had_not_acked_comes_again_in_the_original_or
     consumer = await harness.broker.consume(0, prefetch=5)
     deliveries = await receive(consumer, 5)
     await consumer.ack(deliveries[1])
-    await eventually(lambda: harness.queued(0), 6)
+    await until_queued(harness, 6)
     await harness.kill(consumer)
     following = await harness.broker.consume(0, prefetch=10)
     again = await receive(following, 6)
@@ -151,7 +153,7 @@ async def test_what_a_dead_consumer_had_not_acked_comes_again_in_the_original_or
     assert all(d.redelivered for d in again[:3])
     assert not again[-1].redelivered
     await following.ack(again[-1])
-    await eventually(lambda: harness.queued(0), 0)
+    await until_queued(harness, 0)
 
 
 async def test_what_died_twice_comes_a_third_time_in_order(harness: Harness) -> None:
@@ -282,7 +284,7 @@ async def test_a_full_partition_does_not_fill_another(harness: Harness) -> None:
     await harness.limit(envelope(1, 1).size_bytes)
     await fill(harness)
     await harness.enqueue(envelope(3, 3, partition=1))
-    await eventually(lambda: harness.queued(1), 1)
+    await until_queued(harness, 1, partition=1)
 
 
 async def test_without_a_confirm_in_time_a_publish_fails_and_may_be_delivered_all_the_same(harness: Harness) -> None:
@@ -300,7 +302,7 @@ async def test_without_a_confirm_in_time_a_publish_fails_and_may_be_delivered_al
     await consumer.ack(deliveries[-1])
     async with asyncio.timeout(WAIT_S):
         await again
-    await eventually(lambda: harness.queued(0), 0)
+    await until_queued(harness, 0)
 
 
 async def test_a_publish_that_is_cancelled_leaves_the_broker_working(harness: Harness) -> None:
@@ -356,7 +358,7 @@ async def test_publishers_and_a_mortal_consumer_lose_nothing_and_keep_the_order(
         keep = deliveries[: life % 7 + 1]
         await consumer.ack(keep[-1])
         acked += numbers(keep)
-        await eventually(lambda: harness.queued(0), 60 - len(acked))
+        await until_queued(harness, 60 - len(acked))
         await harness.kill(consumer)
     assert acked == list(range(1, 61))
     async with asyncio.timeout(WAIT_S):
@@ -390,7 +392,7 @@ async def test_the_memory_broker_confirms_nothing_that_was_not_acked() -> None:
     consumer = await harness.broker.consume(0, prefetch=10)
     first, _ = await receive(consumer, 2)
     await consumer.ack(first)
-    await until(confirms[0].done)
+    await eventually(confirms[0].done)
     assert not confirms[1].done()
     assert harness.broker.queued_bytes(0) == envelope(2, 2).size_bytes
     await harness.aclose()

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.ports.cache import Version
 from tests.contract.cache_harnesses import TECHNOLOGIES, Open, opener
-from tests.reading_fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 
 @pytest.fixture(params=TECHNOLOGIES)

@@ -5,7 +5,7 @@ import pytest
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.ports.fleet import RoleSnapshot
 from tests.contract.cache_harnesses import TECHNOLOGIES, opener
-from tests.reading_fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 
 @pytest.fixture(params=TECHNOLOGIES)

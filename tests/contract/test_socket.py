@@ -17,7 +17,8 @@ from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.ports.socket import Socket
-from tests.unit.fakes import cancel, until
+from tests.harness.waiting import eventually
+from tests.unit.fakes import cancel
 
 WAIT_S = 10.0
 LIMIT_BYTES = 256 * 1024
@@ -342,12 +343,12 @@ async def test_who_waits_for_an_echo_hears_that_the_peer_is_gone(harness: Harnes
     await harness.vanish()
     async with asyncio.timeout(WAIT_S):
         assert not await echoed
-    await until(lambda: not harness.socket.is_open())
+    await eventually(lambda: not harness.socket.is_open())
 
 
 async def test_a_peer_that_is_gone_can_be_sent_to_and_closed(harness: Harness) -> None:
     await harness.vanish()
-    await until(lambda: not harness.socket.is_open())
+    await eventually(lambda: not harness.socket.is_open())
     harness.socket.send([frame(1)])
     harness.socket.close(1012, "restarting")
     async with asyncio.timeout(WAIT_S):
@@ -386,11 +387,11 @@ async def test_a_silent_peer_is_pinged_and_then_dropped() -> None:
         assert socket.heartbeat(started + 26, 25)
         assert connection.pinged_at == started + 26
         await harness.peer.feed()  # the peer gets the ping and answers it
-        await until(lambda: connection.heard_at > started)
+        await eventually(lambda: connection.heard_at > started)
         heard_at = connection.heard_at
         assert socket.heartbeat(heard_at + 49, 25)
         assert not socket.heartbeat(heard_at + 50, 25)
-        await until(lambda: not socket.is_open())
+        await eventually(lambda: not socket.is_open())
         assert socket.heartbeat(heard_at + 99, 25)
     finally:
         await harness.aclose()

@@ -1,7 +1,5 @@
 """The wire between a page and its gateway, held in the hand of a test: frames can be kept back, answered, or cut."""
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import attrs
@@ -107,10 +105,3 @@ class Wire:
 def _items(frame: str | bytes) -> list[dict[str, Any]]:
     value = orjson.loads(frame)
     return value if isinstance(value, list) else [value]
-
-
-async def eventually(condition: Callable[[], Awaitable[bool]], patience_s: float = 20.0) -> None:
-    """Poll an async condition until it holds."""
-    async with asyncio.timeout(patience_s):
-        while not await condition():
-            await asyncio.sleep(0.05)

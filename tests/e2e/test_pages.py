@@ -7,7 +7,7 @@ from playwright.async_api import expect
 
 from tests.e2e.browser_page import ChatPage, Open
 from tests.e2e.browser_server import UpServer
-from tests.e2e.browser_wire import eventually
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.browser
 

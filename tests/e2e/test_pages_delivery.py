@@ -7,7 +7,8 @@ from playwright.async_api import Route, expect
 
 from tests.e2e.browser_page import Open
 from tests.e2e.browser_server import UpServer, running_server
-from tests.e2e.browser_wire import Wire, eventually
+from tests.e2e.browser_wire import Wire
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.browser
 

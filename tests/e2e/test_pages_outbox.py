@@ -11,7 +11,8 @@ from playwright.async_api import BrowserContext, Dialog, Playwright, expect
 
 from tests.e2e.browser_page import CHROMIUM_ARGS, PLAIN_HOST, ChatPage, Open
 from tests.e2e.browser_server import UpServer
-from tests.e2e.browser_wire import Wire, eventually
+from tests.e2e.browser_wire import Wire
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.browser
 

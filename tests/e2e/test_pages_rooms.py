@@ -10,7 +10,8 @@ from playwright.async_api import expect
 
 from tests.e2e.browser_page import ChatPage, Open
 from tests.e2e.browser_server import UpServer
-from tests.e2e.browser_wire import Wire, eventually
+from tests.e2e.browser_wire import Wire
+from tests.harness.waiting import eventually
 
 pytestmark = pytest.mark.browser
 

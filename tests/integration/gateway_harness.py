@@ -13,7 +13,7 @@ import socket
 import struct
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import attrs
@@ -38,6 +38,7 @@ from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
+from tests.harness.waiting import eventually
 from tests.unit.fakes import FakeStore
 
 DEADLINE_S = 10.0
@@ -51,14 +52,6 @@ def new_id() -> str:
 
 def now_us() -> int:
     return time.time_ns() // 1000
-
-
-async def until(condition: Callable[[], object], what: str = "the condition") -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"{what} did not come true in time"
-        await asyncio.sleep(0.002)
 
 
 class _ErrorLog(logging.Handler):
@@ -206,7 +199,7 @@ async def open_gateway(
         yield gateway
         if gateway._processing is None:
             gateway.start_processor()
-        await until(gateway.is_idle, "an idle gateway after the last client has gone")
+        await eventually(gateway.is_idle, "an idle gateway after the last client has gone")
     finally:
         gateway.server.stop_accepting()
         await gateway.server.close_connections(0)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import attrs
@@ -60,10 +60,3 @@ def batches(count: int, size: int, *, rooms: int = 3) -> list[list[Message]]:
 
 def connection_id(conn: Connection) -> int:
     return int(conn.exec_driver_sql("SELECT CONNECTION_ID()").scalar_one())
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.01)

@@ -1,7 +1,7 @@
 """Brokers, consumers and conditions that the RabbitMQ tests share."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -41,12 +41,6 @@ async def receive(consumer: RabbitConsumer, count: int) -> list[Delivery]:
 
 def numbers(deliveries: list[Delivery]) -> list[int]:
     return [int(m.message_id[-12:], 16) for delivery in deliveries for m in delivery.envelope.messages]
-
-
-async def eventually(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 async def publish_at_last(broker: RabbitBroker, envelope: Envelope) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -12,6 +12,7 @@ from chatflow.adapters.redis.services import RedisServices, open_redis
 from chatflow.ports.cache import Invalidation, Lookup
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.messages import StoredMessage
+from tests.harness.waiting import eventually
 
 PATIENCE_S = 20.0
 SLACK_S = 5.0
@@ -73,10 +74,3 @@ async def first_answer(services: RedisServices, key: str, tags: tuple[str, ...] 
 async def told(services: RedisServices) -> None:
     """Wait until nothing is owed."""
     await eventually(lambda: services.cache.commands.is_trusted, "it is still owed")
-
-
-async def eventually(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.01)

@@ -5,24 +5,16 @@ import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import aio_pika
 import pytest
 
 from tests.harness import FaultProxy
 from tests.harness.ports import free_port
+from tests.harness.waiting import eventually
 
 PATIENCE_S = 10.0
 # One worker, one set of servers.
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.01)
-    return found
 
 
 class Echo:

@@ -18,18 +18,8 @@ from chatflow.adapters.websockets.session import Sent, Session, Subscription
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.resend_guard import ResendGuard
-from tests.integration.gateway_harness import (
-    CLOSE,
-    PARTITIONS,
-    PING,
-    PONG,
-    TEXT,
-    chat,
-    frame,
-    open_gateway,
-    send,
-    until,
-)
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import CLOSE, PARTITIONS, PING, PONG, TEXT, chat, frame, open_gateway, send
 
 HELLO = {"op": "hello", "userId": 66, "username": "mallory"}
 JOIN = {"op": "join", "room": "lobby"}
@@ -61,9 +51,9 @@ async def flood(gateway, raw, data, *, most=64 * 2**20):
         raw.write(data)
         written += len(data)
         while raw.writer.transport.get_write_buffer_size() and not has_overflowed(gateway):
-            highest = max(highest, *buffered(gateway))
+            highest = max([highest, *buffered(gateway)])
             await asyncio.sleep(0)
-    return max(highest, *buffered(gateway))
+    return max([highest, *buffered(gateway)])
 
 
 async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_miss_nothing(gateway):
@@ -72,7 +62,7 @@ async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_mis
     async with gateway.session() as quick, gateway.session(user_id=8) as sender:
         await quick.send(JOIN)
         await quick.expect("joined")
-        await until(lambda: len(gateway.context.hub._rooms["lobby"].live) == 1)
+        await eventually(lambda: len(gateway.context.hub._rooms["lobby"].live) == 1)
         sent = 0
         while not has_overflowed(gateway):
             await sender.send([send("lobby", "x" * 500) for _ in range(25)])
@@ -91,7 +81,7 @@ async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_mis
         assert got[1][:2] == (1013).to_bytes(2, "big")
         assert seen == list(range(1, len(seen) + 1))
         await stuck.close()
-    await until(lambda: gateway.metrics.slow_readers_dropped == 1)
+    await eventually(lambda: gateway.metrics.slow_readers_dropped == 1)
 
 
 def values(payload):
@@ -118,12 +108,12 @@ async def test_a_stuck_member_that_does_not_even_close_is_cut_off(gateway, monke
     monkeypatch.setattr(sockets, "CLOSE_GRACE_S", 0.2)
     stuck = await gateway.raw("/ws", receive_buffer=4_096)
     stuck.send(HELLO, JOIN)
-    await until(lambda: gateway.context.hub.active_rooms)
+    await eventually(lambda: gateway.context.hub.active_rooms)
     async with gateway.session() as sender:
         while not has_overflowed(gateway):
             await sender.send([send("lobby", "x" * 500) for _ in range(25)])
             await sender.collect("ack", 25)
-        await until(lambda: gateway.metrics.connections_open == 1)
+        await eventually(lambda: gateway.metrics.connections_open == 1)
     await stuck.close()
 
 
@@ -159,7 +149,7 @@ async def test_replies_held_back_behind_an_unconfirmed_message_are_bounded(junk)
     async with open_gateway(outbound_limit_bytes=LIMIT, processing=False) as gateway:
         raw = await gateway.raw("/chat/lobby")
         raw.send(chat())
-        await until(lambda: gateway.metrics.messages_received == 1)
+        await eventually(lambda: gateway.metrics.messages_received == 1)
         frames = 20 * LIMIT // (len(junk) + 160)
         raw.write(frame(TEXT, junk) * frames)
         taken = -1
@@ -205,11 +195,11 @@ async def test_connections_cut_with_messages_in_flight_disturb_nobody_and_what_w
                     raw.send(HELLO, *(send("lobby", f"{n}.{k}", ref=k) for k in range(50)))
                 else:
                     raw.send(*(chat(message=f"{n}.{k}") for k in range(50)))
-            await until(lambda: gateway.metrics.messages_received == 1_000)
+            await eventually(lambda: gateway.metrics.messages_received == 1_000)
             for raw in raws:
                 raw.write(frame(TEXT, b"cut in the mid", size=500))
                 raw.reset()
-            await until(lambda: gateway.metrics.connections_open == 1)
+            await eventually(lambda: gateway.metrics.connections_open == 1)
             gateway.start_processor()
             shown = [message["text"] for message in await member.collect("message", 1_000)]
         assert shown == gateway.texts("lobby")
@@ -222,11 +212,11 @@ async def test_a_connection_cut_with_stored_acks_and_joins_under_way_leaves_noth
         raws = [await gateway.raw("/ws") for _ in range(20)]
         for raw in raws:
             raw.send(HELLO, *(send("lobby", ack="stored") for _ in range(20)), *({**JOIN, "since": 0},) * 5)
-        await until(lambda: gateway.metrics.messages_received == 400)
+        await eventually(lambda: gateway.metrics.messages_received == 400)
         assert len(gateway.context.stored_acks) == 400
         for raw in raws:
             raw.reset()
-        await until(lambda: gateway.metrics.connections_open == 0)
+        await eventually(lambda: gateway.metrics.connections_open == 0)
         assert len(gateway.context.stored_acks) == 0
         assert gateway.context.hub.active_rooms == 0
 
@@ -239,7 +229,7 @@ async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_sil
     ):
         await sender.send(*(send("lobby", ref=n) for n in range(300)))
         pings = asyncio.get_running_loop().time() + 0.5
-        await until(lambda: asyncio.get_running_loop().time() > pings)
+        await eventually(lambda: asyncio.get_running_loop().time() > pings)
         assert gateway.metrics.silent_peers_dropped == 0
         gateway.start_processor()
         assert [ack["ref"] for ack in await sender.collect("ack", 300)] == list(range(300))
@@ -267,7 +257,7 @@ async def test_repeated_abuse_leaves_no_object_behind_and_memory_stays_flat(gate
         tracemalloc.stop()
     for room in ROOM_OF_EACH_PARTITION:
         await gateway.can_chat(room)  # a partition remembers its last batch until the next one
-    await until(gateway.is_idle)
+    await eventually(gateway.is_idle)
     left = Counter(type(found).__name__ for found in gateway_objects() if id(found) not in of_other_tests)
     assert set(left) <= {"ChatSession", "ResendGuard", "Inflight", "GatewayConnection"}
     assert left.total() <= 4 * PARTITIONS
@@ -294,6 +284,6 @@ async def abuse(gateway, rng):
             for _ in range(rng.randrange(20)):
                 await asyncio.sleep(0)
             raw.reset()
-    await until(gateway.is_idle)
+    await eventually(gateway.is_idle)
     for kept in (gateway.store.rooms, gateway.store.by_id, gateway.store.calls):
         kept.clear()

@@ -7,7 +7,8 @@ import attrs
 import pytest
 
 from chatflow.ports.errors import BrokerUnavailable
-from tests.integration.gateway_harness import Peer, chat, new_id, open_gateway, send, until
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import Peer, chat, new_id, open_gateway, send
 
 IMPATIENT = {"broker": {"confirm_timeout_s": 0.05}, "publisher": {"patience_s": 0.2}, "breaker": {"failures": 10_000}}
 UNAVAILABLE = "Message queue unavailable, please retry"
@@ -17,7 +18,7 @@ async def test_a_publish_waits_for_a_processor_that_comes_back_within_the_patien
     async with open_gateway(processing=False) as gateway, gateway.session() as peer, gateway.peer("/chat/b") as other:
         await peer.send(send("a", ref=1))
         await other.send(chat())
-        await until(lambda: gateway.context.publisher.pending_bytes)
+        await eventually(lambda: gateway.context.publisher.pending_bytes)
         await peer.silence()
         gateway.start_processor()
         assert (await peer.expect("ack"))["ref"] == 1
@@ -85,7 +86,7 @@ async def test_a_sender_that_is_faster_than_the_broker_is_slowed_and_nothing_is_
         gateway.session() as peer,
     ):
         sending = asyncio.create_task(peer.send(*(send("a", "x" * 300, ref=n) for n in range(2_000))))
-        await until(lambda: gateway.context.publisher.is_congested)
+        await eventually(lambda: gateway.context.publisher.is_congested)
         assert gateway.context.publisher.pending_bytes < 50_000
         gateway.start_processor()
         assert [(await peer.expect("ack"))["ref"] for _ in range(2_000)] == list(range(2_000))

@@ -9,7 +9,8 @@ from chatflow.adapters.websockets import server as server_module
 from chatflow.adapters.websockets import sockets
 from chatflow.entrypoints.roles import gateway as role_module
 from chatflow.entrypoints.roles.gateway import GatewayRole
-from tests.integration.gateway_harness import chat, open_gateway, send, until
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import chat, open_gateway, send
 
 
 @pytest.fixture(autouse=True)
@@ -39,9 +40,9 @@ async def test_every_ack_of_what_was_taken_arrives_before_the_close_and_is_store
             await peer.send([send("a", str(n), ref=n) for n in range(100)])
             await stored.send([send("b", str(n), ref=n, ack="stored") for n in range(100)])
             await other.send(*(chat(message=str(n)) for n in range(100)))
-            await until(lambda: gateway.metrics.messages_received == 300)
+            await eventually(lambda: gateway.metrics.messages_received == 300)
             draining = asyncio.create_task(role_of(gateway).drain())
-            await until(lambda: gateway.server.is_draining)
+            await eventually(lambda: gateway.server.is_draining)
             gateway.start_processor()
             acks, code = await everything(peer)
             assert code == 1012
@@ -60,9 +61,9 @@ async def test_every_ack_of_what_was_taken_arrives_before_the_close_and_is_store
 async def test_what_comes_after_the_drain_began_is_refused_as_retryable_or_not_answered_at_all():
     async with open_gateway(processing=False) as gateway, gateway.session() as peer:
         await peer.send(send("a", "taken", ref=1))
-        await until(lambda: gateway.metrics.messages_received == 1)
+        await eventually(lambda: gateway.metrics.messages_received == 1)
         draining = asyncio.create_task(role_of(gateway).drain())
-        await until(lambda: gateway.server.is_draining)
+        await eventually(lambda: gateway.server.is_draining)
         await peer.send(send("a", "late", ref=2))
         refused = await peer.expect("error")
         assert (refused["ref"], refused["code"], refused["retryable"]) == (2, "unavailable", True)
@@ -87,7 +88,7 @@ async def test_everything_acked_while_clients_keep_sending_into_the_drain_is_sto
         async with gateway.session() as one, gateway.session(user_id=8) as two:
             peers = {"a": one, "b": two}
             sending = [asyncio.create_task(keep_sending(peer, room)) for room, peer in peers.items()]
-            await until(lambda: gateway.ingest.messages_published > 500)
+            await eventually(lambda: gateway.ingest.messages_published > 500)
             draining = asyncio.create_task(role_of(gateway).drain())
             ended = {room: await everything(peer) for room, peer in peers.items()}
             await asyncio.gather(*sending, return_exceptions=True)
@@ -131,7 +132,7 @@ async def test_peers_that_do_not_answer_the_close_do_not_hold_the_drain_up():
         deaf = [await gateway.raw("/feed/a") for _ in range(5)]
         half = await gateway.raw(None)
         half.write(b"GET /ws HTTP")
-        await until(lambda: gateway.metrics.connections_open == 5)
+        await eventually(lambda: gateway.metrics.connections_open == 5)
         await role_of(gateway).drain()
         assert gateway.metrics.connections_open == 0
         for raw in deaf:
@@ -143,7 +144,7 @@ async def test_peers_that_do_not_answer_the_close_do_not_hold_the_drain_up():
 async def test_the_closes_are_spread_over_time():
     async with open_gateway() as gateway:
         raws = [await gateway.raw("/feed/a") for _ in range(10)]
-        await until(lambda: gateway.metrics.connections_open == 10)
+        await eventually(lambda: gateway.metrics.connections_open == 10)
         closing = asyncio.create_task(gateway.server.close_connections(0.5))
         reading = [asyncio.create_task(raw.read_close()) for raw in raws]
         await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)

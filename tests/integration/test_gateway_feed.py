@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from chatflow.ports.errors import StoreUnavailable
-from tests.integration.gateway_harness import BINARY, TEXT, chat, frame, new_id, open_gateway, until
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import BINARY, TEXT, chat, frame, new_id, open_gateway
 from tests.unit.fakes import messages
 
 
@@ -72,7 +73,7 @@ async def test_since_replays_and_then_goes_live_without_a_gap_or_a_double(gatewa
                     await peer.receive()
 
     posting = asyncio.create_task(keep_posting())
-    await until(lambda: len(gateway.store.rooms["lobby"]) > 400)
+    await eventually(lambda: len(gateway.store.rooms["lobby"]) > 400)
     async with gateway.peer("/feed/lobby?since=5") as feed:
         seen = [(await feed.receive())["seq"] for _ in range(1_000)]
     stop.set()

@@ -7,7 +7,8 @@ import random
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.integration.gateway_harness import TEXT, RawPeer, close_all, open_gateway, until, upgrade
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import TEXT, RawPeer, close_all, open_gateway, upgrade
 
 HELLO = {"op": "hello", "userId": 7, "username": "ada"}
 
@@ -86,7 +87,7 @@ async def test_beyond_the_limit_a_connection_is_sent_away_with_retry_after():
         assert refused.value.response.status_code == 503
         assert refused.value.response.headers["Retry-After"] == "1"
         await one.connection.close()
-        await until(lambda: gateway.metrics.connections_open == 1)
+        await eventually(lambda: gateway.metrics.connections_open == 1)
         await gateway.can_chat()
 
 

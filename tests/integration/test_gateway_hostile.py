@@ -7,7 +7,8 @@ import pytest
 
 from chatflow.adapters.websockets import server, sockets
 from chatflow.adapters.websockets.session import Session
-from tests.integration.gateway_harness import PING, TEXT, chat, frame, open_gateway, send, until
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import PING, TEXT, chat, frame, open_gateway, send
 
 HELLO = {"op": "hello", "userId": 66, "username": "mallory"}
 LARGE = {"frame_max_bytes": 2**20}
@@ -57,9 +58,9 @@ async def test_a_polite_message_is_acked_before_a_long_frame_is_worked_off(gatew
     hostile = await gateway.raw("/ws")
     async with gateway.session() as polite:
         hostile.send(HELLO)
-        await until(lambda: handled() == 2)
+        await eventually(lambda: handled() == 2)
         hostile.write(array(*leaves(ITEMS)))
-        await until(lambda: handled() > 2)
+        await eventually(lambda: handled() > 2)
         await polite.send(send("lobby"))
         await polite.expect("ack")
         assert handled() < ITEMS
@@ -88,7 +89,7 @@ async def test_a_polite_message_is_acked_before_tiny_frames_are_worked_off(gatew
     hostile = await gateway.raw("/chat/lobby")
     async with gateway.session() as polite:
         hostile.write(frame(TEXT, b"x" * size) * 20_000)
-        await until(lambda: gateway.metrics.errors)
+        await eventually(lambda: gateway.metrics.errors)
         await polite.send(send("lobby"))
         await polite.expect("ack")
         assert gateway.metrics.errors < 20_000
@@ -119,7 +120,7 @@ async def test_who_does_not_speak_the_protocol_is_closed_with_1008(junk):
         assert await raw.read_close() == (1008, "too many errors")
         assert gateway.metrics.errors <= 200
         await raw.close()
-        await until(lambda: gateway.metrics.protocol_violators_dropped == 1)
+        await eventually(lambda: gateway.metrics.protocol_violators_dropped == 1)
 
 
 @pytest.mark.parametrize("junk", [b"x", b"[" + b",".join([b"0"] * 8_000) + b"]", b'{"op":"join","room":"a"}'])
@@ -190,7 +191,7 @@ async def test_a_peer_that_reads_no_errors_gets_no_more_of_them(handled):
 async def test_over_the_budget_of_all_the_largest_holder_is_closed_and_the_others_miss_nothing():
     async with open_gateway(connection_memory_bytes=256 * 2**10) as gateway:
         stuck = [await gateway.raw("/feed/lobby", receive_buffer=4_096) for _ in range(4)]
-        await until(lambda: len(gateway.context.hub._rooms["lobby"].live) == 1)
+        await eventually(lambda: len(gateway.context.hub._rooms["lobby"].live) == 1)
         async with gateway.session() as reader, gateway.session(user_id=8) as sender:
             await reader.send({"op": "join", "room": "lobby"})
             await reader.expect("joined")
@@ -213,7 +214,7 @@ async def test_a_drain_does_not_wait_for_the_rest_of_a_frame(gateway, handled):
     raw = await gateway.raw("/ws")
     raw.send(HELLO)
     raw.write(array(send("lobby", "first"), *leaves(ITEMS), send("lobby", "last")))
-    await until(lambda: handled() > 100)
+    await eventually(lambda: handled() > 100)
     gateway.server.stop_accepting()
     await gateway.context.publisher.drain()
     await gateway.server.close_connections(0)
@@ -227,9 +228,9 @@ async def test_a_connection_that_is_lost_leaves_the_rest_of_its_frame_undone(gat
     raw = await gateway.raw("/ws")
     raw.send(HELLO)
     raw.write(array(*leaves(ITEMS)))
-    await until(lambda: handled() > 100)
+    await eventually(lambda: handled() > 100)
     raw.reset()
-    await until(lambda: gateway.metrics.connections_open == 0)
+    await eventually(lambda: gateway.metrics.connections_open == 0)
     assert handled() < ITEMS
 
 
@@ -237,9 +238,9 @@ async def test_a_peer_that_hangs_up_on_unread_frames_is_noticed():
     async with open_gateway(sweep=True) as gateway:
         raw = await gateway.raw("/chat/lobby")
         raw.write(frame(TEXT, b"x") * 200_000)
-        await until(lambda: gateway.metrics.errors > 200)
+        await eventually(lambda: gateway.metrics.errors > 200)
         raw.reset()
-        await until(lambda: gateway.metrics.connections_open == 0)
+        await eventually(lambda: gateway.metrics.connections_open == 0)
         assert gateway.metrics.errors < 100_000
 
 
@@ -250,7 +251,7 @@ async def test_who_breaks_the_protocol_and_does_not_hang_up_is_cut_off(monkeypat
         raw = await gateway.raw("/ws")
         raw.write(frame(TEXT, b"x" * 17_000))
         assert (await raw.read_close())[0] == 1009
-        await until(lambda: gateway.metrics.connections_open == 0)
+        await eventually(lambda: gateway.metrics.connections_open == 0)
         await raw.close()
 
 

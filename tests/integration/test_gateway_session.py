@@ -7,7 +7,8 @@ import pytest
 
 from chatflow.adapters.websockets import server as server_module
 from chatflow.ports.errors import StoreUnavailable
-from tests.integration.gateway_harness import PING, TEXT, frame, new_id, open_gateway, send, until
+from tests.harness.waiting import eventually
+from tests.integration.gateway_harness import PING, TEXT, frame, new_id, open_gateway, send
 from tests.unit.fakes import messages
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -343,7 +344,7 @@ async def test_a_silent_peer_is_dropped_and_one_that_answers_pings_stays(monkeyp
         assert (await silent.read_frame())[0] == PING
         await silent.read_all()
         assert gateway.metrics.silent_peers_dropped == 1
-        await until(lambda: alive.connection.state.name != "OPEN" or gateway.metrics.connections_open == 1)
+        await eventually(lambda: alive.connection.state.name != "OPEN" or gateway.metrics.connections_open == 1)
         assert (await ask(alive, send("lobby")))["op"] == "ack"
         await silent.close()
 

@@ -5,8 +5,7 @@ import contextlib
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aio_pika
@@ -20,17 +19,10 @@ from sqlalchemy.engine import make_url
 
 from tests.harness import Guard, MariaServer, RabbitServer, RedisServer, ServerFailed
 from tests.harness.pausing import thread_states
+from tests.harness.waiting import eventually
 
 PATIENCE_S = 10.0
 # One worker, one set of servers.
-
-
-async def eventually(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + PATIENCE_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, what
-        await asyncio.sleep(0.01)
-    return found
 
 
 def processes_below(directory: object) -> list[str]:

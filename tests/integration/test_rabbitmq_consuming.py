@@ -14,15 +14,8 @@ from chatflow.domain.persistence.replay import oldest
 from chatflow.ports.broker import DeadEnvelope, DeadLetterQueue
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
-from tests.integration.rabbitmq_cases import (
-    WAIT_S,
-    consume_at_last,
-    eventually,
-    numbers,
-    raw_channel,
-    receive,
-    running,
-)
+from tests.harness.waiting import eventually
+from tests.integration.rabbitmq_cases import WAIT_S, consume_at_last, numbers, raw_channel, receive, running
 from tests.unit.fakes import envelope, message_id
 
 GARBAGE: list[tuple[bytes, dict[str, int]]] = [

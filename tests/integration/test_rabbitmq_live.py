@@ -9,7 +9,8 @@ from chatflow.adapters.rabbitmq.topology import LIVE
 from chatflow.ports.broker import LiveEnvelope, LiveSubscription
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
-from tests.integration.rabbitmq_cases import WAIT_S, eventually, raw_channel, running
+from tests.harness.waiting import eventually
+from tests.integration.rabbitmq_cases import WAIT_S, raw_channel, running
 from tests.unit.fakes import live, stored
 
 

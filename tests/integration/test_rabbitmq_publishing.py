@@ -15,10 +15,10 @@ from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Envelope
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.rabbit import RabbitServer
+from tests.harness.waiting import eventually
 from tests.integration.rabbitmq_cases import (
     WAIT_S,
     consume_at_last,
-    eventually,
     numbers,
     publish_at_last,
     raw_channel,

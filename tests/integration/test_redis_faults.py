@@ -11,8 +11,9 @@ from chatflow.adapters.redis import commands
 from chatflow.domain.resilience.circuit_breaker import BreakerState
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import RoleSnapshot
-from tests.integration.redis_cases import SLACK_S, eventually, fill, first_answer, listening, process, told
-from tests.reading_fakes import FakeClock
+from tests.harness.clock import FakeClock
+from tests.harness.waiting import eventually
+from tests.integration.redis_cases import SLACK_S, fill, first_answer, listening, process, told
 
 
 async def fails(call):

@@ -8,7 +8,8 @@ import redis.asyncio
 
 from chatflow.adapters.redis.commands import channel_of
 from chatflow.ports.errors import CacheUnavailable
-from tests.integration.redis_cases import eventually, fill, first_answer, listening, process
+from tests.harness.waiting import eventually
+from tests.integration.redis_cases import fill, first_answer, listening, process
 from tests.reading_fakes import ListStore
 
 CHANNEL = channel_of(0)

@@ -15,7 +15,8 @@ from tests.conftest import need
 from tests.harness import RedisServer
 from tests.harness.ports import LOOPBACK, free_port
 from tests.harness.server import absent
-from tests.integration.redis_cases import eventually, fill, first_answer, listening, process
+from tests.harness.waiting import eventually
+from tests.integration.redis_cases import fill, first_answer, listening, process
 from tests.integration.redis_topologies import (
     MASTER_NAME,
     ReplicaServer,

@@ -12,14 +12,8 @@ from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.ports.errors import QueryTimeout, StoreUnavailable
 from tests.contract.store_cases import message
 from tests.contract.store_maria import fresh_url, maria_schemas, raw_maria
-from tests.integration.mysql_cases import (
-    SLACK_S,
-    assert_sound,
-    batches,
-    connection_id,
-    eventually,
-    process,
-)
+from tests.harness.waiting import eventually
+from tests.integration.mysql_cases import SLACK_S, assert_sound, batches, connection_id, process
 
 __all__ = ["fresh_url", "maria_schemas", "raw_maria"]
 

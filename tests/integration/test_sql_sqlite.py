@@ -3,8 +3,6 @@
 import asyncio
 import sqlite3
 import threading
-import time
-from collections.abc import Callable
 from contextlib import closing
 
 import pytest
@@ -22,6 +20,7 @@ from chatflow.adapters.sql.summaries import TABLES
 from chatflow.ports.errors import QueryTimeout, RowRejected, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow
 from tests.contract.store_cases import NOW_US, message
+from tests.harness.waiting import eventually
 
 ENDLESS = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT count(*) FROM n"
 PATIENCE_S = 10.0
@@ -44,13 +43,6 @@ async def database(path):
 @pytest.fixture
 def store(database):
     return SqlMessageStore(database, lambda: NOW_US, summaries=True)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen"
-        await asyncio.sleep(0.001)
 
 
 async def assert_sound(database, total: int) -> None:
@@ -144,7 +136,7 @@ async def test_a_cancelled_append_that_runs_is_stored_whole_and_the_writer_goes_
     monkeypatch.setattr(SqlMessageStore, "_append", lambda *args: (gate(args[1]), running(*args))[1])
     batch = [message("a"), message("a"), message("b")]
     task = asyncio.create_task(store.append_batch(batch))
-    await until(gate.begun.is_set)
+    await eventually(gate.begun.is_set)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -157,9 +149,9 @@ async def test_a_cancelled_append_that_runs_is_stored_whole_and_the_writer_goes_
 async def test_a_cancelled_append_that_still_waits_never_runs(store, database):
     gate = Gate()
     blocker = asyncio.create_task(database.write(gate))
-    await until(gate.begun.is_set)
+    await eventually(gate.begun.is_set)
     waiting = asyncio.create_task(store.append_batch([message("a")]))
-    await until(lambda: len(database._waiting) == 1)
+    await eventually(lambda: len(database._waiting) == 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
@@ -178,10 +170,10 @@ async def test_appends_that_wait_are_committed_together(store, database):
     await database.write(lambda conn: count(conn.connection.driver_connection))
     gate = Gate()
     blocker = asyncio.create_task(database.write(gate))
-    await until(gate.begun.is_set)
+    await eventually(gate.begun.is_set)
     batches = [[message("a"), message(f"r{number}"), message("a")] for number in range(8)]
     tasks = [asyncio.create_task(store.append_batch(batch)) for batch in batches]
-    await until(lambda: len(database._waiting) == 8)
+    await eventually(lambda: len(database._waiting) == 8)
     commits.clear()
     gate.opened.set()
     answers = await asyncio.gather(*tasks)
@@ -195,7 +187,7 @@ async def test_appends_that_wait_are_committed_together(store, database):
 async def test_a_group_with_a_failing_member_gives_everyone_their_own_outcome(store, database):
     gate = Gate()
     blocker = asyncio.create_task(database.write(gate))
-    await until(gate.begun.is_set)
+    await eventually(gate.begun.is_set)
     old = message("a")
     calls = [
         store.append_batch([old]),
@@ -205,7 +197,7 @@ async def test_a_group_with_a_failing_member_gives_everyone_their_own_outcome(st
         database.write(lambda conn: 1 // 0),
     ]
     tasks = [asyncio.create_task(call) for call in calls]
-    await until(lambda: len(database._waiting) == 5)
+    await eventually(lambda: len(database._waiting) == 5)
     gate.opened.set()
     await blocker
     first, poison, third, buried, bug = await asyncio.gather(*tasks, return_exceptions=True)
@@ -227,7 +219,7 @@ async def test_a_closed_database_is_unavailable(store, database):
 
 async def test_closing_finishes_what_was_asked_before(store, database, path):
     task = asyncio.create_task(store.append_batch([message("a")]))
-    await until(lambda: bool(database._waiting) or task.done())
+    await eventually(lambda: bool(database._waiting) or task.done())
     await database.close()
     assert (await task).stored[0].seq == 1
     with closing(sqlite3.connect(path)) as raw:
@@ -259,7 +251,7 @@ async def test_a_read_of_many_statements_is_stopped_too(path):
 
 async def test_a_cancelled_read_is_stopped(database):
     task = asyncio.create_task(database.read(endless))
-    await until(lambda: database._reading == 1)
+    await eventually(lambda: database._reading == 1)
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -270,7 +262,7 @@ async def test_a_cancelled_read_is_stopped(database):
 async def test_reads_beyond_the_waiting_line_are_refused(database):
     running = asyncio.create_task(database.read(endless))
     waiting = asyncio.create_task(database.read(answer))
-    await until(lambda: database._reading == 2)
+    await eventually(lambda: database._reading == 2)
     with pytest.raises(StoreOverloaded):
         await database.read(answer)
     running.cancel()
@@ -283,7 +275,7 @@ async def test_a_read_that_waits_past_its_deadline_is_not_run(path):
     database = SqliteDatabase(path, readers=1, read_deadline_s=0.05)
     ran: list[int] = []
     busy = asyncio.create_task(database.snapshot(endless))
-    await until(lambda: database._reading == 1)
+    await eventually(lambda: database._reading == 1)
     with pytest.raises(QueryTimeout):
         await database.read(lambda conn: ran.append(1))
     busy.cancel()
@@ -304,7 +296,7 @@ async def test_a_snapshot_does_not_see_what_is_committed_meanwhile(database, sto
         return first, conn.exec_driver_sql("SELECT count(*) FROM messages").scalar_one()
 
     counting = asyncio.create_task(database.snapshot(count_twice))
-    await until(gate.begun.is_set)
+    await eventually(gate.begun.is_set)
     await store.append_batch([message("a")])
     gate.opened.set()
     assert await counting == (1, 1)

@@ -1,7 +1,6 @@
-"""Stand-ins with real semantics, which fail when told to: clock, store, reader, cache, broker, live channel."""
+"""Stand-ins with real semantics, which fail when told to: store, reader, cache, broker, live channel."""
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
@@ -21,20 +20,10 @@ from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Appended
+from tests.harness.clock import FakeClock
 
 T = TypeVar("T")
-DEADLINE_S = 5.0
 EPOCH_US = 1_780_000_000_000_000
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Poll until the condition holds."""
-    deadline = time.monotonic() + DEADLINE_S
-    polls = 0
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0 if polls < 100 else 0.001)
-        polls += 1
 
 
 async def settle(turns: int = 25) -> None:
@@ -71,25 +60,6 @@ def envelope(first: int, last: int, room: str = "lobby", partition: int = 0) -> 
 
 def live(items: Iterable[StoredMessage], partition: int = 0) -> LiveEnvelope:
     return LiveEnvelope(partition, tuple(items))
-
-
-@attrs.define
-class FakeClock:
-    """Monotonic seconds that move when told to, or when somebody sleeps on them."""
-
-    now: float = 1_000.0
-    slept: list[float] = attrs.field(factory=list)
-
-    def __call__(self) -> float:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.now += seconds
-        await asyncio.sleep(0)
 
 
 @attrs.define(eq=False)

@@ -8,7 +8,8 @@ import pytest
 from chatflow.domain.delivery.live_delivery import RESUBSCRIBE_PAUSE_S, LiveDelivery
 from chatflow.ports.broker import LiveEnvelope
 from chatflow.ports.errors import BrokerUnavailable, StoreError, StoreUnavailable
-from tests.unit.fakes import cancel, live, settle, stored, until
+from tests.harness.waiting import eventually
+from tests.unit.fakes import cancel, live, settle, stored
 
 RESYNC_S = 30.0
 DOWN = BrokerUnavailable("no broker")
@@ -64,7 +65,7 @@ class Bench:
 
     async def pass_time(self, seconds: float) -> None:
         """Wake whoever sleeps for so long."""
-        await until(lambda: [each for each in self.sleepers if each[0] == seconds])
+        await eventually(lambda: [each for each in self.sleepers if each[0] == seconds])
         woken, self.sleepers = (
             [each for each in self.sleepers if each[0] == seconds],
             [each for each in self.sleepers if each[0] != seconds],

@@ -13,7 +13,8 @@ from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import PAGE, Encode, RoomHub
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import StoredMessage
-from tests.unit.fakes import FakeStore, cancel, live, message, messages, settle, stored, until
+from tests.harness.waiting import eventually
+from tests.unit.fakes import FakeStore, cancel, live, message, messages, settle, stored
 
 GONE = StoreUnavailable("no store")
 
@@ -112,7 +113,7 @@ class Reads:
         await future
 
     async def step(self) -> None:
-        await until(lambda: self.waiting)
+        await eventually(lambda: self.waiting)
         future = self.waiting.pop(0)
         if not future.done():
             future.set_result(None)
@@ -251,7 +252,7 @@ async def test_a_gap_is_filled_from_the_store_before_what_lies_above_it(bench: B
     bench.commit(2, heard=False)
     bench.commit(1)
     assert client.seqs == []
-    await until(lambda: client.seqs)
+    await eventually(lambda: client.seqs)
     assert client.seqs == [1, 2, 3]
     assert bench.metrics.repaired == 2
 
@@ -274,7 +275,7 @@ async def test_one_gap_after_another_is_filled(bench: Bench) -> None:
     for last in (2, 4, 6):
         bench.commit(1, heard=False)
         bench.commit(1)
-        await until(lambda last=last: len(client.seqs) == last)
+        await eventually(lambda last=last: len(client.seqs) == last)
     assert client.seqs == [1, 2, 3, 4, 5, 6]
 
 
@@ -282,7 +283,7 @@ async def test_a_wide_gap_is_filled_page_by_page(bench: Bench) -> None:
     client = await bench.joined()
     bench.commit(350, heard=False)
     bench.commit(1)
-    await until(lambda: len(client.seqs) == 351)
+    await eventually(lambda: len(client.seqs) == 351)
     assert client.seqs == list(range(1, 352))
 
 
@@ -291,10 +292,10 @@ async def test_a_repair_goes_on_when_the_store_is_back(bench: Bench) -> None:
     bench.store.down = GONE
     bench.commit(1, heard=False)
     bench.commit(1)
-    await until(lambda: bench.slept >= 3)
+    await eventually(lambda: bench.slept >= 3)
     assert client.seqs == []
     bench.store.down = None
-    await until(lambda: client.seqs)
+    await eventually(lambda: client.seqs)
     assert client.seqs == [1, 2]
 
 
@@ -304,7 +305,7 @@ async def test_a_resync_finds_a_lost_tail(bench: Bench) -> None:
     await settle()
     assert client.seqs == []
     await bench.hub.resync()
-    await until(lambda: client.seqs)
+    await eventually(lambda: client.seqs)
     assert client.seqs == [1, 2]
     assert other.seqs == []
 
@@ -317,7 +318,7 @@ async def test_a_resync_that_cannot_read_says_so_and_the_next_one_repairs(bench:
         await bench.hub.resync()
     bench.store.down = None
     await bench.hub.resync()
-    await until(lambda: client.seqs == [1])
+    await eventually(lambda: client.seqs == [1])
 
 
 async def test_a_resync_while_a_room_is_left_touches_nothing(bench: Bench) -> None:
@@ -358,7 +359,7 @@ async def test_the_last_to_leave_ends_the_repair(bench: Bench) -> None:
     bench.store.down = GONE
     bench.commit(1, heard=False)
     bench.commit(1)
-    await until(lambda: bench.slept)
+    await eventually(lambda: bench.slept)
     bench.hub.leave("lobby", client)
     await settle()
     slept = bench.slept
@@ -493,7 +494,7 @@ async def test_a_reader_that_is_slow_during_the_replay_holds_up_nobody_and_misse
     slow = Client(quick_pages=1)
     slow.has_room.clear()
     join = bench.join(slow, since=0)
-    await until(lambda: slow.asked == 2)
+    await eventually(lambda: slow.asked == 2)
     bench.commit(5)
     assert slow.seqs == list(range(1, 101))
     assert other.seqs == list(range(251, 256))
@@ -507,7 +508,7 @@ async def test_the_past_is_not_read_before_its_reader_is_ready_for_it(bench: Ben
     client = Client()
     client.has_room.clear()
     join = bench.join(client, since=0)
-    await until(lambda: client.asked)
+    await eventually(lambda: client.asked)
     await settle()
     assert bench.store.count("room_range") == 0
     client.has_room.set()
@@ -520,7 +521,7 @@ async def test_a_reader_that_goes_away_during_the_replay_leaves_the_room(bench: 
     client = Client(quick_pages=1)
     client.has_room.clear()
     join = bench.join(client, since=0)
-    await until(lambda: client.asked == 2)
+    await eventually(lambda: client.asked == 2)
     client.gone = True
     client.has_room.set()
     await join
@@ -534,7 +535,7 @@ async def test_more_than_can_be_kept_during_a_replay_is_read_from_the_store() ->
     slow = Client()
     slow.has_room.clear()
     join = bench.join(slow, since=0)
-    await until(lambda: slow.asked)
+    await eventually(lambda: slow.asked)
     bench.commit(8)
     bench.commit(8)
     bench.commit(1)
@@ -639,10 +640,10 @@ class Play:
     async def finish(self) -> None:
         """The store is back, and heads are compared once more: now everybody must have everything."""
         self.bench.store.down = None
-        await until(lambda: all(task.done() for task in self.bench.tasks))
+        await eventually(lambda: all(task.done() for task in self.bench.tasks))
         await self.bench.hub.resync()
         members = [(client, since) for client, since, task in self.present if task.exception() is None]
-        await until(lambda: all(is_complete(*member, len(self.rows)) for member in members))
+        await eventually(lambda: all(is_complete(*member, len(self.rows)) for member in members))
         await settle()
         assert all(is_complete(*member, len(self.rows)) for member in members)
         assert all(client.seqs == before for client, _, before in self.left)

@@ -10,7 +10,9 @@ from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.broker import size_of
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, BufferFull, CircuitOpen, Draining
-from tests.unit.fakes import FakeBroker, FakeClock, RecordingSink, cancel, message, message_id, settle, until
+from tests.harness.clock import FakeClock
+from tests.harness.waiting import eventually
+from tests.unit.fakes import FakeBroker, RecordingSink, cancel, message, message_id, settle
 
 PARTITIONS = 8
 ONE = size_of(message(1))
@@ -73,24 +75,24 @@ async def test_a_message_is_accepted_only_after_the_broker_has_confirmed_it(buil
     assert len(bench.broker.waiting) == 1
     assert bench.sink.told == []
     bench.broker.confirm()
-    await until(lambda: bench.sink.told)
+    await eventually(lambda: bench.sink.told)
     assert bench.sink.told == [("accepted", 1)]
 
 
 async def test_while_one_envelope_is_confirmed_the_next_one_fills(build: Build) -> None:
     bench = build(manual=True)
     bench.offer(1)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.offer(2, 3)
     await settle()
     bench.offer(4)
     await settle()
     assert bench.envelopes == [ids(1)]
     bench.broker.confirm()
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     assert bench.envelopes == [ids(1), ids(2, 3, 4)]
     bench.broker.confirm()
-    await until(lambda: len(bench.accepted) == 4)
+    await eventually(lambda: len(bench.accepted) == 4)
     assert bench.accepted == [1, 2, 3, 4]
     assert bench.publisher.metrics.queue_published == 2
     assert bench.publisher.metrics.messages_published == 4
@@ -100,11 +102,11 @@ async def test_partitions_do_not_wait_for_each_other(build: Build) -> None:
     bench = build(manual=True)
     bench.offer(1, room=ROOM_OF[0])
     bench.offer(2, room=ROOM_OF[1])
-    await until(lambda: len(bench.broker.waiting) == 2)
+    await eventually(lambda: len(bench.broker.waiting) == 2)
     assert {envelope.partition for envelope in bench.broker.attempts} == {0, 1}
     first = bench.broker.attempts[0].messages[0].message_id
     bench.broker.waiting.pop(1)[1].set_result(None)
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     assert message_id(int(str(bench.accepted[0]))) != first
     bench.broker.confirm()
 
@@ -112,7 +114,7 @@ async def test_partitions_do_not_wait_for_each_other(build: Build) -> None:
 async def test_an_envelope_carries_at_most_so_many_messages_and_bytes(build: Build) -> None:
     bench = build(envelope_messages=3, envelope_bytes=2 * ONE)
     bench.offer(1, 2, 3, 4, 5)
-    await until(lambda: len(bench.accepted) == 5)
+    await eventually(lambda: len(bench.accepted) == 5)
     assert bench.envelopes == [ids(1, 2), ids(3, 4), ids(5)]
     assert [envelope.size_bytes for envelope in bench.broker.attempts] == [2 * ONE, 2 * ONE, ONE]
 
@@ -121,7 +123,7 @@ async def test_a_failed_publish_is_tried_again_with_the_same_ids(build: Build) -
     bench = build()
     bench.broker.outcomes.extend([DOWN, DOWN])
     bench.offer(1, 2)
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     assert bench.envelopes == [ids(1, 2)] * 3
     assert bench.accepted == [1, 2]
     assert bench.refused == []
@@ -132,46 +134,46 @@ async def test_a_failed_publish_is_tried_again_with_the_same_ids(build: Build) -
 async def test_what_arrives_during_the_retries_waits_its_turn(build: Build) -> None:
     bench = build(manual=True)
     bench.offer(1)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.offer(2)
     bench.broker.fail(DOWN)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.broker.confirm()
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.broker.confirm()
-    await until(lambda: len(bench.accepted) == 2)
+    await eventually(lambda: len(bench.accepted) == 2)
     assert bench.envelopes == [ids(1), ids(1), ids(2)]
 
 
 async def test_an_envelope_that_is_given_up_takes_what_is_behind_it_along(build: Build) -> None:
     bench = build(manual=True, patience_s=0)
     bench.offer(1)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.offer(2, 3)
     bench.broker.fail(DOWN)
-    await until(lambda: len(bench.refused) == 3)
+    await eventually(lambda: len(bench.refused) == 3)
     assert bench.refused == [1, 2, 3]
     assert bench.envelopes == [ids(1)]
     assert all(error.retryable for error in bench.sink.errors)
     assert bench.publisher.pending_bytes == 0
     assert bench.publisher.metrics.refused == 3
     bench.offer(4)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.broker.confirm()
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     assert bench.accepted == [4]
 
 
 async def test_what_is_behind_in_another_partition_is_not_refused_with_it(build: Build) -> None:
     bench = build(manual=True, patience_s=0)
     bench.offer(1, room=ROOM_OF[0])
-    await until(lambda: len(bench.broker.waiting) == 1)
+    await eventually(lambda: len(bench.broker.waiting) == 1)
     bench.offer(2, room=ROOM_OF[1])
-    await until(lambda: len(bench.broker.waiting) == 2)
+    await eventually(lambda: len(bench.broker.waiting) == 2)
     bench.broker.fail(DOWN)
-    await until(lambda: bench.refused)
+    await eventually(lambda: bench.refused)
     bench.broker.confirm()
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     assert (bench.refused, bench.accepted) == ([1], [2])
 
 
@@ -180,7 +182,7 @@ async def test_senders_are_told_when_their_patience_ends(build: Build) -> None:
     bench.broker.down = DOWN
     started = bench.clock.now
     bench.offer(1)
-    await until(lambda: bench.refused)
+    await eventually(lambda: bench.refused)
     assert 0.5 < bench.clock.now - started <= 0.8
     assert isinstance(bench.sink.errors[0], BrokerUnavailable)
     assert bench.clock.slept[:4] == [0.02, 0.04, 0.08, 0.16]
@@ -191,10 +193,10 @@ async def test_a_broker_that_is_full_is_tried_again_but_does_not_open_the_breake
     bench = build(failures=2)
     bench.broker.outcomes.extend([BrokerFull("full")] * 4)
     bench.offer(1)
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     bench.broker.down = BrokerFull("full")
     bench.offer(2)
-    await until(lambda: bench.refused)
+    await eventually(lambda: bench.refused)
     assert isinstance(bench.sink.errors[0], BrokerFull)
     assert bench.publisher.breaker.state is BreakerState.CLOSED
 
@@ -203,7 +205,7 @@ async def test_five_failures_open_the_breaker_and_offers_are_refused_before_anyt
     bench = build(patience_s=60)
     bench.broker.down = DOWN
     bench.offer(1, 2)
-    await until(lambda: bench.refused)
+    await eventually(lambda: bench.refused)
     assert len(bench.broker.attempts) == 5
     assert bench.refused == [1, 2]
     assert bench.publisher.breaker.state is BreakerState.OPEN
@@ -220,9 +222,9 @@ async def test_when_the_breaker_may_close_one_partition_probes_and_the_others_ar
     bench = build(manual=True, patience_s=60)
     bench.offer(1, room=ROOM_OF[0])
     for _ in range(5):
-        await until(lambda: bench.broker.waiting)
+        await eventually(lambda: bench.broker.waiting)
         bench.broker.fail(DOWN)
-    await until(lambda: bench.refused)
+    await eventually(lambda: bench.refused)
     bench.clock.advance(15)
     for partition in range(3):
         bench.offer(10 + partition, room=ROOM_OF[partition])
@@ -233,12 +235,12 @@ async def test_when_the_breaker_may_close_one_partition_probes_and_the_others_ar
     with pytest.raises(CircuitOpen):
         bench.offer(20)
     bench.broker.confirm()
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     assert bench.publisher.breaker.state is BreakerState.CLOSED
     bench.offer(30)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.broker.confirm()
-    await until(lambda: len(bench.accepted) == 2)
+    await eventually(lambda: len(bench.accepted) == 2)
 
 
 async def test_beyond_the_byte_limit_an_offer_is_refused_and_nothing_is_kept(build: Build) -> None:
@@ -247,15 +249,15 @@ async def test_beyond_the_byte_limit_an_offer_is_refused_and_nothing_is_kept(bui
     with pytest.raises(BufferFull):
         bench.offer(4)
     assert bench.publisher.pending_bytes == 3 * ONE
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     with pytest.raises(BufferFull):
         bench.offer(5)
     bench.broker.confirm()
-    await until(lambda: len(bench.accepted) == 3)
+    await eventually(lambda: len(bench.accepted) == 3)
     bench.offer(6)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.broker.confirm()
-    await until(lambda: len(bench.accepted) == 4)
+    await eventually(lambda: len(bench.accepted) == 4)
     assert bench.accepted == [1, 2, 3, 6]
     assert bench.refused == []
 
@@ -268,27 +270,27 @@ async def test_at_half_the_limit_senders_are_slowed_until_it_is_less(build: Buil
     bench.offer(2)
     assert bench.publisher.is_congested
     waiting = asyncio.create_task(bench.publisher.uncongested())
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     assert not waiting.done()
     bench.broker.confirm()
     await waiting
     assert bench.publisher.pending_bytes == ONE
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.broker.confirm()
-    await until(lambda: len(bench.accepted) == 2)
+    await eventually(lambda: len(bench.accepted) == 2)
 
 
 async def test_draining_refuses_what_is_new_and_waits_for_what_was_taken(build: Build) -> None:
     bench = build(manual=True)
     bench.offer(1)
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     bench.offer(2)
     drained = asyncio.create_task(bench.publisher.drain())
     await settle()
     with pytest.raises(Draining):
         bench.offer(3)
     bench.broker.confirm()
-    await until(lambda: bench.broker.waiting)
+    await eventually(lambda: bench.broker.waiting)
     await settle()
     assert not drained.done()
     bench.broker.confirm()
@@ -317,7 +319,7 @@ async def test_a_cancelled_acceptor_tells_nobody_what_it_does_not_know(build: Bu
     sink = RecordingSink()
     running = asyncio.create_task(publisher.run())
     publisher.offer(message(1), sink, 1)
-    await until(lambda: broker.waiting)
+    await eventually(lambda: broker.waiting)
     publisher.offer(message(2), sink, 2)
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -339,7 +341,7 @@ async def test_a_sink_may_offer_again_when_it_is_told(build: Build) -> None:
     bench.publisher.patience_s = 0.0
     bench.publisher.offer(message(1), Persistent(), 1)
     bench.broker.outcomes = type(bench.broker.outcomes)([DOWN])
-    await until(lambda: bench.accepted)
+    await eventually(lambda: bench.accepted)
     assert bench.accepted == [2]
 
 

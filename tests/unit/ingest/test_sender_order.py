@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatflow.domain.ingest.sender_order import SenderOrder
-from tests.unit.fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 
 @pytest.fixture

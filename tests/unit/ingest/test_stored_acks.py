@@ -4,7 +4,8 @@ import pytest
 from chatflow.domain.ingest.stored_acks import CHUNK, StoredAcks
 from chatflow.ports.errors import StoreUnavailable
 from chatflow.ports.messages import StoredMessage
-from tests.unit.fakes import FakeClock, FakeStore, live, message, message_id, messages
+from tests.harness.clock import FakeClock
+from tests.unit.fakes import FakeStore, live, message, message_id, messages
 
 
 @attrs.define(eq=False)

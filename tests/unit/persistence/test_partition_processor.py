@@ -14,18 +14,9 @@ from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBrea
 from chatflow.ports.broker import Consumer, Delivery, Envelope
 from chatflow.ports.errors import BrokerUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import Message
-from tests.unit.fakes import (
-    EPOCH_US,
-    FakeCache,
-    FakeClock,
-    FakeLive,
-    FakeStore,
-    cancel,
-    envelope,
-    message_id,
-    settle,
-    until,
-)
+from tests.harness.clock import FakeClock
+from tests.harness.waiting import eventually
+from tests.unit.fakes import EPOCH_US, FakeCache, FakeLive, FakeStore, cancel, envelope, message_id, settle
 
 GONE = StoreUnavailable("no store")
 
@@ -158,7 +149,7 @@ async def test_what_is_consumed_is_stored_in_order_and_acked_after_the_commit(bu
     bench = build()
     bench.start()
     published = bench.publish(envelope(1, 3), envelope(4, 4), envelope(5, 9))
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 9)
     assert bench.broker.log[-1] == "ack 3"
     assert bench.metrics.consumed == 9
@@ -172,11 +163,11 @@ async def test_nothing_is_acked_while_the_store_fails_and_everything_once_it_is_
     bench.store.down = GONE
     bench.start()
     published = bench.publish(envelope(1, 3))
-    await until(lambda: bench.store.count("append_batch") >= 3)
+    await eventually(lambda: bench.store.count("append_batch") >= 3)
     assert bench.broker.log == []
     assert not published[0].done()
     bench.store.down = None
-    await until(published[0].done)
+    await eventually(published[0].done)
     assert bench.store.ids() == ids(1, 3)
     assert bench.metrics.batch_failures >= 2
 
@@ -187,7 +178,7 @@ async def test_a_batch_that_failed_is_repeated_until_it_is_stored(build: Build, 
     bench.store.failures.extend([error, error])
     bench.start()
     (published,) = bench.publish(envelope(1, 3))
-    await until(published.done)
+    await eventually(published.done)
     assert bench.store.calls[:3] == [("append_batch", ids(1, 3))] * 3
     assert bench.clock.slept[:2] == [0.05, 0.1]
     assert bench.breaker.state is BreakerState.CLOSED
@@ -198,7 +189,7 @@ async def test_a_lost_answer_of_the_store_stores_nothing_twice(build: Build) -> 
     bench.store.lost_answers.append(GONE)
     bench.start()
     published = bench.publish(envelope(1, 3), envelope(4, 5))
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 5)
 
 
@@ -207,7 +198,7 @@ async def test_poison_is_buried_acked_and_does_not_stop_the_rest(build: Build) -
     bench.store.poison = {message_id(2)}
     bench.start()
     published = bench.publish(envelope(1, 3), envelope(4, 5))
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == [message_id(n) for n in (1, 3, 4, 5)]
     assert set(bench.store.dead) == {message_id(2)}
     assert bench.breaker.state is BreakerState.CLOSED
@@ -219,7 +210,7 @@ async def test_poison_that_cannot_be_buried_is_not_acked(build: Build) -> None:
     bench.store.bury_failures.extend([GONE, GONE])
     bench.start()
     (published,) = bench.publish(envelope(1, 3))
-    await until(published.done)
+    await eventually(published.done)
     assert set(bench.store.dead) == {message_id(2)}
     assert bench.store.count("bury") == 3
 
@@ -228,7 +219,7 @@ async def test_a_small_batch_size_splits_envelopes_and_acks_only_whole_ones(buil
     bench = build(policy=BatchPolicy(small=2, medium=2, large=2))
     bench.start()
     published = bench.publish(envelope(1, 3), envelope(4, 8))
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 8)
     assert [entry for entry in bench.broker.log if entry.startswith("ack")] == ["ack 1", "ack 2"]
     assert all(len(batch) <= 2 for name, batch in bench.store.calls if name == "append_batch")
@@ -240,7 +231,7 @@ async def test_the_batch_grows_with_what_waits_in_the_queue(build: Build) -> Non
     published = bench.publish(envelope(1, 4), *(envelope(n, n) for n in range(5, 9)))
     await settle()
     bench.start()
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.calls[0] == ("append_batch", ids(1, 4))
     assert bench.store.calls[-1] == ("append_batch", ids(8, 8))
     assert bench.store.ids() == ids(1, 8)
@@ -252,11 +243,11 @@ async def test_the_next_batch_collects_while_one_is_committed(build: Build) -> N
     bench.store.before_commit = lambda _: held.wait()
     bench.start()
     published = bench.publish(envelope(1, 1))
-    await until(lambda: bench.metrics.buffered == 1)
+    await eventually(lambda: bench.metrics.buffered == 1)
     published += bench.publish(*(envelope(n, n) for n in range(2, 11)))
-    await until(lambda: bench.metrics.buffered == 10)
+    await eventually(lambda: bench.metrics.buffered == 10)
     held.set()
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     sizes = [len(batch) for name, batch in bench.store.calls if name == "append_batch"]
     assert sizes == [1, 9]
 
@@ -306,7 +297,7 @@ async def test_an_open_breaker_stops_the_pulling_and_the_broker_keeps_the_rest(b
     assert bench.trips == ["no store", "no store"]
     bench.store.down = None
     await sleep.pass_time(20)
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 60)
     assert bench.breaker.state is BreakerState.CLOSED
     assert bench.store.dead == {}
@@ -337,7 +328,7 @@ async def test_stop_stores_and_acks_what_was_taken_and_leaves_the_rest_to_the_br
     processor = bench.processor()
     running = bench.spawn(processor.run())
     published = bench.publish(*(envelope(2 * n + 1, 2 * n + 2) for n in range(5)))
-    await until(lambda: bench.metrics.buffered == 4)
+    await eventually(lambda: bench.metrics.buffered == 4)
     processor.stop()
     await settle()
     assert not running.done()
@@ -355,7 +346,7 @@ async def test_stop_ends_an_idle_processor(build: Build) -> None:
     bench = build()
     processor = bench.processor()
     running = bench.spawn(processor.run())
-    await until(lambda: bench.broker.consumers)
+    await eventually(lambda: bench.broker.consumers)
     processor.stop()
     await asyncio.wait_for(running, 5)
     assert bench.broker.log == ["close"]
@@ -375,10 +366,10 @@ async def test_a_consumer_that_dies_is_replaced_and_what_it_held_is_stored_once(
     bench.store.after_commit = held.wait
     bench.start()
     published = bench.publish(envelope(1, 2), envelope(3, 4))
-    await until(lambda: len(bench.store.by_id) == 2)
+    await eventually(lambda: len(bench.store.by_id) == 2)
     await bench.broker.consumers[0].inner.close()
     held.set()
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert len(bench.broker.consumers) == 2
     assert bench.broker.consumers[1].given[0].redelivered
     assert bench.store.ids() == ids(1, 4)
@@ -389,10 +380,10 @@ async def test_a_consumer_that_dies_is_replaced_and_what_it_held_is_stored_once(
 async def test_a_consumer_that_dies_while_idle_is_replaced(build: Build) -> None:
     bench = build()
     bench.start()
-    await until(lambda: bench.broker.consumers)
+    await eventually(lambda: bench.broker.consumers)
     await bench.broker.consumers[0].inner.close()
     (published,) = bench.publish(envelope(1, 2))
-    await until(published.done)
+    await eventually(published.done)
     assert bench.store.ids() == ids(1, 2)
 
 
@@ -401,7 +392,7 @@ async def test_a_broker_that_refuses_consumers_is_asked_again_ever_more_slowly(b
     bench.broker.refusals = 8
     bench.start()
     (published,) = bench.publish(envelope(1, 2))
-    await until(published.done)
+    await eventually(published.done)
     assert bench.clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
 
 
@@ -411,20 +402,20 @@ async def test_cancelled_at_once_it_acks_nothing_that_is_not_stored(build: Build
     bench.store.before_commit = lambda _: held.wait()
     running = bench.spawn(bench.processor().run())
     published = bench.publish(envelope(1, 2), envelope(3, 4))
-    await until(lambda: bench.metrics.buffered == 4)
+    await eventually(lambda: bench.metrics.buffered == 4)
     await cancel(running)
     assert bench.broker.log == ["close"]
     assert bench.metrics.buffered == 0
     held.set()
     bench.start()
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 4)
 
 
 async def test_an_error_that_nobody_foresaw_ends_the_processor_loudly_and_acks_nothing(build: Build) -> None:
     bench = build()
     running = bench.spawn(bench.processor().run())
-    await until(lambda: bench.broker.consumers)
+    await eventually(lambda: bench.broker.consumers)
 
     async def broken(batch: object) -> object:
         raise ZeroDivisionError
@@ -446,7 +437,7 @@ async def test_several_partitions_are_stored_side_by_side(build: Build) -> None:
         for partition in range(4)
         for task in bench.publish(envelope_in(partition, 100 * partition + 2 * n + 1))
     ]
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     for partition in range(4):
         assert bench.store.ids(f"room-{partition}") == ids(100 * partition + 1, 100 * partition + 20)
     for processor in processors:
@@ -466,10 +457,10 @@ async def test_a_partition_whose_commit_hangs_does_not_hold_up_another(build: Bu
     bench.start(0)
     bench.start(1)
     first, second = bench.publish(envelope_in(0, 1), envelope_in(1, 101))
-    await until(second.done)
+    await eventually(second.done)
     assert not first.done()
     held.set()
-    await until(first.done)
+    await eventually(first.done)
 
 
 async def test_a_linger_lets_a_batch_fill(build: Build) -> None:
@@ -478,12 +469,12 @@ async def test_a_linger_lets_a_batch_fill(build: Build) -> None:
     processor.sleep = sleep = ManualSleep(bench.clock)
     bench.spawn(processor.run())
     published = bench.publish(envelope(1, 1))
-    await until(lambda: bench.metrics.buffered == 1)
+    await eventually(lambda: bench.metrics.buffered == 1)
     published += bench.publish(envelope(2, 2))
-    await until(lambda: bench.metrics.buffered == 2)
+    await eventually(lambda: bench.metrics.buffered == 2)
     assert bench.store.calls == []
     await sleep.pass_time(0.25)
-    await until(lambda: all(task.done() for task in published))
+    await eventually(lambda: all(task.done() for task in published))
     assert bench.store.calls[0] == ("append_batch", ids(1, 2))
 
 
@@ -491,12 +482,12 @@ async def test_a_second_processor_takes_over_when_the_first_one_stops(build: Bui
     bench = build()
     first, second = bench.start(), bench.start()
     (published,) = bench.publish(envelope(1, 2))
-    await until(published.done)
+    await eventually(published.done)
     assert [len(consumer.given) for consumer in bench.broker.consumers] == [1, 0]
     first.stop()
-    await until(lambda: "close" in bench.broker.log)
+    await eventually(lambda: "close" in bench.broker.log)
     (published,) = bench.publish(envelope(3, 4))
-    await until(published.done)
+    await eventually(published.done)
     assert [len(consumer.given) for consumer in bench.broker.consumers] == [1, 1]
     assert bench.store.ids() == ids(1, 4)
     second.stop()
@@ -507,14 +498,14 @@ async def test_what_is_cached_ends_when_a_consumer_opens_and_before_it_stores_fo
     bench.cache = FakeCache(bench.store.calls)
     void, stored = ("invalidate", None), ["append_batch", "invalidate"]
     active, standby = bench.start(), bench.start()
-    await until(lambda: bench.store.calls == [void] * 2)
+    await eventually(lambda: bench.store.calls == [void] * 2)
     for first in (1, 3):
         await asyncio.wait(bench.publish(envelope(first, first + 1)))
     assert bench.store.calls[2] == void
     assert [name for name, _ in bench.store.calls[3:]] == stored * 2
     assert void not in bench.store.calls[3:]
     active.stop()
-    await until(lambda: "close" in bench.broker.log)
+    await eventually(lambda: "close" in bench.broker.log)
     bench.store.calls.clear()
     await asyncio.wait(bench.publish(envelope(5, 6)))
     assert bench.store.calls[0] == void

@@ -8,7 +8,8 @@ from chatflow.domain.persistence.persister import Persister
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
-from tests.unit.fakes import EPOCH_US, FakeCache, FakeClock, FakeLive, FakeStore, message, message_id, messages
+from tests.harness.clock import FakeClock
+from tests.unit.fakes import EPOCH_US, FakeCache, FakeLive, FakeStore, message, message_id, messages
 
 
 @attrs.define(eq=False)

@@ -11,7 +11,8 @@ from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.queries import Question
 from chatflow.domain.reading.room_tails import NewestPage
 from chatflow.ports.cache import Invalidation
-from tests.reading_fakes import FakeClock, ListStore, near_cache
+from tests.harness.clock import FakeClock
+from tests.reading_fakes import ListStore, near_cache
 
 
 async def nothing() -> bytes:

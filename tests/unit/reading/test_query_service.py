@@ -15,7 +15,8 @@ from chatflow.domain.reading.read_cache import REFRESHES
 from chatflow.ports.cache import Lookup, Version
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow
-from tests.reading_fakes import START_US, FakeClock, ListStore, PlainAnswers
+from tests.harness.clock import FakeClock
+from tests.reading_fakes import START_US, ListStore, PlainAnswers
 
 ALL_CALLS = [
     ("room_page", lambda q: q.ask(q.questions.room("5", limit=10))),

@@ -13,7 +13,8 @@ from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from chatflow.ports.store import TimeWindow
-from tests.reading_fakes import FakeClock, ListStore, PlainAnswers, near_cache
+from tests.harness.clock import FakeClock
+from tests.reading_fakes import ListStore, PlainAnswers, near_cache
 
 
 class Shared(MemoryCache):

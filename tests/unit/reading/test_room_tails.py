@@ -12,7 +12,8 @@ from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.room_tails import TAIL_S, NewestPage, RoomTails
 from chatflow.ports.cache import Invalidation
 from chatflow.ports.errors import StoreUnavailable
-from tests.reading_fakes import FakeClock, ListStore, PlainAnswers
+from tests.harness.clock import FakeClock
+from tests.reading_fakes import ListStore, PlainAnswers
 
 FRESH_S = 1.0
 

@@ -5,7 +5,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.errors import CircuitOpen
-from tests.unit.fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 FAILURES = 5
 RESET_S = 15.0

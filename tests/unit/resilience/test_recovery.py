@@ -5,7 +5,8 @@ import pytest
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.resilience.recovery import watch_for_recovery
 from chatflow.ports.errors import StoreUnavailable
-from tests.unit.fakes import FakeClock, cancel, settle
+from tests.harness.clock import FakeClock
+from tests.unit.fakes import cancel, settle
 
 
 class Dependency:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from chatflow.domain.resilience.ttl_memo import Lately
-from tests.reading_fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 
 class Work:

@@ -9,7 +9,8 @@ from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable
-from tests.unit.fakes import FakeBroker, FakeGateway, message_id, settle, until
+from tests.harness.waiting import eventually
+from tests.unit.fakes import FakeBroker, FakeGateway, message_id, settle
 
 DOWN = BrokerUnavailable("no broker")
 RETRY = "Message queue unavailable, please retry"
@@ -46,7 +47,7 @@ class Client:
             self.raw += self.socket.read()
             return len(self.raw) >= count
 
-        await until(enough)
+        await eventually(enough)
         await settle()
         self.raw += self.socket.read()
         assert len(self.raw) == count
@@ -85,7 +86,7 @@ def texts(replies: list[dict[str, object]]) -> list[object]:
 async def test_a_frame_is_answered_with_success_once_the_broker_has_it(connect: Connect) -> None:
     client = connect(manual=True)
     client.say("hi")
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     await settle()
     assert client.socket.read() == []
     client.gateway.broker.confirm()
@@ -103,7 +104,7 @@ async def test_replies_are_compact(connect: Connect) -> None:
     client = connect()
     client.say("hi")
     client.session.receive("{")
-    await until(lambda: len(client.socket._sent) == 2)
+    await eventually(lambda: len(client.socket._sent) == 2)
     success, error = client.socket.read()
     assert b'"status":"success"' in success
     assert b'"status":"error","errorMessage":"malformed JSON"' in error
@@ -193,7 +194,7 @@ async def test_a_broken_rule_is_answered_in_its_words_and_the_socket_stays_open(
 async def test_replies_come_in_the_order_of_the_frames_whatever_their_fate(connect: Connect) -> None:
     client = connect(manual=True)
     client.say("one")
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.session.receive("{")
     client.say("")
     client.say("two")
@@ -202,7 +203,7 @@ async def test_replies_come_in_the_order_of_the_frames_whatever_their_fate(conne
     assert client.socket.read() == []
     client.gateway.broker.confirm()
     assert statuses(await client.replies(3)) == ["success", "error", "error"]
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.gateway.broker.confirm()
     replies = await client.replies(2)
     assert statuses(replies) == ["success", "error"]
@@ -241,7 +242,7 @@ async def test_what_follows_a_refused_frame_is_refused_until_the_peer_has_read_i
     client = connect()
     client.gateway.broker.outcomes.append(DOWN)
     client.say("one")
-    await until(lambda: client.socket._sent)
+    await eventually(lambda: client.socket._sent)
     client.say("two")  # was on its way when the refusal of one was sent
     await settle()
     replies = await client.replies(2)
@@ -261,9 +262,9 @@ async def test_the_fence_stays_up_while_the_refusal_waits_behind_an_earlier_repl
     filler.say("x" * 500)
     filler.say("x" * 500)
     client.say("two")  # refused: the gateway holds its limit
-    await until(lambda: len(client.gateway.broker.waiting) == 2)
+    await eventually(lambda: len(client.gateway.broker.waiting) == 2)
     settle_publish_of(client.gateway, filler.room)
-    await until(lambda: client.gateway.publisher.pending_bytes < 1_000)
+    await eventually(lambda: client.gateway.publisher.pending_bytes < 1_000)
     await settle()
     client.socket.read()  # the peer reads all there is, but the refusal was not sent
     await settle()
@@ -297,7 +298,7 @@ async def test_frames_without_a_reply_count_against_the_limit_whatever_their_fat
     client.session.receive("{")
     assert client.session.inflight.is_stalled  # their replies wait behind the first, and must not pile up
     resumed = asyncio.create_task(client.session.inflight.resumed())
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     assert not resumed.done()
     client.gateway.broker.confirm()
     await resumed
@@ -308,11 +309,11 @@ async def test_frames_without_a_reply_count_against_the_limit_whatever_their_fat
 async def test_a_connection_that_ended_keeps_what_it_offered_and_tells_nobody(connect: Connect) -> None:
     client = connect(manual=True)
     client.say("one")
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
     client.session.closed()
     client.gateway.broker.confirm()
-    await until(lambda: client.gateway.broker.confirmed)
+    await eventually(lambda: client.gateway.broker.confirmed)
     await settle()
     assert client.socket.read() == []
     assert client.gateway.ingest.messages_published == 1

@@ -3,7 +3,7 @@ import pytest
 
 from chatflow.domain.session.memory_budget import GRACE_S, SMALL_BYTES, MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
-from tests.unit.fakes import FakeClock
+from tests.harness.clock import FakeClock
 
 LIMIT = 100 * SMALL_BYTES
 

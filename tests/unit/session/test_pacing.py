@@ -3,7 +3,8 @@ import asyncio
 import pytest
 
 from chatflow.domain.session.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
-from tests.unit.fakes import FakeClock, settle
+from tests.harness.clock import FakeClock
+from tests.unit.fakes import settle
 
 
 @pytest.fixture

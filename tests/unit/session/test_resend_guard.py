@@ -5,7 +5,9 @@ import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.domain.session.resend_guard import ResendGuard
-from tests.unit.fakes import FakeClock, settle, until
+from tests.harness.clock import FakeClock
+from tests.harness.waiting import eventually
+from tests.unit.fakes import settle
 
 REFUSAL = [b'{"op":"error"}']
 
@@ -43,7 +45,7 @@ async def test_a_refusal_fences_its_room_until_the_peer_has_read_it(guard, socke
     assert not guard.admits("lobby", None)
     assert guard.admits("den", None)
     socket.read()
-    await until(lambda: guard.admits("lobby", None))
+    await eventually(lambda: guard.admits("lobby", None))
 
 
 async def test_the_echo_is_asked_for_behind_the_refusals_of_the_same_turn(
@@ -54,7 +56,7 @@ async def test_the_echo_is_asked_for_behind_the_refusals_of_the_same_turn(
     await settle()
     assert not guard.admits("lobby", None)
     socket.read()
-    await until(lambda: guard.admits("lobby", None))
+    await eventually(lambda: guard.admits("lobby", None))
 
 
 async def test_a_refusal_during_the_echo_keeps_the_fence_up_for_another_one(
@@ -68,7 +70,7 @@ async def test_a_refusal_during_the_echo_keeps_the_fence_up_for_another_one(
     await settle()
     assert not guard.admits("lobby", None)
     socket.read()
-    await until(lambda: guard.admits("lobby", None))
+    await eventually(lambda: guard.admits("lobby", None))
 
 
 async def test_a_peer_that_never_pauses_is_let_through_at_the_limit(
@@ -84,7 +86,7 @@ async def test_a_peer_that_never_pauses_is_let_through_at_the_limit(
     clock.advance(0.2)
     socket.read()
     refuse(guard, socket)
-    await until(lambda: guard.admits("lobby", None))
+    await eventually(lambda: guard.admits("lobby", None))
 
 
 async def test_rooms_are_fenced_one_by_one(guard, socket):
@@ -93,7 +95,7 @@ async def test_rooms_are_fenced_one_by_one(guard, socket):
     assert not guard.admits("lobby", None)
     assert not guard.admits("den", None)
     socket.read()
-    await until(lambda: guard.admits("lobby", None) and guard.admits("den", None))
+    await eventually(lambda: guard.admits("lobby", None) and guard.admits("den", None))
     refuse(guard, socket, "den")
     assert guard.admits("lobby", None)
     assert not guard.admits("den", None)
@@ -105,18 +107,18 @@ async def test_a_fence_can_be_raised_again(guard, socket):
         await settle()
         assert not guard.admits("lobby", None)
         socket.read()
-        await until(lambda: guard.admits("lobby", None))
+        await eventually(lambda: guard.admits("lobby", None))
 
 
 async def test_a_connection_that_ends_leaves_no_task(guard, socket):
     refuse(guard, socket)
     await settle()
     socket.close(1001, "gone")
-    await until(lambda: not guard._tasks)
+    await eventually(lambda: not guard._tasks)
 
 
 async def test_closing_ends_the_wait(guard, socket):
     refuse(guard, socket)
     await settle()
     guard.close()
-    await until(lambda: not guard._tasks)
+    await eventually(lambda: not guard._tasks)

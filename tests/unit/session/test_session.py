@@ -9,7 +9,8 @@ from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.session import Session
 from chatflow.domain.session.errors import NO_HELLO
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, QueryTimeout, StoreOverloaded, StoreUnavailable
-from tests.unit.fakes import FakeBroker, FakeGateway, message_id, messages, settle, until
+from tests.harness.waiting import eventually
+from tests.unit.fakes import FakeBroker, FakeGateway, message_id, messages, settle
 
 DOWN = BrokerUnavailable("no broker")
 HELLO = {"op": "hello", "userId": 7, "username": "ada"}
@@ -55,7 +56,7 @@ class Client:
             self.read()
             return len(self.answers) >= count
 
-        await until(enough)
+        await eventually(enough)
         await settle()
         self.read()
         assert len(self.answers) == count
@@ -270,7 +271,7 @@ async def test_unknown_fields_are_ignored(connect: Connect) -> None:
 async def test_a_message_is_acked_once_the_broker_has_it(connect: Connect) -> None:
     client = await connect(manual=True).greeted()
     client.say("hi", 3)
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     await client.silence()
     client.gateway.broker.confirm()
     assert await client.one() == {"op": "ack", "ref": 3, "id": message_id(1), "at": AT}
@@ -319,9 +320,9 @@ async def test_the_acks_of_one_envelope_travel_in_one_frame(connect: Connect) ->
     client = await connect(manual=True).greeted()
     for n in range(10):
         client.say("hi", n)
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.gateway.broker.confirm()
-    await until(lambda: client.socket._sent)
+    await eventually(lambda: client.socket._sent)
     client.read()
     assert len(client.frames) == 1
     assert [answer["ref"] for answer in await client.get(10)] == list(range(10))
@@ -330,7 +331,7 @@ async def test_the_acks_of_one_envelope_travel_in_one_frame(connect: Connect) ->
 async def test_a_frame_holds_at_most_64_answers(connect: Connect) -> None:
     client = await connect().greeted()
     client.send(*({"op": "leave", "ref": n, "room": "den"} for n in range(130)))
-    await until(lambda: client.socket._sent)
+    await eventually(lambda: client.socket._sent)
     client.read()
     assert [len(json.loads(frame)) for frame in client.frames] == [64, 64, 2]
     assert [answer["ref"] for answer in await client.get(130)] == list(range(130))
@@ -383,7 +384,7 @@ async def test_a_stored_ack_comes_after_the_commit_and_carries_the_seq(connect: 
     client = await connect().greeted()
     client.gateway.store.put(*messages(1, 4))
     client.say("hi", 3, ack="stored", id=message_id(99))
-    await until(lambda: client.gateway.broker.confirmed)
+    await eventually(lambda: client.gateway.broker.confirmed)
     await client.silence()
     assert client.session.inflight.count == 1
     client.gateway.commit_confirmed()
@@ -394,7 +395,7 @@ async def test_a_stored_ack_comes_after_the_commit_and_carries_the_seq(connect: 
 async def test_a_stored_ack_that_the_live_channel_lost_comes_from_the_store(connect: Connect) -> None:
     client = await connect().greeted()
     client.say("hi", 3, ack="stored")
-    await until(lambda: client.gateway.broker.confirmed)
+    await eventually(lambda: client.gateway.broker.confirmed)
     client.gateway.store.put(*client.gateway.broker.confirmed[0].messages)
     client.gateway.clock.advance(2.0)
     await client.gateway.context.stored_acks.resync()
@@ -404,7 +405,7 @@ async def test_a_stored_ack_that_the_live_channel_lost_comes_from_the_store(conn
 async def test_a_stored_ack_that_never_comes_is_a_retryable_error_and_frees_its_place(connect: Connect) -> None:
     client = await connect().greeted()
     client.say("hi", 3, ack="stored")
-    await until(lambda: client.gateway.broker.confirmed)
+    await eventually(lambda: client.gateway.broker.confirmed)
     assert client.session.inflight.count == 1
     client.gateway.clock.advance(60.0)
     await client.gateway.context.stored_acks.resync()
@@ -436,16 +437,16 @@ async def test_a_refused_send_is_told_once_even_if_it_is_stored_later(connect: C
 async def test_a_send_that_is_stored_before_its_publish_fails_is_told_once(connect: Connect) -> None:
     client = await connect(manual=True).greeted()
     client.say("hi", 3, ack="stored", id=message_id(99))
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.gateway.broker.confirmed.append(client.gateway.broker.attempts[0])
     client.gateway.commit_confirmed()
     assert (await client.one())["seq"] == 1
     client.gateway.broker.fail(DOWN)
-    await until(lambda: client.gateway.ingest.refused)
+    await eventually(lambda: client.gateway.ingest.refused)
     await client.silence()
     assert client.session.inflight.count == 0
     client.say("nothing was refused, so nothing is fenced", 4)
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.gateway.broker.confirm()
     assert (await client.one())["ref"] == 4
 
@@ -454,7 +455,7 @@ async def test_the_same_id_sent_twice_is_acked_twice_with_one_seq(connect: Conne
     client = await connect().greeted()
     for ref in (3, 4):
         client.say("hi", ref, ack="stored", id=message_id(99))
-    await until(lambda: client.gateway.broker.confirmed)
+    await eventually(lambda: client.gateway.broker.confirmed)
     client.gateway.commit_confirmed()
     assert [(answer["ref"], answer["seq"]) for answer in await client.get(2)] == [(3, 1), (4, 1)]
 
@@ -472,7 +473,7 @@ async def test_what_was_sent_before_the_refusal_was_read_is_refused_too(connect:
     client = await connect().greeted()
     client.gateway.broker.outcomes.append(DOWN)
     client.say("one", 1)
-    await until(lambda: client.socket._sent)
+    await eventually(lambda: client.socket._sent)
     client.say("two", 2)
     client.say("two", 3, ack="stored")
     answers = await client.get(3)
@@ -491,7 +492,7 @@ async def test_another_room_and_another_connection_are_not_fenced(connect: Conne
     other = await connect(gateway=client.gateway).greeted()
     client.gateway.broker.outcomes.append(DOWN)
     client.say("one", 1)
-    await until(lambda: client.socket._sent)
+    await eventually(lambda: client.socket._sent)
     client.say("two", 2, room="den")
     other.say("three", 3)
     assert ops(await client.get(2)) == ["error", "ack"]
@@ -502,7 +503,7 @@ async def test_a_sender_that_never_pauses_is_let_through_after_a_second(connect:
     client = await connect().greeted()
     client.gateway.broker.outcomes.append(DOWN)
     client.say("one", 0)
-    await until(lambda: client.socket._sent)
+    await eventually(lambda: client.socket._sent)
     for n in range(1, 9):
         client.say("more", n)
         await settle()
@@ -718,13 +719,13 @@ async def test_at_the_limit_of_messages_in_flight_reading_stops_until_one_is_set
     client.say("two", 2, ack="stored")
     assert client.session.inflight.is_stalled
     resumed = asyncio.create_task(client.session.inflight.resumed())
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     assert not resumed.done()
     client.gateway.broker.confirm()
     await resumed
     assert client.session.inflight.count == 1
     client.gateway.commit_confirmed()
-    await until(lambda: client.session.inflight.count == 0)
+    await eventually(lambda: client.session.inflight.count == 0)
 
 
 async def test_a_congested_gateway_stops_reading_from_everybody(connect: Connect) -> None:
@@ -733,7 +734,7 @@ async def test_a_congested_gateway_stops_reading_from_everybody(connect: Connect
     client.say("one", 1)
     assert idle.session.inflight.is_stalled
     resumed = asyncio.create_task(idle.session.inflight.resumed())
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     assert not resumed.done()
     client.gateway.broker.confirm()
     await resumed
@@ -745,13 +746,13 @@ async def test_a_connection_that_ends_leaves_its_rooms_and_keeps_what_it_offered
     await client.get(2)
     client.say("one", 1)
     client.say("two", 2, ack="stored")
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
     client.session.closed()
     assert client.gateway.context.hub.active_rooms == 0
     assert len(client.gateway.context.stored_acks) == 0
     client.gateway.broker.confirm()
-    await until(lambda: client.gateway.broker.confirmed)
+    await eventually(lambda: client.gateway.broker.confirmed)
     client.gateway.commit_confirmed()
     await client.silence()
     assert client.gateway.store.ids() == [message_id(1), message_id(2)]
@@ -761,11 +762,11 @@ async def test_a_connection_that_ends_while_the_broker_is_away_leaves_no_task(co
     client = await connect(manual=True).greeted()
     client.say("one", 1)
     client.say("two", 2, ack="stored")
-    await until(lambda: client.gateway.broker.waiting)
+    await eventually(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
     client.session.closed()
     client.gateway.broker.fail(DOWN)
-    await until(lambda: client.gateway.ingest.refused == 2)
+    await eventually(lambda: client.gateway.ingest.refused == 2)
     await client.silence()
     assert not client.session._guard._tasks
 
