@@ -22,9 +22,9 @@ from sqlalchemy.dialects import mysql
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.mysql.append import inserted_messages, merged
 from chatflow.adapters.sql.mysql.database import writer_session
-from chatflow.adapters.sql.mysql.multirow import MultiRow, Row
+from chatflow.adapters.sql.mysql.multirow import BoundRow, MultiRow
 from chatflow.adapters.sql.schema import room_message_summary, user_message_summary, user_room_summary
-from chatflow.adapters.sql.summary_deltas import tally
+from chatflow.adapters.sql.summary_deltas import deltas_of
 from tests.harness import Guard, MariaServer
 
 WRITERS = 4
@@ -36,7 +36,7 @@ GUESS_PER_S = 150_000
 """Rows that are made ahead, per second of measuring; when they run out, the measurement ends early."""
 MARIADB = mysql.dialect(is_mariadb=True)
 
-Statement = tuple[MultiRow, list[Row]]
+Statement = tuple[MultiRow, list[BoundRow]]
 Transaction = list[Statement]
 
 
@@ -83,7 +83,7 @@ def transactions(writer: int, count: int, summaries: bool) -> Iterator[Transacti
         yield [(inserted_messages(MARIADB), rows), *(_sums(rows) if summaries else [])]
 
 
-def _row(heads: dict[str, int], room: str, number: int, writer: int) -> Row:
+def _row(heads: dict[str, int], room: str, number: int, writer: int) -> BoundRow:
     heads[room] += 1
     user = (number * 7_919 + writer * 104_729) % USERS + 1
     at = BEGIN_US + number * 50
@@ -91,14 +91,14 @@ def _row(heads: dict[str, int], room: str, number: int, writer: int) -> Row:
     return (room, heads[room], key, user, f"user{user}", "TEXT", TEXT, at - 40_000, at, "gateway-1", "127.0.0.1")
 
 
-def _sums(rows: list[Row]) -> list[Statement]:
-    batch = tally((row[0], row[3], row[4], row[8]) for row in rows)
+def _sums(rows: list[BoundRow]) -> list[Statement]:
+    batch = deltas_of((row[0], row[3], row[4], row[8]) for row in rows)
     rooms = [(room, count, 0, latest) for room, count, latest in batch.rooms]
     tables = (room_message_summary, rooms), (user_room_summary, batch.pairs), (user_message_summary, batch.users)
     return [(merged(table, MARIADB), sums) for table, sums in tables]
 
 
-def prepared(transaction: Transaction, *, binary: bool) -> list[tuple[str, list[Row] | None]]:
+def prepared(transaction: Transaction, *, binary: bool) -> list[tuple[str, list[BoundRow] | None]]:
     """Texts with their rows, or with the rows rendered into them."""
     if binary:
         return [(statement.head + statement.row + statement.tail, rows) for statement, rows in transaction]
@@ -118,7 +118,7 @@ async def connected(url: str) -> Any:
     )
 
 
-async def write(connection: Any, plan: list[list[tuple[str, list[Row] | None]]], until: float) -> int:
+async def write(connection: Any, plan: list[list[tuple[str, list[BoundRow] | None]]], until: float) -> int:
     """Run transactions until the time or the plan is over; the rows that were committed."""
     done = 0
     async with connection.cursor() as cursor:

@@ -15,7 +15,7 @@ from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.dlq import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -51,8 +51,8 @@ class Stack:
         return SqlAuditor(self.database)
 
     @property
-    def box(self) -> SqlDeadLetterBox:
-        return SqlDeadLetterBox(self.database, lambda: NOW_US + 1)
+    def box(self) -> SqlDeadLetters:
+        return SqlDeadLetters(self.database, lambda: NOW_US + 1)
 
     def analytics(self) -> list[Analytics]:
         """Every way of counting that must give the same answers."""

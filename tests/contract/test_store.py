@@ -273,9 +273,9 @@ async def test_a_number_that_is_taken_above_the_head_is_loud(stack):
     assert stack.raw("SELECT count(*), max(seq) FROM messages") == [(2, 2)]
 
 
-async def test_a_buried_message_keeps_its_original_whatever_is_wrong_with_it(stack):
+async def test_a_dead_letter_keeps_its_original_whatever_is_wrong_with_it(stack):
     bad = message("\ud800", text="lone \ud800 surrogate")
-    await stack.store.bury(bad, "text: \ud800 is no character")
+    await stack.store.add_dead_letter(bad, "text: \ud800 is no character")
     (letter,) = await stack.box.list_dead(limit=10)
     assert letter.message_id == bad.message_id
     assert Message(**json.loads(letter.message_json)) == bad
@@ -284,17 +284,17 @@ async def test_a_buried_message_keeps_its_original_whatever_is_wrong_with_it(sta
     assert await stack.box.get_dead(letter.id) == letter
 
 
-async def test_burying_twice_keeps_one_letter(stack):
+async def test_adding_a_dead_letter_twice_keeps_one(stack):
     bad = message()
-    await stack.store.bury(bad, "first")
-    await stack.store.bury(bad, "second")
+    await stack.store.add_dead_letter(bad, "first")
+    await stack.store.add_dead_letter(bad, "second")
     assert [letter.error_reason for letter in await stack.box.list_dead(limit=10)] == ["second"]
 
 
 async def test_a_retried_letter_is_counted_and_a_resolved_one_leaves_the_list(stack):
     bad = [message(), message()]
     for each in bad:
-        await stack.store.bury(each, "bad")
+        await stack.store.add_dead_letter(each, "bad")
     first, second = await stack.box.list_dead(limit=10)
     await stack.box.mark_retried(first.id, resolved=False)
     await stack.box.mark_retried(first.id, resolved=True)
@@ -305,17 +305,17 @@ async def test_a_retried_letter_is_counted_and_a_resolved_one_leaves_the_list(st
 
 async def test_a_resolved_letter_that_comes_back_is_open_again(stack):
     bad = message()
-    await stack.store.bury(bad, "bad")
+    await stack.store.add_dead_letter(bad, "bad")
     (letter,) = await stack.box.list_dead(limit=1)
     await stack.box.mark_retried(letter.id, resolved=True)
-    await stack.store.bury(bad, "still bad")
+    await stack.store.add_dead_letter(bad, "still bad")
     (letter,) = await stack.box.list_dead(limit=1)
     assert (letter.error_reason, letter.retry_count, letter.resolved) == ("still bad", 1, False)
 
 
-async def test_messages_without_an_id_are_buried_side_by_side(stack):
-    await stack.store.bury(message(message_id=""), "no id")
-    await stack.store.bury(message(message_id=""), "no id either")
+async def test_messages_without_an_id_are_dead_lettered_side_by_side(stack):
+    await stack.store.add_dead_letter(message(message_id=""), "no id")
+    await stack.store.add_dead_letter(message(message_id=""), "no id either")
     assert [letter.message_id for letter in await stack.box.list_dead(limit=10)] == ["", ""]
 
 

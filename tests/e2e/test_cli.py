@@ -174,7 +174,7 @@ async def test_a_dead_letter_is_listed_shown_and_replayed_once(chatflow: Run, tm
     database = open_database(url_of(tmp_path))
     try:
         for each in (late, poison):
-            await SqlMessageStore(database, now_us, summaries=True).bury(each, "a reason to look at")
+            await SqlMessageStore(database, now_us, summaries=True).add_dead_letter(each, "a reason to look at")
     finally:
         await database.close()
     listed = chatflow("dlq", "list").stdout

@@ -69,10 +69,10 @@ class Operator:
                 if len(rows) == count and all(row[name] == value for row in rows for name, value in fields.items()):
                     return rows
 
-    async def bury(self, message: Message) -> dict[str, Any]:
+    async def add_dead_letter(self, message: Message) -> dict[str, Any]:
         """What a processor does with a message that cannot be stored; as it is listed."""
         async with opened(self.common) as database:
-            await SqlMessageStore(database, now_us, summaries=True).bury(message, "a reason")
+            await SqlMessageStore(database, now_us, summaries=True).add_dead_letter(message, "a reason")
         return (await self.listed())[-1]
 
     async def show(self, letter_id: str) -> dict[str, Any]:
@@ -357,7 +357,7 @@ async def test_a_broker_that_is_away_is_said_so_beside_what_the_database_has(
     operator: Operator, proxied: FaultProxy
 ) -> None:
     async with operator.broker():
-        row = await operator.bury(message())
+        row = await operator.add_dead_letter(message())
     proxied.refuse()
     listed = await operator.run("dlq", "list", "--json")
     assert (listed.returncode, json.loads(listed.stdout)) == (1, [row])
@@ -376,7 +376,7 @@ async def test_a_broker_that_is_away_is_said_so_beside_what_the_database_has(
 
 async def test_wrong_names_are_one_line_and_nothing_is_tried(operator: Operator) -> None:
     async with operator.broker():
-        row = await operator.bury(message())
+        row = await operator.add_dead_letter(message())
     for wrong in ("99", "b-0123456789ab", "nonsense", "9" * 30):
         with pytest.raises(StartError, match=wrong):
             await show_dead(operator.common, wrong)

@@ -29,7 +29,7 @@ from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
@@ -181,7 +181,7 @@ async def open_gateway(
         RoomHub(store, DeliveryMetrics(), **(hub or {})),
         StoredAcks(store, clock, overdue_s=0.1),
         SessionMetrics(),
-        Limits(),
+        MessageLimits(),
         Stamps("gateway-1", now_us, new_id),
         clock,
         **context,

@@ -5,7 +5,7 @@ import itertools
 import attrs
 import pytest
 
-from chatflow.adapters.sql.dlq import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.store import SqlMessageStore
 from tests.contract.store_cases import NOW_US, maria_backend, message, sqlite_backend
 from tests.contract.store_maria import maria_schemas
@@ -17,7 +17,7 @@ __all__ = ["maria_schemas"]
 class Rows:
     """A box and a store whose common clock moves with each call."""
 
-    box: SqlDeadLetterBox
+    box: SqlDeadLetters
     store: SqlMessageStore
 
     async def one(self, **options):
@@ -35,11 +35,11 @@ async def rows(request, tmp_path):
     ticks = itertools.count(NOW_US)
     async with backend.open() as stack:
         clock = lambda: next(ticks)
-        yield Rows(SqlDeadLetterBox(stack.database, clock), SqlMessageStore(stack.database, clock, summaries=True))
+        yield Rows(SqlDeadLetters(stack.database, clock), SqlMessageStore(stack.database, clock, summaries=True))
 
 
 async def test_a_letter_is_resolved_once_it_was_replayed(rows):
-    await rows.store.bury(message(), "bad")
+    await rows.store.add_dead_letter(message(), "bad")
     letter = await rows.one()
     await rows.box.mark_retried(letter.id, resolved=False)
     tried = await rows.one()
@@ -51,11 +51,11 @@ async def test_a_letter_is_resolved_once_it_was_replayed(rows):
 
 async def test_a_letter_that_came_back_since_its_replay_is_not_resolved(rows):
     bad = message()
-    await rows.store.bury(bad, "bad")
+    await rows.store.add_dead_letter(bad, "bad")
     letter = await rows.one()
     await rows.box.mark_retried(letter.id, resolved=False)
     tried = await rows.one()
-    await rows.store.bury(bad, "still bad")
+    await rows.store.add_dead_letter(bad, "still bad")
     assert not await rows.box.resolve(tried)
     again = await rows.one()
     assert (again.id, again.error_reason, again.retry_count, again.resolved) == (letter.id, "still bad", 1, False)
@@ -63,7 +63,7 @@ async def test_a_letter_that_came_back_since_its_replay_is_not_resolved(rows):
 
 
 async def test_a_letter_that_somebody_else_replays_is_resolved_by_the_later_one(rows):
-    await rows.store.bury(message(), "bad")
+    await rows.store.add_dead_letter(message(), "bad")
     letter = await rows.one()
     await rows.box.mark_retried(letter.id, resolved=False)
     first = await rows.one()
@@ -73,18 +73,18 @@ async def test_a_letter_that_somebody_else_replays_is_resolved_by_the_later_one(
     assert await rows.box.resolve(second)
 
 
-async def test_burying_twice_is_no_return_from_a_replay(rows):
+async def test_adding_one_twice_is_no_return_from_a_replay(rows):
     bad = message()
-    await rows.store.bury(bad, "bad")
+    await rows.store.add_dead_letter(bad, "bad")
     before = await rows.one()
-    await rows.store.bury(bad, "bad")
+    await rows.store.add_dead_letter(bad, "bad")
     assert await rows.one() == before
     assert before.last_retry_us is None
 
 
 async def test_letters_are_listed_page_by_page(rows):
     for _ in range(5):
-        await rows.store.bury(message(), "bad")
+        await rows.store.add_dead_letter(message(), "bad")
     whole = await rows.box.list_dead(limit=10)
     pages = [await rows.box.list_dead(limit=2)]
     while page := await rows.box.list_dead(limit=2, after_id=pages[-1][-1].id):

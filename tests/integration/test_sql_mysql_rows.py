@@ -12,7 +12,7 @@ from sqlalchemy import make_url
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.append import Tables, append_batch
 from chatflow.adapters.sql.commit_counts import CommitCounts
-from chatflow.adapters.sql.dlq import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.mysql import multirow
 from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.adapters.sql.opening import open_database
@@ -107,7 +107,7 @@ async def test_poison_is_isolated_and_the_rest_of_its_batch_is_stored_in_order(f
     async with process(fresh_url) as mine:
         persister = Persister(mine.store, live, metrics, lambda: 0.0, lambda: NOW_US)
         await persister.persist(0, batch)
-        letters = await SqlDeadLetterBox(mine.database, lambda: NOW_US).list_dead(limit=10)
+        letters = await SqlDeadLetters(mine.database, lambda: NOW_US).list_dead(limit=10)
     good = [each for place, each in enumerate(batch) if place not in {7, 8, 31}]
     assert [each.message for each in live.told] == good
     assert [each.seq for each in live.told] == list(range(1, 48))

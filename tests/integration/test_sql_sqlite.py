@@ -85,7 +85,7 @@ async def test_commits_survive_a_power_cut_and_readers_cannot_write(database):
 async def test_a_locked_database_is_unavailable_and_comes_back_by_itself(store, database, path):
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        for attempt in (store.append_batch([message()]), store.ping(), store.bury(message(), "bad")):
+        for attempt in (store.append_batch([message()]), store.ping(), store.add_dead_letter(message(), "bad")):
             with pytest.raises(StoreUnavailable, match="locked"):
                 await attempt
         assert await SqlMessageReader(database).heads(["1"]) == {}
@@ -193,15 +193,15 @@ async def test_a_group_with_a_failing_member_gives_everyone_their_own_outcome(st
         store.append_batch([old]),
         store.append_batch([message("a", text="x" * 5000)]),
         store.append_batch([message("b"), old]),
-        store.bury(message("c"), "bad"),
+        store.add_dead_letter(message("c"), "bad"),
         database.write(lambda conn: 1 // 0),
     ]
     tasks = [asyncio.create_task(call) for call in calls]
     await eventually(lambda: len(database._waiting) == 5)
     gate.opened.set()
     await blocker
-    first, poison, third, buried, bug = await asyncio.gather(*tasks, return_exceptions=True)
-    assert (first.duplicates, third.duplicates, buried) == (0, 1, None)
+    first, poison, third, dead_letter, bug = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (first.duplicates, third.duplicates, dead_letter) == (0, 1, None)
     assert isinstance(poison, RowRejected)
     assert isinstance(bug, ZeroDivisionError)
     await assert_sound(database, 2)

@@ -169,11 +169,11 @@ def never_probe_an_open_circuit(replace: Replace) -> None:
     replace(CircuitBreaker, "retry_in_s", retry_in_s)
 
 
-def bury_nothing(replace: Replace) -> None:
-    async def bury(self: SimulatedStore, message: Any, reason: str) -> None:
+def lose_dead_letters(replace: Replace) -> None:
+    async def add_dead_letter(self: SimulatedStore, message: Any, reason: str) -> None:
         await asyncio.sleep(0)
 
-    replace(SimulatedStore, "bury", bury)
+    replace(SimulatedStore, "add_dead_letter", add_dead_letter)
 
 
 def no_end_to_the_buffer(replace: Replace) -> None:
@@ -212,6 +212,6 @@ MUTANTS: tuple[Callable[[Replace], None], ...] = (
     deliver_doubles,
     forget_what_came_during_the_replay,
     never_probe_an_open_circuit,
-    bury_nothing,
+    lose_dead_letters,
     no_end_to_the_buffer,
 )

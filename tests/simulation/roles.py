@@ -14,7 +14,7 @@ from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Ref, Sink
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
@@ -106,7 +106,7 @@ class Gateway:
             RoomHub(store, DeliveryMetrics(), replay_limit=sizes.replay, concurrent_reads=2),
             StoredAcks(store, clock),
             SessionMetrics(),
-            Limits(),
+            MessageLimits(),
             Stamps(process.name, site.now_us, self._new_id),
             clock,
             inflight_per_connection=sizes.inflight,

@@ -146,7 +146,7 @@ class SimulatedStore:
             stored = known | {row.message.message_id: row for row in rows}
             return Appended(tuple(stored[each] for each in distinct), len(messages) - len(rows))
 
-    async def bury(self, message: Message, reason: str) -> None:
+    async def add_dead_letter(self, message: Message, reason: str) -> None:
         await self._read(lambda: self.server.dead.setdefault(message.message_id, message))
 
     async def ping(self) -> None:

@@ -29,7 +29,7 @@ class Verdict:
             self.wrong(finding)
 
     def on_broker_ack(self, messages: Sequence[Message]) -> None:
-        """The broker forgets an envelope: all of it must be stored or buried."""
+        """The broker forgets an envelope: all of it must be stored or dead-lettered."""
         assert self.store is not None
         for message in messages:
             known = message.message_id in self.store.by_id or message.message_id in self.store.dead

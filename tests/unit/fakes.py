@@ -12,7 +12,7 @@ from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
@@ -82,7 +82,7 @@ class FakeStore:
     poison: set[str] = attrs.field(factory=set)
     failures: deque[ChatflowError | None] = attrs.field(factory=deque)
     lost_answers: deque[ChatflowError] = attrs.field(factory=deque)
-    bury_failures: deque[ChatflowError] = attrs.field(factory=deque)
+    dead_letter_failures: deque[ChatflowError] = attrs.field(factory=deque)
     down: ChatflowError | None = None
     calls: list[tuple[str, object]] = attrs.field(factory=list)
     pause: Callable[[], Awaitable[None]] = attrs.field(default=lambda: asyncio.sleep(0))
@@ -105,10 +105,10 @@ class FakeStore:
             raise self.lost_answers.popleft()
         return appended
 
-    async def bury(self, message: Message, reason: str) -> None:
-        self.calls.append(("bury", message.message_id))
+    async def add_dead_letter(self, message: Message, reason: str) -> None:
+        self.calls.append(("add_dead_letter", message.message_id))
         await asyncio.sleep(0)
-        self._fail(self.bury_failures)
+        self._fail(self.dead_letter_failures)
         self.dead[message.message_id] = reason
 
     async def ping(self) -> None:
@@ -281,7 +281,7 @@ class FakeGateway:
             RoomHub(self.store, DeliveryMetrics()),
             StoredAcks(self.store, self.clock),
             self.metrics,
-            Limits(),
+            MessageLimits(),
             Stamps("gw-1", lambda: EPOCH_US, self._new_id),
             self.clock,
             **self.settings,

@@ -31,7 +31,7 @@ from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.persistence.batch_policy import BatchPolicy
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor
@@ -123,10 +123,10 @@ def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, floa
     return gauges
 
 
-def limits_of(gateway: GatewaySettings) -> Limits:
+def limits_of(gateway: GatewaySettings) -> MessageLimits:
     """What a valid message is here."""
     limits = gateway.limits
-    return Limits(
+    return MessageLimits(
         username_min=limits.username_min_chars,
         username_max=limits.username_max_chars,
         text_max=limits.message_max_chars,

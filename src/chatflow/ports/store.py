@@ -41,7 +41,7 @@ class MessageStore(Protocol):
             SequenceCollision: another writer bypassed the head lock; nothing was stored.
         """
 
-    async def bury(self, message: Message, reason: str) -> None:
+    async def add_dead_letter(self, message: Message, reason: str) -> None:
         """Keep a message that cannot be stored, with the reason, for inspection and replay; idempotent by id.
 
         Raises:
@@ -188,7 +188,7 @@ class DeadLetter:
     resolved: bool
 
 
-class DeadLetterBox(Protocol):
+class DeadLetters(Protocol):
     """Inspect and resolve dead letters. All methods raise ``StoreUnavailable``."""
 
     async def list_dead(self, *, limit: int, include_resolved: bool = False, after_id: int = 0) -> list[DeadLetter]:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from chatflow.domain.messages.errors import InvalidMessage
 from chatflow.domain.messages.validation import (
-    Limits,
+    MessageLimits,
     Stamps,
     message_from_chat,
     valid_message_id,
@@ -16,7 +16,7 @@ from chatflow.domain.messages.validation import (
 )
 from chatflow.ports.messages import Message
 
-LIMITS = Limits()
+LIMITS = MessageLimits()
 STAMPS = Stamps("gw-1", lambda: 1_795_483_900_000_001, lambda: "01970000-0000-7000-8000-000000000001")
 OWN_ID = "01970000-0000-7000-8000-0000000000ff"
 GOOD: dict[str, object] = {
@@ -257,7 +257,7 @@ def test_the_order_does_not_depend_on_the_order_of_the_fields() -> None:
 
 
 def test_limits_are_settings_and_the_refusals_name_them() -> None:
-    tight = Limits(user_id_max=9, username_min=1, username_max=2, text_max=3)
+    tight = MessageLimits(user_id_max=9, username_min=1, username_max=2, text_max=3)
     for check, value, error in [
         (valid_user_id, 10, "userID must be between 1 and 9"),
         (valid_username, "abc", "username must be between 1 and 2 characters"),

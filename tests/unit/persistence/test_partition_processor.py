@@ -193,7 +193,7 @@ async def test_a_lost_answer_of_the_store_stores_nothing_twice(build: Build) -> 
     assert bench.store.ids() == ids(1, 5)
 
 
-async def test_poison_is_buried_acked_and_does_not_stop_the_rest(build: Build) -> None:
+async def test_poison_is_dead_lettered_acked_and_does_not_stop_the_rest(build: Build) -> None:
     bench = build()
     bench.store.poison = {message_id(2)}
     bench.start()
@@ -204,15 +204,15 @@ async def test_poison_is_buried_acked_and_does_not_stop_the_rest(build: Build) -
     assert bench.breaker.state is BreakerState.CLOSED
 
 
-async def test_poison_that_cannot_be_buried_is_not_acked(build: Build) -> None:
+async def test_poison_that_cannot_be_dead_lettered_is_not_acked(build: Build) -> None:
     bench = build()
     bench.store.poison = {message_id(2)}
-    bench.store.bury_failures.extend([GONE, GONE])
+    bench.store.dead_letter_failures.extend([GONE, GONE])
     bench.start()
     (published,) = bench.publish(envelope(1, 3))
     await eventually(published.done)
     assert set(bench.store.dead) == {message_id(2)}
-    assert bench.store.count("bury") == 3
+    assert bench.store.count("add_dead_letter") == 3
 
 
 async def test_a_small_batch_size_splits_envelopes_and_acks_only_whole_ones(build: Build) -> None:

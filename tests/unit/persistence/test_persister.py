@@ -128,7 +128,7 @@ async def test_without_a_cache_nothing_is_invalidated() -> None:
 
 
 @pytest.mark.parametrize("poison", [{1}, {8}, {4, 5}, {1, 3, 8}, {2, 3, 4, 5, 6, 7}, set(range(1, 9))])
-async def test_poison_is_buried_alone_and_the_rest_keeps_its_order(poison: set[int]) -> None:
+async def test_poison_is_dead_lettered_alone_and_the_rest_keeps_its_order(poison: set[int]) -> None:
     bench = Bench()
     bench.store.poison = {message_id(n) for n in poison}
     await bench.persister.persist(0, messages(1, 8))
@@ -148,10 +148,10 @@ async def test_one_poisoned_message_among_a_thousand_is_found_by_bisection() -> 
     assert bench.store.count("append_batch") <= 21
 
 
-async def test_a_message_that_cannot_even_be_buried_is_not_settled() -> None:
+async def test_a_message_that_cannot_even_be_dead_lettered_is_not_settled() -> None:
     bench = Bench()
     bench.store.poison = {message_id(2)}
-    bench.store.bury_failures.append(StoreUnavailable("no room for the dead"))
+    bench.store.dead_letter_failures.append(StoreUnavailable("no room for the dead"))
     with pytest.raises(StoreUnavailable):
         await bench.persister.persist(0, messages(1, 3))
     assert bench.store.dead == {}

@@ -21,7 +21,7 @@ PARTITIONS = 8
 
 @attrs.define
 class FakeBox:
-    """One letter, with the box's clock; ``bury`` is what a processor does when the message is refused once more."""
+    """One dead letter, and the store's clock; ``add_dead_letter``: a processor meets the message once more."""
 
     letter: DeadLetter | None
     now: int = 100
@@ -47,7 +47,7 @@ class FakeBox:
             self.letter = attrs.evolve(letter, resolved=True)
         return unchanged
 
-    def bury(self, reason: str) -> None:
+    def add_dead_letter(self, reason: str) -> None:
         assert self.letter is not None
         self.now += 1
         self.letter = attrs.evolve(self.letter, error_reason=reason, last_retry_us=self.now, resolved=False)
@@ -131,7 +131,7 @@ async def test_a_row_that_could_not_be_resolved_stays_open_and_is_published_agai
 
 async def test_a_row_that_comes_back_before_it_was_resolved_stays_open() -> None:
     box = FakeBox(letter(message(1)))
-    broker = Hooked(then=lambda: box.bury("still too long"))
+    broker = Hooked(then=lambda: box.add_dead_letter("still too long"))
     result = await Republisher(broker, box, PARTITIONS).replay(box.letter)
     assert (result.outcome, result.reason) == (Outcome.REFUSED, "still too long")
     assert (box.letter.resolved, box.letter.retry_count) == (False, 1)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.resilience.ttl_memo import Lately
+from chatflow.domain.resilience.ttl_memo import TtlMemo
 from tests.harness.clock import FakeClock
 
 
@@ -25,7 +25,7 @@ class Work:
 
 async def test_an_answer_is_given_again_until_its_moment_is_over():
     clock, work = FakeClock(), Work()
-    lately = Lately(work, clock, 0.25)
+    lately = TtlMemo(work, clock, 0.25)
     first = await lately.get()
     clock.advance(0.24)
     assert await lately.get() == first == 1
@@ -36,7 +36,7 @@ async def test_an_answer_is_given_again_until_its_moment_is_over():
 async def test_who_asks_meanwhile_waits_for_the_same_answer():
     work = Work()
     work.gate.clear()
-    lately = Lately(work, FakeClock(), 0.0)
+    lately = TtlMemo(work, FakeClock(), 0.0)
     asking = [asyncio.create_task(lately.get()) for _ in range(10)]
     await asyncio.sleep(0)
     work.gate.set()
@@ -47,7 +47,7 @@ async def test_who_asks_meanwhile_waits_for_the_same_answer():
 async def test_the_moment_counts_from_when_the_work_began():
     clock, work = FakeClock(), Work()
     work.gate.clear()
-    lately = Lately(work, clock, 0.25)
+    lately = TtlMemo(work, clock, 0.25)
     asking = asyncio.create_task(lately.get())
     for _ in range(5):
         await asyncio.sleep(0)
@@ -59,7 +59,7 @@ async def test_the_moment_counts_from_when_the_work_began():
 
 async def test_a_failure_is_not_kept():
     work = Work()
-    lately = Lately(work, FakeClock(), 10.0)
+    lately = TtlMemo(work, FakeClock(), 10.0)
     work.error = RuntimeError("no")
     with pytest.raises(RuntimeError):
         await lately.get()

@@ -19,7 +19,7 @@ from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_page
 from chatflow.adapters.aiohttp.routes import add_endpoints, answer
 from chatflow.adapters.aiohttp.written import Reply, respond
 from chatflow.domain.reading.query_service import QueryService
-from chatflow.domain.resilience.ttl_memo import Lately
+from chatflow.domain.resilience.ttl_memo import TtlMemo
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 
@@ -67,12 +67,12 @@ class _FleetRoutes:
     own: Callable[[], RoleSnapshot]
     health: Health
     fresh_s: float
-    _healths: Lately[tuple[bytes, int]] = attrs.field(init=False)
-    _metrics: Lately[bytes] = attrs.field(init=False)
+    _healths: TtlMemo[tuple[bytes, int]] = attrs.field(init=False)
+    _metrics: TtlMemo[bytes] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._healths = Lately(self._encode_health, time.monotonic, self.fresh_s)
-        self._metrics = Lately(self._encode_metrics, time.monotonic, self.fresh_s)
+        self._healths = TtlMemo(self._encode_health, time.monotonic, self.fresh_s)
+        self._metrics = TtlMemo(self._encode_metrics, time.monotonic, self.fresh_s)
 
     def add_to(self, app: web.Application) -> None:
         app.router.add_get("/api/health", self.answer_health)

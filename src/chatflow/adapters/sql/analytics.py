@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy import bindparam as param
 
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.json_rows import Query, Row
+from chatflow.adapters.sql.json_rows import CompiledSelect, Row
 from chatflow.adapters.sql.reader import bounds, clamped
 from chatflow.adapters.sql.schema import (
     MAX_TIME_US,
@@ -77,10 +77,10 @@ class ComputedAnalytics:
     async def total_messages(self) -> int:
         return await self._number(TOTAL)
 
-    async def _rows(self, query: Query, **params: object) -> Sequence[Row]:
+    async def _rows(self, query: CompiledSelect, **params: object) -> Sequence[Row]:
         return await self.database.read(_rows_of, query, params)
 
-    async def _number(self, query: Query, **params: object) -> int:
+    async def _number(self, query: CompiledSelect, **params: object) -> int:
         return int((await self._rows(query, **params))[0][0])
 
 
@@ -106,7 +106,7 @@ class SummaryAnalytics(ComputedAnalytics):
         return await self._number(TOTAL_SUMMED)
 
 
-def _rows_of(conn: Connection, query: Query, params: dict[str, object]) -> Sequence[Row]:
+def _rows_of(conn: Connection, query: CompiledSelect, params: dict[str, object]) -> Sequence[Row]:
     return query.rows(conn, **params)
 
 
@@ -171,16 +171,16 @@ def _top_rooms_summed() -> Select[Any]:
     return known.order_by(c.total_messages.desc(), c.room_id).limit(_limit)
 
 
-ACTIVE_USERS = Query(_active_users())
-ACTIVE_USERS_SUMMED = Query(_active_users_summed())
-USER_ROOMS = Query(_user_rooms())
-USER_ROOMS_SUMMED = Query(_user_rooms_summed())
-TOP_USERS = Query(_top_users())
-TOP_USERS_SUMMED = Query(_top_users_summed())
-TOP_ROOMS = Query(_top_rooms())
-TOP_ROOMS_SUMMED = Query(_top_rooms_summed())
-TOTAL = Query(select(func.count().label("total")).select_from(messages))
-TOTAL_SUMMED = Query(select(func.coalesce(func.sum(room_message_summary.c.total_messages), 0).label("total")))
+ACTIVE_USERS = CompiledSelect(_active_users())
+ACTIVE_USERS_SUMMED = CompiledSelect(_active_users_summed())
+USER_ROOMS = CompiledSelect(_user_rooms())
+USER_ROOMS_SUMMED = CompiledSelect(_user_rooms_summed())
+TOP_USERS = CompiledSelect(_top_users())
+TOP_USERS_SUMMED = CompiledSelect(_top_users_summed())
+TOP_ROOMS = CompiledSelect(_top_rooms())
+TOP_ROOMS_SUMMED = CompiledSelect(_top_rooms_summed())
+TOTAL = CompiledSelect(select(func.count().label("total")).select_from(messages))
+TOTAL_SUMMED = CompiledSelect(select(func.coalesce(func.sum(room_message_summary.c.total_messages), 0).label("total")))
 
 
 def _minutes() -> Select[Any]:
@@ -201,7 +201,7 @@ def _minute_of(moment: Any) -> ColumnElement[Any]:
     return minute
 
 
-MINUTES = Query(_minutes())
+MINUTES = CompiledSelect(_minutes())
 """For SQLite. MariaDB would read the whole index for every step."""
 
 _minute = func.timestampdiff(literal_column("MINUTE"), literal_column("'1970-01-01'"), _m.accepted_at).label("minute")
@@ -227,12 +227,12 @@ def minutes_on_mysql(conn: Connection, limit: int) -> list[MinuteCount]:
 
 
 @cache
-def hours(dialect: str) -> Query:
+def hours(dialect: str) -> CompiledSelect:
     """Group everything by hour of the day."""
     hour = _hour_of(dialect, _m.accepted_at).label("hour")
     columns: list[ColumnElement[Any]] = [hour, func.count().label("total")]
     columns.append(func.count(distinct(_m.user_id)).label("users"))
-    return Query(select(*columns).group_by(hour).order_by(hour))
+    return CompiledSelect(select(*columns).group_by(hour).order_by(hour))
 
 
 def _hour_of(dialect: str, moment: ColumnElement[int]) -> ColumnElement[int]:

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import mysql, sqlite
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.json_rows import Row, fetch
 from chatflow.adapters.sql.schema import EpochMicros
-from chatflow.adapters.sql.schema import dead_letter_messages as letters
+from chatflow.adapters.sql.schema import dead_letter_messages as dead_letters
 from chatflow.domain.persistence.replaying import message_to_json
 from chatflow.ports.clock import WallClock
 from chatflow.ports.messages import Message
@@ -19,7 +19,7 @@ ID_LENGTH = 255
 REASON_LENGTH = 1000
 
 
-def bury(conn: Connection, message: Message, reason: str, now_us: int) -> None:
+def add_dead_letter(conn: Connection, message: Message, reason: str, now_us: int) -> None:
     """Keep one letter per message id; one that was resolved and has come back is open again.
 
     The time of its return tells whoever has just replayed it that it must not be resolved.
@@ -33,32 +33,34 @@ def bury(conn: Connection, message: Message, reason: str, now_us: int) -> None:
         "created_at": now_us,
         "resolved": False,
     }
-    returned_at = case((letters.c.last_retry.is_(None), null()), else_=literal(now_us, EpochMicros()))
+    returned_at = case((dead_letters.c.last_retry.is_(None), null()), else_=literal(now_us, EpochMicros()))
     again = {"error_reason": letter["error_reason"], "resolved": False, "last_retry": returned_at}
     if message_id is None:
-        conn.execute(insert(letters).values(letter))
+        conn.execute(insert(dead_letters).values(letter))
     elif conn.dialect.name == "sqlite":
-        upsert = sqlite.insert(letters).values(letter)
+        upsert = sqlite.insert(dead_letters).values(letter)
         conn.execute(upsert.on_conflict_do_update(index_elements=["message_id"], set_=again))
     else:
-        conn.execute(mysql.insert(letters).values(letter).on_duplicate_key_update(again))
+        conn.execute(mysql.insert(dead_letters).values(letter).on_duplicate_key_update(again))
 
 
 @attrs.frozen
-class SqlDeadLetterBox:
-    """``DeadLetterBox`` over ``dead_letter_messages``."""
+class SqlDeadLetters:
+    """``DeadLetters`` over ``dead_letter_messages``."""
 
     database: Database
     wall_clock: WallClock
 
     async def list_dead(self, *, limit: int, include_resolved: bool = False, after_id: int = 0) -> list[DeadLetter]:
-        wanted = select(letters).where(letters.c.id > after_id).order_by(letters.c.id).limit(max(limit, 0))
+        wanted = (
+            select(dead_letters).where(dead_letters.c.id > after_id).order_by(dead_letters.c.id).limit(max(limit, 0))
+        )
         if not include_resolved:
-            wanted = wanted.where(letters.c.resolved.is_(False))
+            wanted = wanted.where(dead_letters.c.resolved.is_(False))
         return await self.database.snapshot(_letters, wanted)
 
     async def get_dead(self, dead_letter_id: int) -> DeadLetter | None:
-        found = await self.database.snapshot(_letters, select(letters).where(letters.c.id == dead_letter_id))
+        found = await self.database.snapshot(_letters, select(dead_letters).where(dead_letters.c.id == dead_letter_id))
         return found[0] if found else None
 
     async def mark_retried(self, dead_letter_id: int, *, resolved: bool) -> None:
@@ -69,13 +71,13 @@ class SqlDeadLetterBox:
 
 
 def _mark_retried(conn: Connection, dead_letter_id: int, resolved: bool, now_us: int) -> None:
-    counted = {"retry_count": letters.c.retry_count + literal(1), "last_retry": now_us, "resolved": resolved}
-    conn.execute(update(letters).where(letters.c.id == dead_letter_id).values(counted))
+    counted = {"retry_count": dead_letters.c.retry_count + literal(1), "last_retry": now_us, "resolved": resolved}
+    conn.execute(update(dead_letters).where(dead_letters.c.id == dead_letter_id).values(counted))
 
 
 def _resolve(conn: Connection, letter: DeadLetter) -> bool:
-    unchanged = (letters.c.retry_count == letter.retry_count) & (letters.c.last_retry == letter.last_retry_us)
-    wanted = update(letters).where(letters.c.id == letter.id).where(unchanged)
+    unchanged = (dead_letters.c.retry_count == letter.retry_count) & (dead_letters.c.last_retry == letter.last_retry_us)
+    wanted = update(dead_letters).where(dead_letters.c.id == letter.id).where(unchanged)
     return conn.execute(wanted.values(resolved=True)).rowcount > 0
 
 
@@ -95,6 +97,6 @@ def _ascii(text: str) -> str:
 
 
 if TYPE_CHECKING:
-    from chatflow.ports.store import DeadLetterBox
+    from chatflow.ports.store import DeadLetters
 
-    _: type[DeadLetterBox] = SqlDeadLetterBox
+    _: type[DeadLetters] = SqlDeadLetters

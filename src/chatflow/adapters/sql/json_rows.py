@@ -31,7 +31,7 @@ def fetch(conn: Connection, statement: Select[Any]) -> Sequence[Row]:
 
 
 @attrs.define(eq=False)
-class Query:
+class CompiledSelect:
     """A statement that never changes, with named parameters; on SQLite it is compiled once."""
 
     statement: Select[Any]

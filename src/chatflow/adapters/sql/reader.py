@@ -8,7 +8,7 @@ from sqlalchemy import Connection, Integer, and_, or_, select, text
 from sqlalchemy import bindparam as param
 
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.json_rows import Query, Row, chunks, fetch
+from chatflow.adapters.sql.json_rows import CompiledSelect, Row, chunks, fetch
 from chatflow.adapters.sql.schema import (
     MAX_SEQ,
     MAX_TIME_US,
@@ -27,7 +27,7 @@ _m = messages.c
 _limit = param("limit", type_=Integer)
 _in_window = _m.accepted_at.between(param("start", type_=EpochMicros), param("end", type_=EpochMicros))
 
-ROOM_PAGE = Query(
+ROOM_PAGE = CompiledSelect(
     select(messages)
     .where(_m.room_id == param("room"), _m.seq < param("before"), _in_window)
     .order_by(_m.room_id.desc(), _m.seq.desc())
@@ -41,7 +41,7 @@ _found = (
     .limit(_limit)
     .subquery("found")
 )
-ROOM_PAGE_BY_TIME = Query(
+ROOM_PAGE_BY_TIME = CompiledSelect(
     select(messages).join(_found, and_(_m.room_id == _found.c.room_id, _m.seq == _found.c.seq)).order_by(_m.seq.desc())
 )
 """The same page, found among all rooms' messages of the window in the index by time, which carries room and number."""
@@ -57,10 +57,10 @@ FEW_ROWS = 100_000
 BY_TIME_US, WALK_US = 0.3, 0.4
 """MariaDB's time for each row that it guesses: of the window in the index by time, or of the room on the way there."""
 
-ROOM_RANGE = Query(
+ROOM_RANGE = CompiledSelect(
     select(messages).where(_m.room_id == param("room"), _m.seq > param("after")).order_by(_m.seq).limit(_limit)
 )
-USER_PAGE = Query(
+USER_PAGE = CompiledSelect(
     select(messages)
     .where(
         _m.user_id == param("user"),
@@ -162,11 +162,11 @@ def clamped(value: int, low: int, high: int) -> int:
     return min(max(value, low), high)
 
 
-def _page(conn: Connection, query: Query, params: dict[str, object]) -> list[StoredMessage]:
+def _page(conn: Connection, query: CompiledSelect, params: dict[str, object]) -> list[StoredMessage]:
     return [stored_message(row) for row in query.rows(conn, **params)]
 
 
-def _windowed_page(conn: Connection, walk: Query, params: dict[str, object]) -> list[StoredMessage]:
+def _windowed_page(conn: Connection, walk: CompiledSelect, params: dict[str, object]) -> list[StoredMessage]:
     """Look the window up by time where that is cheaper than to walk down the room; the optimizer would always walk."""
     guesses = conn.execute(ESTIMATES, params).mappings().all()
     within, after, of_room = (int(guess["rows"] or 0) for guess in guesses[:3])

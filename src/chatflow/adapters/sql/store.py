@@ -18,7 +18,7 @@ from chatflow.adapters.sql.append import (
 )
 from chatflow.adapters.sql.commit_counts import CommitCounts, CountRow
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.dlq import bury
+from chatflow.adapters.sql.dlq import add_dead_letter
 from chatflow.adapters.sql.errors import AlreadyStored
 from chatflow.adapters.sql.reader import locate
 from chatflow.adapters.sql.schema import key_of, room_heads
@@ -84,8 +84,8 @@ class SqlMessageStore:
         if rows := self.counts.doubted_rows(partitions):
             self.counts.settle(await self.database.write(settle_counts, rows))
 
-    async def bury(self, message: Message, reason: str) -> None:
-        await self.database.write(bury, message, reason, self.wall_clock())
+    async def add_dead_letter(self, message: Message, reason: str) -> None:
+        await self.database.write(add_dead_letter, message, reason, self.wall_clock())
 
     async def ping(self) -> None:
         await self.database.write(_ping)

@@ -11,7 +11,7 @@ import attrs
 
 
 @attrs.frozen
-class Tally:
+class SummaryDeltas:
     """Rows for each summary table in key order, so that two writers lock them in the same one.
 
     Attributes:
@@ -25,7 +25,7 @@ class Tally:
     rooms: list[tuple[str, int, int]]
 
 
-def tally(rows: Iterable[tuple[str, int, str, int]]) -> Tally:
+def deltas_of(rows: Iterable[tuple[str, int, str, int]]) -> SummaryDeltas:
     """Count rows of room, user, username and acceptance time."""
     counted: dict[tuple[int, str], tuple[int, int, str]] = {}
     for room, user, name, at in rows:
@@ -37,7 +37,7 @@ def tally(rows: Iterable[tuple[str, int, str, int]]) -> Tally:
     return _added_up((user, room, *counted[user, room]) for user, room in sorted(counted))
 
 
-def _added_up(counted: Iterable[tuple[int, str, int, int, str]]) -> Tally:
+def _added_up(counted: Iterable[tuple[int, str, int, int, str]]) -> SummaryDeltas:
     """Pairs come in the order of their users, so a user's are neighbours."""
     pairs: list[tuple[int, str, int, int]] = []
     users: list[tuple[int, str, int, int]] = []
@@ -50,7 +50,7 @@ def _added_up(counted: Iterable[tuple[int, str, int, int, str]]) -> Tally:
         mine = (user, name, count, at)
         users.append(mine if user != last else _joined(users.pop(), mine))
         last = user
-    return Tally(pairs, users, [(room, *rooms[room]) for room in sorted(rooms)])
+    return SummaryDeltas(pairs, users, [(room, *rooms[room]) for room in sorted(rooms)])
 
 
 def _joined(one: tuple[int, str, int, int], two: tuple[int, str, int, int]) -> tuple[int, str, int, int]:

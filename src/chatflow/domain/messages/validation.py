@@ -16,7 +16,7 @@ MESSAGE_TYPES = frozenset({"TEXT", "JOIN", "LEAVE"})
 
 
 @attrs.frozen
-class Limits:
+class MessageLimits:
     """What a message may be. Characters are code points."""
 
     user_id_max: int = 2**53 - 1
@@ -36,7 +36,7 @@ class Stamps:
 
 
 def message_from_chat(
-    fields: Mapping[str, object], *, room_id: str, client_ip: str, stamps: Stamps, limits: Limits
+    fields: Mapping[str, object], *, room_id: str, client_ip: str, stamps: Stamps, limits: MessageLimits
 ) -> Message:
     """A message from a frame of ``/chat/{room}``.
 
@@ -65,7 +65,7 @@ def message_from_chat(
     )
 
 
-def valid_user_id(value: object, limits: Limits) -> int:
+def valid_user_id(value: object, limits: MessageLimits) -> int:
     """An integer in range, from a JSON integer or a decimal string."""
     if value is None or value == "":
         raise InvalidMessage("userID is required")
@@ -78,7 +78,7 @@ def valid_user_id(value: object, limits: Limits) -> int:
     return value
 
 
-def valid_username(value: object, limits: Limits) -> str:
+def valid_username(value: object, limits: MessageLimits) -> str:
     """Letters and digits of ASCII, within the length limits."""
     if value is None or value == "":
         raise InvalidMessage("username is required")
@@ -89,7 +89,7 @@ def valid_username(value: object, limits: Limits) -> str:
     return value
 
 
-def valid_text(value: object, limits: Limits, name: str = "message") -> str:
+def valid_text(value: object, limits: MessageLimits, name: str = "message") -> str:
     """Any text within the limit, blanks included."""
     if value is None or value == "":
         raise InvalidMessage(f"{name} is required")

@@ -60,7 +60,7 @@ class Persister:
 
     async def _isolate(self, partition: int, messages: Sequence[Message], exc: RowRejected) -> None:
         if len(messages) == 1:
-            await self.store.bury(messages[0], str(exc))
+            await self.store.add_dead_letter(messages[0], str(exc))
             self.metrics.dead_lettered += 1
             return
         middle = len(messages) // 2

@@ -13,7 +13,7 @@ from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.persistence.replaying import Outcome, Replayed, Unreadable, message_from_json, name_of, refused
 from chatflow.ports.broker import Broker, DeadEnvelope, DeadLetterQueue, Envelope, envelope_of
 from chatflow.ports.messages import Message
-from chatflow.ports.store import DeadLetter, DeadLetterBox
+from chatflow.ports.store import DeadLetter, DeadLetters
 
 
 @attrs.frozen
@@ -21,7 +21,7 @@ class Republisher:
     """Both methods raise ``BrokerError`` when there was no confirm; the letter then stays as it is."""
 
     broker: Broker
-    box: DeadLetterBox
+    box: DeadLetters
     partitions: int
 
     async def replay(self, letter: DeadLetter) -> Replayed:

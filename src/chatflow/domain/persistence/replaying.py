@@ -13,7 +13,7 @@ from chatflow.domain.messages.errors import InvalidInput
 from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message
-from chatflow.ports.store import DeadLetter, DeadLetterBox, MessageStore
+from chatflow.ports.store import DeadLetter, DeadLetters, MessageStore
 
 BROKER_PREFIX = "b-"
 """Marks the names of what lies in the broker; names of what lies in the database are numbers."""
@@ -54,7 +54,7 @@ def name_of(letter: DeadLetter | DeadEnvelope) -> str:
     return str(letter.id) if isinstance(letter, DeadLetter) else BROKER_PREFIX + letter.id
 
 
-async def replay(letter: DeadLetter, store: MessageStore, box: DeadLetterBox) -> Replayed:
+async def replay(letter: DeadLetter, store: MessageStore, box: DeadLetters) -> Replayed:
     """Store the original and resolve the letter, or count the failed try.
 
     Raises:

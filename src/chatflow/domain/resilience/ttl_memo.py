@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 @attrs.define(eq=False)
-class Lately(Generic[V]):
+class TtlMemo(Generic[V]):
     """What ``work`` returned, at most ``fresh_s`` seconds ago; 0: only those who ask at the same time share it.
 
     What it raised is told to those who waited, and kept for nobody.

@@ -5,7 +5,7 @@ import attrs
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import Limits, Stamps
+from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.session.memory_budget import MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import Pacer
@@ -25,7 +25,7 @@ class GatewayContext:
     hub: RoomHub
     stored_acks: StoredAcks
     metrics: SessionMetrics
-    limits: Limits
+    limits: MessageLimits
     stamps: Stamps
     clock: Clock
     heartbeat_s: float = 25

@@ -13,7 +13,7 @@ import attrs
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.adapters.rabbitmq.dead_letters import open_dead_letter_queue
 from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.dlq import SqlDeadLetterBox
+from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.persistence.replay import Republisher, oldest
 from chatflow.domain.persistence.replaying import BROKER_PREFIX, Outcome, Replayed, replay
@@ -23,7 +23,7 @@ from chatflow.entrypoints.maintenance import opened
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
 from chatflow.ports.errors import BrokerError, StoreError
-from chatflow.ports.store import DeadLetter, DeadLetterBox
+from chatflow.ports.store import DeadLetter, DeadLetters
 
 PAGE = 1_000
 
@@ -142,11 +142,11 @@ async def _running_broker(common: Common) -> AsyncIterator[RabbitBroker]:
         await broker.close()
 
 
-def _box(database: Database) -> SqlDeadLetterBox:
-    return SqlDeadLetterBox(database, now_us)
+def _box(database: Database) -> SqlDeadLetters:
+    return SqlDeadLetters(database, now_us)
 
 
-async def _chosen(box: DeadLetterBox, numbers: Sequence[int], names: Sequence[str]) -> Sequence[int]:
+async def _chosen(box: DeadLetters, numbers: Sequence[int], names: Sequence[str]) -> Sequence[int]:
     """The rows to replay, found before the first is: one that comes back under a new number waits for the next time."""
     if names:
         await _found(box, numbers)
@@ -157,14 +157,14 @@ async def _chosen(box: DeadLetterBox, numbers: Sequence[int], names: Sequence[st
     return chosen
 
 
-async def _found(box: DeadLetterBox, numbers: Sequence[int]) -> list[DeadLetter]:
+async def _found(box: DeadLetters, numbers: Sequence[int]) -> list[DeadLetter]:
     letters = {number: await box.get_dead(number) for number in numbers}
     if missing := [str(number) for number, letter in letters.items() if letter is None]:
         raise StartError(f"there is no dead letter {', '.join(missing)}")
     return [letter for letter in letters.values() if letter is not None]
 
 
-async def _found_one_by_one(box: DeadLetterBox, numbers: Sequence[int]) -> AsyncIterator[DeadLetter]:
+async def _found_one_by_one(box: DeadLetters, numbers: Sequence[int]) -> AsyncIterator[DeadLetter]:
     for number in numbers:
         if (letter := await box.get_dead(number)) is not None:
             yield letter

@@ -15,7 +15,7 @@ from sqlalchemy.dialects import mysql
 from sqlalchemy.dialects.mysql.dml import Insert
 
 from chatflow.adapters.sql.commit_counts import CountRow
-from chatflow.adapters.sql.mysql.multirow import MultiRow, Row, literal, packet_bytes, size_bound
+from chatflow.adapters.sql.mysql.multirow import BoundRow, MultiRow, literal, packet_bytes, size_bound
 from chatflow.adapters.sql.mysql.packet import commit_together, run_together
 from chatflow.adapters.sql.schema import (
     EpochMicros,
@@ -27,7 +27,7 @@ from chatflow.adapters.sql.schema import (
     user_room_summary,
 )
 from chatflow.adapters.sql.summaries import merged_on_mysql
-from chatflow.adapters.sql.summary_deltas import tally
+from chatflow.adapters.sql.summary_deltas import deltas_of
 from chatflow.ports.messages import Message
 
 WIDTH = len(messages.columns)
@@ -82,7 +82,7 @@ class MysqlAppend:
         insertion, rows = inserted_messages(self.conn.dialect), list(zip(*[iter(values)] * WIDTH, strict=True))
         insertion.check(rows)
         sums = self._sums(values) if self.summaries else []
-        writes: list[tuple[MultiRow, Sequence[Row]]] = [
+        writes: list[tuple[MultiRow, Sequence[BoundRow]]] = [
             (insertion, rows),
             *sums,
             (raised_heads(self.conn.dialect), sorted(after.items())),
@@ -96,7 +96,7 @@ class MysqlAppend:
             for statement, each in writes[-2:]:
                 statement.run(self.conn, each)
 
-    def _run_last(self, writes: Sequence[tuple[MultiRow, Sequence[Row]]]) -> bool:
+    def _run_last(self, writes: Sequence[tuple[MultiRow, Sequence[BoundRow]]]) -> bool:
         """Commit in the packet that carries these, if they fit into one; whether they did."""
         if sum(size_bound(rows) for _, rows in writes) > packet_bytes(self.conn):
             return False
@@ -119,9 +119,9 @@ class MysqlAppend:
         self._new_users = dict(counts[0]) if counts else None
         return dict(heads)
 
-    def _sums(self, values: Sequence[object]) -> list[tuple[MultiRow, Sequence[Row]]]:
+    def _sums(self, values: Sequence[object]) -> list[tuple[MultiRow, Sequence[BoundRow]]]:
         columns = (values[place::WIDTH] for place in (ROOM, USER, USERNAME, ACCEPTED))
-        batch = tally(zip(*columns, strict=True))
+        batch = deltas_of(zip(*columns, strict=True))
         new = self._new_users
         if new is None:
             new = new_pairs(self.conn, [pair[:2] for pair in batch.pairs])

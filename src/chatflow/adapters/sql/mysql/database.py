@@ -21,7 +21,7 @@ from sqlalchemy import Connection
 from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
-from chatflow.adapters.sql.mysql.pools import Pool
+from chatflow.adapters.sql.mysql.pools import MysqlPool
 from chatflow.adapters.sql.mysql.proven import is_still_open, roll_back
 from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
@@ -61,18 +61,18 @@ class MysqlDatabase:
     write_deadline_s: float = attrs.field(default=10.0, kw_only=True)
     _reading: int = attrs.field(init=False, default=0)
     _writing: int = attrs.field(init=False, default=0)
-    _writers: Pool = attrs.field(init=False)
-    _readers: Pool = attrs.field(init=False)
-    _snapshots: Pool = attrs.field(init=False)
+    _writers: MysqlPool = attrs.field(init=False)
+    _readers: MysqlPool = attrs.field(init=False)
+    _snapshots: MysqlPool = attrs.field(init=False)
     _groups: GroupCommit = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._groups = GroupCommit(self._write_alone, lanes=self.writer_pool, full=FULL_GROUP, apart_s=APART_S)
         url, arguments = driver_arguments(self.url)
         writing, reading = writer_session(self.write_deadline_s), reader_session(self.read_deadline_s)
-        self._writers = Pool(url, self.writer_pool, "READ COMMITTED", arguments, writing, proves=True)
-        self._readers = Pool(url, self.reader_pool, "AUTOCOMMIT", arguments, reading)
-        self._snapshots = Pool(url, 1, "REPEATABLE READ", arguments, reader_session(None), resets=True)
+        self._writers = MysqlPool(url, self.writer_pool, "READ COMMITTED", arguments, writing, proves=True)
+        self._readers = MysqlPool(url, self.reader_pool, "AUTOCOMMIT", arguments, reading)
+        self._snapshots = MysqlPool(url, 1, "REPEATABLE READ", arguments, reader_session(None), resets=True)
 
     @property
     def dialect(self) -> str:

@@ -17,7 +17,7 @@ from sqlalchemy.types import TypeEngine
 from chatflow.adapters.sql.schema import EpochMicros, MessageId
 from chatflow.ports.errors import RowRejected
 
-Row = tuple[Any, ...]
+BoundRow = tuple[Any, ...]
 
 PACKET_KEY = "max_allowed_packet"
 """Where a connection's ``info`` holds the longest statement that its server takes, in bytes."""
@@ -60,7 +60,7 @@ class MultiRow:
         columns = tuple((column.name, python_type(column.type)) for column in statement.table.columns)
         return cls(columns, head + values, row, clause + tail)
 
-    def run(self, conn: Connection, rows: Sequence[Row]) -> None:
+    def run(self, conn: Connection, rows: Sequence[BoundRow]) -> None:
         """Send rows that were checked, in several statements only where the server's packet limit asks for it."""
         text = self.head + self.row + self.tail
         for part in split(rows, packet_bytes(conn)):
@@ -69,13 +69,13 @@ class MultiRow:
             else:
                 conn.exec_driver_sql(self.rendered(part), execution_options={"no_parameters": True})
 
-    def rendered(self, rows: Sequence[Row]) -> str:
+    def rendered(self, rows: Sequence[BoundRow]) -> str:
         """The statement as text, values included."""
         template = self.row
         values = (template % tuple([literal(value) for value in row]) for row in rows)
         return self.head + ", ".join(values) + self.tail
 
-    def check(self, rows: Sequence[Row]) -> None:
+    def check(self, rows: Sequence[BoundRow]) -> None:
         """Pass only what would be stored as it is.
 
         Raises:
@@ -120,7 +120,7 @@ def _check_characters(name: str, column: tuple[str, ...]) -> None:
         raise RowRejected(f"{name}: {exc.reason}") from None
 
 
-def split(rows: Sequence[Row], limit_bytes: int) -> Iterator[Sequence[Row]]:
+def split(rows: Sequence[BoundRow], limit_bytes: int) -> Iterator[Sequence[BoundRow]]:
     """The rows in order, halved until each part fits."""
     if len(rows) > 1 and size_bound(rows) > limit_bytes:
         middle = len(rows) // 2
@@ -130,7 +130,7 @@ def split(rows: Sequence[Row], limit_bytes: int) -> Iterator[Sequence[Row]]:
         yield rows
 
 
-def size_bound(rows: Sequence[Row]) -> int:
+def size_bound(rows: Sequence[BoundRow]) -> int:
     """No statement with these rows has more bytes."""
     characters = sum(len("".join(column)) for column in zip(*rows, strict=True) if type(column[0]) is str)
     return STATEMENT_BYTES + CHARACTER_BYTES * characters + VALUE_BYTES * len(rows) * len(rows[0])

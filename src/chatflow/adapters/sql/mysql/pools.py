@@ -31,7 +31,7 @@ OPENED_KEY = "opened_at"
 
 
 @attrs.define(eq=False)
-class Pool:
+class MysqlPool:
     """An engine over a fixed number of connections, which can be told that they are not to be trusted.
 
     Args:
