@@ -19,8 +19,7 @@ from chatflow.adapters.rabbitmq.topology import DEAD, INGEST
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.messages.rooms import partition_of
-from chatflow.domain.persistence.replay import Republisher
-from chatflow.domain.persistence.replaying import Outcome
+from chatflow.domain.persistence.replay import Outcome, Republisher
 from chatflow.entrypoints.cli.dead_letters import list_dead, replay_dead, show_dead
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.maintenance import opened, run_audit

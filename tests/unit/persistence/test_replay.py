@@ -8,8 +8,7 @@ import attrs
 import pytest
 
 from chatflow.domain.messages.rooms import partition_of
-from chatflow.domain.persistence.replay import Republisher, oldest
-from chatflow.domain.persistence.replaying import Outcome, message_to_json
+from chatflow.domain.persistence.replay import Outcome, Republisher, message_to_json, oldest
 from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, StoreUnavailable
 from chatflow.ports.messages import Message
@@ -222,7 +221,7 @@ async def test_an_envelope_that_cannot_be_read_stays_and_is_said_to_be_so() -> N
     dead, broker = FakeDead(deque([dead_envelope(unreadable="not JSON")])), FakeBroker()
     again = Republisher(broker, FakeBox(None), PARTITIONS)
     (result,) = [await again.replay_envelope(each, dead) async for each in oldest(dead)]
-    assert (result.name, result.outcome, result.message_ids) == ("b-abc", Outcome.REFUSED, ())
+    assert (result.dead.id, result.outcome, result.message_ids) == ("abc", Outcome.REFUSED, ())
     assert "not JSON" in result.reason
     await dead.close()
     assert len(dead.letters) == 1

@@ -10,7 +10,7 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.json_rows import Row, fetch
 from chatflow.adapters.sql.schema import EpochMicros
 from chatflow.adapters.sql.schema import dead_letter_messages as dead_letters
-from chatflow.domain.persistence.replaying import message_to_json
+from chatflow.domain.persistence.replay import message_to_json
 from chatflow.ports.clock import WallClock
 from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter

@@ -1,67 +1,123 @@
-"""Use case: send dead letters the whole way again, with their original ids, so that sending twice changes nothing.
+"""Use cases: give dead letters another try, with their original content and ids, so that trying twice changes nothing.
 
-The order is fixed: publish, wait for the confirm, and only then forget the letter. A crash in between leaves it where
-it is, and sending it once more is harmless. What is refused once more comes back as a dead letter: a row of the
-database is opened again, also when it comes back before it was resolved.
+With a broker that others can reach, a `Republisher` sends them the whole way again. The order is fixed: publish, wait
+for the confirm, and only then forget the dead letter. A crash in between leaves it where it is, and publishing it once
+more is harmless. A message that is refused again becomes a dead letter again: its row is reopened, even when that
+happens before the replay has resolved it.
+
+Without such a broker, `replay_into_store` writes the store directly.
 """
 
+import enum
+import json
 from collections.abc import AsyncIterator, Iterable
+from typing import Any
 
 import attrs
 
+from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import partition_of
-from chatflow.domain.persistence.replaying import Outcome, Replayed, Unreadable, message_from_json, name_of, refused
 from chatflow.ports.broker import Broker, DeadEnvelope, DeadLetterQueue, Envelope, envelope_of
+from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message
-from chatflow.ports.store import DeadLetter, DeadLetters
+from chatflow.ports.store import DeadLetter, DeadLetters, MessageStore
+
+
+class Unreadable(InvalidInput):
+    """The original of a dead letter is not a message."""
+
+
+class Outcome(enum.StrEnum):
+    """Result of one replay; a ``PUBLISHED`` message may still be refused, and is a dead letter again then."""
+
+    STORED = "stored"
+    PUBLISHED = "published"
+    REFUSED = "refused"
+
+
+@attrs.frozen
+class Replayed:
+    """One replay.
+
+    Attributes:
+        dead: the dead letter or dead envelope that was tried.
+        seq: of the message, when it was stored.
+        reason: why it was refused.
+    """
+
+    dead: DeadLetter | DeadEnvelope
+    outcome: Outcome
+    seq: int | None = None
+    reason: str = ""
+
+    @property
+    def message_ids(self) -> tuple[str, ...]:
+        """Ids of the messages in it, as far as they can be read."""
+        if isinstance(self.dead, DeadLetter):
+            return (self.dead.message_id,)
+        return tuple([message.message_id for message in self.dead.messages])
+
+
+async def replay_into_store(dead: DeadLetter, store: MessageStore, dead_letters: DeadLetters) -> Replayed:
+    """Store the original and resolve the row, or count the failed try.
+
+    Raises:
+        StoreUnavailable: the outcome is unknown; try again.
+    """
+    try:
+        appended = await store.append_batch([message_from_json(dead.message_json)])
+    except (RowRejected, Unreadable) as exc:
+        await dead_letters.mark_retried(dead.id, resolved=False)
+        return Replayed(dead, Outcome.REFUSED, reason=str(exc))
+    await dead_letters.mark_retried(dead.id, resolved=True)
+    return Replayed(dead, Outcome.STORED, appended.stored[0].seq)
 
 
 @attrs.frozen
 class Republisher:
-    """Both methods raise ``BrokerError`` when there was no confirm; the letter then stays as it is."""
+    """Publishes originals again. Both methods raise ``BrokerError`` without a confirm; nothing is forgotten then."""
 
     broker: Broker
-    box: DeadLetters
+    dead_letters: DeadLetters
     partitions: int
 
-    async def replay(self, letter: DeadLetter) -> Replayed:
+    async def replay(self, dead: DeadLetter) -> Replayed:
         """Publish a row's original and resolve the row, or count the failed try.
 
         Raises:
             StoreUnavailable: it may be published, and the row stays open.
         """
-        await self.box.mark_retried(letter.id, resolved=letter.resolved)
-        tried = await self.box.get_dead(letter.id)
+        await self.dead_letters.mark_retried(dead.id, resolved=dead.resolved)
+        tried = await self.dead_letters.get_dead(dead.id)
         if tried is None:
-            return refused(letter, "somebody has just removed it")
+            return Replayed(dead, Outcome.REFUSED, reason="somebody has just removed it")
         try:
-            await self._publish([message_from_json(letter.message_json)])
+            await self._publish([message_from_json(dead.message_json)])
         except Unreadable as exc:
-            return refused(letter, str(exc))
-        if not await self.box.resolve(tried):
-            now = await self.box.get_dead(letter.id)
+            return Replayed(dead, Outcome.REFUSED, reason=str(exc))
+        if not await self.dead_letters.resolve(tried):
+            now = await self.dead_letters.get_dead(dead.id)
             if now is not None and now.retry_count == tried.retry_count:
-                return refused(letter, now.error_reason)
-        return Replayed(name_of(letter), (letter.message_id,), Outcome.PUBLISHED)
+                return Replayed(dead, Outcome.REFUSED, reason=now.error_reason)
+        return Replayed(dead, Outcome.PUBLISHED)
 
-    async def replay_envelope(self, letter: DeadEnvelope, dead: DeadLetterQueue) -> Replayed:
-        """Publish what is in an envelope and settle it; one that cannot be read stays."""
-        ids = tuple([message.message_id for message in letter.messages])
-        if letter.unreadable:
-            return Replayed(name_of(letter), ids, Outcome.REFUSED, reason=f"it cannot be read: {letter.unreadable}")
+    async def replay_envelope(self, dead: DeadEnvelope, queue: DeadLetterQueue) -> Replayed:
+        """Publish the messages of an envelope and remove it from the queue; one that cannot be read stays."""
+        if dead.unreadable:
+            return Replayed(dead, Outcome.REFUSED, reason=f"it cannot be read: {dead.unreadable}")
         try:
-            await self._publish(letter.messages)
+            await self._publish(dead.messages)
         except Unreadable as exc:
-            return Replayed(name_of(letter), ids, Outcome.REFUSED, reason=str(exc))
-        await dead.remove(letter)
-        return Replayed(name_of(letter), ids, Outcome.PUBLISHED)
+            return Replayed(dead, Outcome.REFUSED, reason=str(exc))
+        await queue.remove(dead)
+        return Replayed(dead, Outcome.PUBLISHED)
 
     async def _publish(self, messages: Iterable[Message]) -> None:
         for envelope in self._envelopes(messages):
             await self.broker.publish(envelope)
 
     def _envelopes(self, messages: Iterable[Message]) -> list[Envelope]:
-        """One for each partition, all made before the first is published."""
+        """One for each partition; all are built before the first is published."""
         parts: dict[int, list[Message]] = {}
         for message in messages:
             check_sendable(message)
@@ -69,11 +125,42 @@ class Republisher:
         return [envelope_of(partition, part) for partition, part in parts.items()]
 
 
-def check_sendable(message: Message) -> None:
-    """Pass only what a processor can read.
+async def oldest(queue: DeadLetterQueue, *, limit: int | None = None) -> AsyncIterator[DeadEnvelope]:
+    """Take what is in the queue now, at most ``limit``.
+
+    Envelopes that die meanwhile are left out, so that a replay whose messages are refused again comes to an end.
+    """
+    waiting = await queue.waiting()
+    for _ in range(waiting if limit is None else min(limit, waiting)):
+        envelope = await queue.take()
+        if envelope is None:
+            return
+        yield envelope
+
+
+def message_to_json(message: Message) -> str:
+    """The original as JSON text; ASCII, so that it can be kept whatever is wrong with it."""
+    return json.dumps(attrs.asdict(message), ensure_ascii=True, separators=(",", ":"), default=repr)
+
+
+def message_from_json(text: str) -> Message:
+    """The message that `message_to_json` wrote.
 
     Raises:
-        Unreadable: a value of another type, or text that no encoding has.
+        Unreadable: it is not one.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        return Message(**fields)
+    except (TypeError, ValueError) as exc:
+        raise Unreadable(f"the original cannot be read: {exc}") from exc
+
+
+def check_sendable(message: Message) -> None:
+    """Pass only a message that a processor can read.
+
+    Raises:
+        Unreadable: a value has another type, or a text cannot be encoded.
     """
     for field in attrs.fields(Message):
         value = getattr(message, field.name)
@@ -81,16 +168,6 @@ def check_sendable(message: Message) -> None:
             raise Unreadable(f"the original cannot be sent: {field.name} is {value!r}")
         if isinstance(value, str) and not _is_encodable(value):
             raise Unreadable(f"the original cannot be sent: {field.name} holds half a character")
-
-
-async def oldest(dead: DeadLetterQueue, *, limit: int | None = None) -> AsyncIterator[DeadEnvelope]:
-    """What is there now, at most ``limit``; not what dies meanwhile, so that a replay that fails comes to an end."""
-    waiting = await dead.waiting()
-    for _ in range(waiting if limit is None else min(limit, waiting)):
-        letter = await dead.take()
-        if letter is None:
-            return
-        yield letter
 
 
 def _is_encodable(text: str) -> bool:

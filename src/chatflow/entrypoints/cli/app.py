@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from chatflow import __version__
-from chatflow.domain.persistence.replaying import Outcome
+from chatflow.domain.persistence.replay import Outcome
 from chatflow.entrypoints.logs import LogFormat, configure_logs
 from chatflow.entrypoints.roles.process import refuse, run_process
 from chatflow.entrypoints.settings import Common, Settings, Start, describe, load_settings
@@ -162,7 +162,7 @@ def dlq_replay(
 
     Exit code 0: all are published, or stored. 1: some were refused. 2: a server went away before all were tried.
     """
-    from chatflow.entrypoints.cli.dead_letter_views import replayed_as_json, told
+    from chatflow.entrypoints.cli.dead_letter_views import name_of, replayed_as_json, told
     from chatflow.entrypoints.cli.dead_letters import replay_dead
 
     if bool(ids) == every:
@@ -173,7 +173,7 @@ def dlq_replay(
         typer.echo(json.dumps([replayed_as_json(result) for result in replays.results], indent=2))
     else:
         for result in replays.results:
-            typer.echo(f"{result.name} {_ids(result.message_ids)} {told(result)}")
+            typer.echo(f"{name_of(result.dead)} {_ids(result.message_ids)} {told(result)}")
         typer.echo(f"{counts[replays.done]} {replays.done}, {counts[Outcome.REFUSED]} refused")
     if replays.failure:
         refuse(f"not all were tried: {replays.failure}")

@@ -7,9 +7,17 @@ from typing import Any, Literal
 import attrs
 
 from chatflow.domain.messages.timestamps import format_timestamp
-from chatflow.domain.persistence.replaying import Outcome, Replayed, name_of
+from chatflow.domain.persistence.replay import Outcome, Replayed
 from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.store import DeadLetter
+
+BROKER_PREFIX = "b-"
+"""Marks the ids of dead letters that lie in the broker; ids of those in the database are numbers."""
+
+
+def name_of(dead: DeadLetter | DeadEnvelope) -> str:
+    """The id by which the commands name it."""
+    return str(dead.id) if isinstance(dead, DeadLetter) else BROKER_PREFIX + dead.id
 
 
 @attrs.frozen
@@ -52,7 +60,7 @@ def told(result: Replayed) -> str:
 def replayed_as_json(result: Replayed) -> dict[str, Any]:
     """In the names of the wire."""
     return {
-        "id": result.name,
+        "id": name_of(result.dead),
         "messageIds": result.message_ids,
         "outcome": result.outcome,
         "seq": result.seq,

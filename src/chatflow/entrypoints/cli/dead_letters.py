@@ -15,9 +15,15 @@ from chatflow.adapters.rabbitmq.dead_letters import open_dead_letter_queue
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.store import SqlMessageStore
-from chatflow.domain.persistence.replay import Republisher, oldest
-from chatflow.domain.persistence.replaying import BROKER_PREFIX, Outcome, Replayed, replay
-from chatflow.entrypoints.cli.dead_letter_views import Row, row_of_envelope, row_of_letter, shown_envelope, shown_letter
+from chatflow.domain.persistence.replay import Outcome, Replayed, Republisher, oldest, replay_into_store
+from chatflow.entrypoints.cli.dead_letter_views import (
+    BROKER_PREFIX,
+    Row,
+    row_of_envelope,
+    row_of_letter,
+    shown_envelope,
+    shown_letter,
+)
 from chatflow.entrypoints.clocks import now_us
 from chatflow.entrypoints.maintenance import opened
 from chatflow.entrypoints.roles.process import StartError
@@ -95,7 +101,7 @@ async def replay_dead(common: Common, names: Sequence[str]) -> Replays:
             _check_broker(common, ids)
             store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
             letters = _found_one_by_one(box, await _chosen(box, numbers, names))
-            await _collect(replays, (await replay(letter, store, box) async for letter in letters))
+            await _collect(replays, (await replay_into_store(letter, store, box) async for letter in letters))
             return replays
         async with _running_broker(common) as broker:
             again = Republisher(broker, box, common.partitions)
@@ -112,7 +118,7 @@ async def _republished(
         wanted = [letter async for letter in oldest(dead) if letter.id in ids] if ids else []
         if missing := set(ids) - {letter.id for letter in wanted}:
             raise _unknown(sorted(missing))
-        async for letter in _found_one_by_one(again.box, chosen):
+        async for letter in _found_one_by_one(again.dead_letters, chosen):
             yield await again.replay(letter)
         for envelope in wanted:
             yield await again.replay_envelope(envelope, dead)

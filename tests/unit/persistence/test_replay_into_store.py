@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from chatflow.domain.persistence.replaying import Unreadable, message_from_json, message_to_json, replay
+from chatflow.domain.persistence.replay import Unreadable, message_from_json, message_to_json, replay_into_store
 from chatflow.ports.store import DeadLetter
 from tests.unit.fakes import FakeStore, message
 
@@ -31,7 +31,7 @@ def letter(message_json: str) -> DeadLetter:
 async def test_a_replay_stores_the_original_and_resolves_the_letter_and_so_does_a_second_one() -> None:
     store, box = FakeStore(), FakeBox()
     again = letter(message_to_json(message(1)))
-    first, second = await replay(again, store, box), await replay(again, store, box)
+    first, second = await replay_into_store(again, store, box), await replay_into_store(again, store, box)
     assert (first.seq, second.seq) == (1, 1)
     assert box.marked == [(5, True), (5, True)]
 
@@ -40,7 +40,7 @@ async def test_what_is_refused_again_is_counted_and_stays_unresolved() -> None:
     store, box = FakeStore(), FakeBox()
     poison = message(1, text="poison")
     store.poison.add(poison.message_id)
-    result = await replay(letter(message_to_json(poison)), store, box)
+    result = await replay_into_store(letter(message_to_json(poison)), store, box)
     assert result.seq is None
     assert result.reason
     assert box.marked == [(5, False)]
@@ -49,7 +49,7 @@ async def test_what_is_refused_again_is_counted_and_stays_unresolved() -> None:
 @pytest.mark.parametrize("broken", ["", "{", "[]", "7", "{}", '{"message_id":"x"}'])
 async def test_an_original_that_is_no_message_is_said_to_be_unreadable(broken: str) -> None:
     box = FakeBox()
-    result = await replay(letter(broken), FakeStore(), box)
+    result = await replay_into_store(letter(broken), FakeStore(), box)
     assert "cannot be read" in result.reason
     assert box.marked == [(5, False)]
     with pytest.raises(Unreadable):
