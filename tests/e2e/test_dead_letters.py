@@ -21,8 +21,8 @@ from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.persistence.replay import Outcome, Republisher
 from chatflow.entrypoints.cli.dead_letters import list_dead, replay_dead, show_dead
+from chatflow.entrypoints.cli.maintenance import opened, run_audit
 from chatflow.entrypoints.clocks import new_id, now_us
-from chatflow.entrypoints.maintenance import opened, run_audit
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common, load_settings
 from chatflow.ports.broker import Envelope, envelope_of

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chatflow.entrypoints.maintenance import run_audit
+from chatflow.entrypoints.cli.maintenance import run_audit
 from chatflow.entrypoints.settings import load_settings
 from tests.fault.clients import LedgerSender, Listener
 from tests.harness.process import UpProcess

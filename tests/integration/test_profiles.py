@@ -9,9 +9,9 @@ from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.domain.reading.answers import Source
+from chatflow.entrypoints.cli.maintenance import catch_up_summaries, run_audit
 from chatflow.entrypoints.clocks import new_id
 from chatflow.entrypoints.containers import Container, build_container
-from chatflow.entrypoints.maintenance import catch_up_summaries, run_audit
 from chatflow.entrypoints.roles.process import Lifetime
 from chatflow.entrypoints.serving import opened
 from chatflow.entrypoints.settings import Profile, Settings, load_settings

@@ -42,8 +42,8 @@ from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
-from chatflow.entrypoints.caching import near_cache_of, open_shared
 from chatflow.entrypoints.clocks import new_id, now_us
+from chatflow.entrypoints.resources import near_cache_of, open_shared
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.roles.processor import RATES, ProcessorRole

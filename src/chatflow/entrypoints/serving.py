@@ -13,8 +13,8 @@ import structlog
 
 from chatflow.adapters.sql import migrate
 from chatflow.domain.resilience.tasks import end
+from chatflow.entrypoints.cli.maintenance import catch_up_summaries
 from chatflow.entrypoints.containers import Container, build_container, opening_of
-from chatflow.entrypoints.maintenance import catch_up_summaries
 from chatflow.entrypoints.roles.process import (
     Lifetime,
     Stopped,

@@ -65,7 +65,7 @@ def api() -> None:
 @app.command()
 def migrate() -> None:
     """Bring the database schema, and summary tables left behind by a profile without them, up to date."""
-    from chatflow.entrypoints.maintenance import upgrade
+    from chatflow.entrypoints.cli.maintenance import upgrade
 
     applied = run_process(upgrade(_common()))
     typer.echo(f"applied {', '.join(applied)}" if applied else "the schema is up to date")
@@ -91,7 +91,7 @@ def audit(
 
     Exit code 0: nothing is wrong. 1: a table says what is. 2: the audit could not be made.
     """
-    from chatflow.entrypoints.maintenance import run_audit
+    from chatflow.entrypoints.cli.maintenance import run_audit
 
     report = run_process(run_audit(_common(), ledger))
     if report.findings:

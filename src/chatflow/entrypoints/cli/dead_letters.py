@@ -24,8 +24,8 @@ from chatflow.entrypoints.cli.dead_letter_views import (
     shown_envelope,
     shown_letter,
 )
+from chatflow.entrypoints.cli.maintenance import opened
 from chatflow.entrypoints.clocks import now_us
-from chatflow.entrypoints.maintenance import opened
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
 from chatflow.ports.errors import BrokerError, StoreError
