@@ -64,6 +64,23 @@ def test_version_and_help_name_every_command(chatflow: Run) -> None:
         assert f" {command} " in shown
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("serve",), ("serve",)),
+        (("up", "--verbose"), ("--verbose",)),
+        (("dlq", "lst"), ("lst", "list")),
+        (("dlq", "list", "--limit", "0"), ("--limit", "1")),
+        (("dlq", "show"), ("ID",)),
+        (("audit", "--ledger"), ("--ledger", "argument")),
+    ],
+)
+def test_a_wrong_command_or_option_is_one_line(
+    chatflow: Run, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    refused(chatflow(*arguments), *words, "--help")
+
+
 def test_a_typo_in_a_setting_is_one_line_that_offers_the_right_name(chatflow: Run) -> None:
     refused(chatflow("up", CHATFLOW_GATEWAY_PROT="8080"), "CHATFLOW_GATEWAY_PROT", "CHATFLOW_GATEWAY_PORT")
     refused(chatflow("audit", CHATFLOW_PROFILE="O3"), "CHATFLOW_PROFILE", "O12")

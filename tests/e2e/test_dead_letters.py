@@ -20,8 +20,9 @@ from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.persistence.replay import Outcome, Republisher
+from chatflow.entrypoints.cli.database import open_existing
 from chatflow.entrypoints.cli.dead_letters import list_dead, replay_dead, show_dead
-from chatflow.entrypoints.cli.maintenance import opened, run_audit
+from chatflow.entrypoints.cli.maintenance import run_audit
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common, load_settings
@@ -70,7 +71,7 @@ class Operator:
 
     async def add_dead_letter(self, message: Message) -> dict[str, Any]:
         """What a processor does with a message that cannot be stored; as it is listed."""
-        async with opened(self.common) as database:
+        async with open_existing(self.common) as database:
             await SqlMessageStore(database, now_us, summaries=True).add_dead_letter(message, "a reason")
         return (await self.listed())[-1]
 

@@ -13,7 +13,6 @@ import structlog
 
 from chatflow.adapters.sql import migrate
 from chatflow.domain.resilience.tasks import end
-from chatflow.entrypoints.cli.maintenance import catch_up_summaries
 from chatflow.entrypoints.containers import Container, build_container, opening_of
 from chatflow.entrypoints.roles.process import (
     Lifetime,
@@ -24,6 +23,7 @@ from chatflow.entrypoints.roles.process import (
 )
 from chatflow.entrypoints.roles.waiting import until_there
 from chatflow.entrypoints.settings import Settings
+from chatflow.entrypoints.summaries import catch_up_summaries
 from chatflow.ports.errors import SchemaMismatch
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""The command line: ``chatflow``, also ``python -m chatflow.entrypoints.cli``."""
+"""The command line: the script ``chatflow``, also ``python -m chatflow.entrypoints.cli``."""
 
 from chatflow.entrypoints.cli.app import main
 

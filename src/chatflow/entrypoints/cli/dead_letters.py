@@ -16,6 +16,7 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.persistence.replay import Outcome, Replayed, Republisher, oldest, replay_into_store
+from chatflow.entrypoints.cli.database import open_existing
 from chatflow.entrypoints.cli.dead_letter_views import (
     BROKER_PREFIX,
     Row,
@@ -24,7 +25,6 @@ from chatflow.entrypoints.cli.dead_letter_views import (
     shown_envelope,
     shown_letter,
 )
-from chatflow.entrypoints.cli.maintenance import opened
 from chatflow.entrypoints.clocks import now_us
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
@@ -53,7 +53,7 @@ class Replays:
 
 async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> Listing:
     """Dead letters, oldest first, those of the database before those of the broker; of each at most ``limit``."""
-    async with opened(common) as database:
+    async with open_existing(common) as database:
         letters = await _box(database).list_dead(limit=limit, include_resolved=include_resolved)
     rows = [row_of_letter(letter) for letter in letters]
     if common.is_embedded:
@@ -75,7 +75,7 @@ async def show_dead(common: Common, name: str) -> dict[str, Any]:
     """
     numbers, ids = _parsed([name])
     if numbers:
-        async with opened(common) as database:
+        async with open_existing(common) as database:
             (letter,) = await _found(_box(database), numbers)
             return shown_letter(letter)
     _check_broker(common, ids)
@@ -95,7 +95,7 @@ async def replay_dead(common: Common, names: Sequence[str]) -> Replays:
     """
     numbers, ids = _parsed(names)
     replays = Replays(Outcome.STORED if common.is_embedded else Outcome.PUBLISHED)
-    async with opened(common) as database:
+    async with open_existing(common) as database:
         box = _box(database)
         if common.is_embedded:
             _check_broker(common, ids)

@@ -1,0 +1,94 @@
+"""``chatflow dlq``: list, show and replay dead letters."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from chatflow.domain.persistence.replay import Outcome
+from chatflow.entrypoints.cli.shared import common_settings, print_table
+from chatflow.entrypoints.roles.process import refuse, run_process
+
+JSON = typer.Option("--json", help="Print a JSON array.")
+
+commands = typer.Typer(
+    help="List, show and replay dead letters: messages that could not be stored.", no_args_is_help=True
+)
+
+
+@commands.command("list")
+def dlq_list(
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many of each source, oldest first.")] = 100,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Those that were replayed, too.")] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """List dead letters of the database and of the broker, oldest first.
+
+    Exit code 0: these are all. 1: the broker could not be read, and its dead letters are missing.
+    """
+    from chatflow.entrypoints.cli.dead_letters import list_dead
+
+    listing = run_process(list_dead(common_settings(), limit=limit, include_resolved=resolved))
+    if as_json:
+        typer.echo(json.dumps([row.as_json() for row in listing.rows], indent=2))
+    elif listing.rows:
+        table = Table("id", "source", "message id", "created", "tries", "resolved", "reason")
+        for row in listing.rows:
+            state, tries = "yes" if row.resolved else "no", str(row.retry_count)
+            table.add_row(row.id, row.source, _ids(row.message_ids), row.created_at, tries, state, escape(row.reason))
+        print_table(table)
+    elif not listing.unread:
+        typer.echo("no dead letters")
+    if listing.unread:
+        typer.echo(f"chatflow: the broker's dead letters are not shown: {listing.unread}", err=True)
+        raise typer.Exit(1)
+
+
+@commands.command("show")
+def dlq_show(letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it.")]) -> None:
+    """Show one dead letter with its original, as JSON."""
+    from chatflow.entrypoints.cli.dead_letters import show_dead
+
+    typer.echo(json.dumps(run_process(show_dead(common_settings(), letter_id)), indent=2))
+
+
+@commands.command("replay")
+def dlq_replay(
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `dlq list` shows them.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="All that are not resolved.")] = False,
+    as_json: Annotated[bool, JSON] = False,
+) -> None:
+    """Publish dead letters again, with their original ids; what is stored already stays as it is.
+
+    Without a broker of its own, the embedded default, they are stored directly. What is published and refused once
+    more is a dead letter again: `dlq list` shows it.
+
+    Exit code 0: all are published, or stored. 1: some were refused. 2: a server went away before all were tried.
+    """
+    from chatflow.entrypoints.cli.dead_letter_views import name_of, replayed_as_json, told
+    from chatflow.entrypoints.cli.dead_letters import replay_dead
+
+    if bool(ids) == every:
+        refuse("name the dead letters to replay, or --all")
+    replays = run_process(replay_dead(common_settings(), ids or []))
+    counts = Counter(result.outcome for result in replays.results)
+    if as_json:
+        typer.echo(json.dumps([replayed_as_json(result) for result in replays.results], indent=2))
+    else:
+        for result in replays.results:
+            typer.echo(f"{name_of(result.dead)} {_ids(result.message_ids)} {told(result)}")
+        typer.echo(f"{counts[replays.done]} {replays.done}, {counts[Outcome.REFUSED]} refused")
+    if replays.failure:
+        refuse(f"not all were tried: {replays.failure}")
+    raise typer.Exit(1 if counts[Outcome.REFUSED] else 0)
+
+
+def _ids(message_ids: Sequence[str]) -> str:
+    """The messages of a dead letter in a few words."""
+    if not message_ids:
+        return "unreadable"
+    return message_ids[0] or "no id" if len(message_ids) == 1 else f"{len(message_ids)} messages"

@@ -1,0 +1,34 @@
+"""What commands share: they read the settings before anything else, and print tables that can be piped."""
+
+from typing import cast
+
+from rich.console import Console
+from rich.table import Table
+
+from chatflow.entrypoints.logs import LogFormat, configure_logs
+from chatflow.entrypoints.roles.process import refuse
+from chatflow.entrypoints.settings import Common, Settings, SettingsError, Start, load_settings
+
+PIPE_WIDTH = 160
+"""Columns of a table that is not shown on a terminal."""
+
+
+def settings_for(start: Start) -> Settings:
+    """The settings, with logging configured; exits with one line and code 2 if they are wrong."""
+    try:
+        settings = load_settings(start)
+    except SettingsError as exc:
+        refuse(str(exc))
+    configure_logs(level=settings.common.log_level, fmt=cast("LogFormat", settings.common.log_format))
+    return settings
+
+
+def common_settings() -> Common:
+    """The common settings, for a command that is not a role."""
+    return settings_for("tool").common
+
+
+def print_table(table: Table) -> None:
+    """As wide as the terminal, or `PIPE_WIDTH`."""
+    console = Console()
+    (console if console.is_terminal else Console(width=PIPE_WIDTH)).print(table)
