@@ -43,7 +43,7 @@ class Listing:
 
 
 @attrs.define
-class Replays:
+class ReplayReport:
     """``done``: the best that can become of one. ``failure``: why it ended before all were tried; else ``""``."""
 
     done: Outcome
@@ -86,7 +86,7 @@ async def show_dead(common: Common, name: str) -> dict[str, Any]:
     raise _unknown(ids)
 
 
-async def replay_dead(common: Common, names: Sequence[str]) -> Replays:
+async def replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
     """Replay these, or all unresolved ones when none is named; nothing is tried unless all of them exist.
 
     Raises:
@@ -94,7 +94,7 @@ async def replay_dead(common: Common, names: Sequence[str]) -> Replays:
         BrokerError: the broker cannot be used at all.
     """
     numbers, ids = _parsed(names)
-    replays = Replays(Outcome.STORED if common.is_embedded else Outcome.PUBLISHED)
+    replays = ReplayReport(Outcome.STORED if common.is_embedded else Outcome.PUBLISHED)
     async with open_existing(common) as database:
         box = _box(database)
         if common.is_embedded:
@@ -129,7 +129,7 @@ async def _republished(
         await dead.close()
 
 
-async def _collect(replays: Replays, results: AsyncIterator[Replayed]) -> None:
+async def _collect(replays: ReplayReport, results: AsyncIterator[Replayed]) -> None:
     """Keep what was done when a server goes away in the middle."""
     try:
         async for result in results:

@@ -11,7 +11,7 @@ from chatflow.entrypoints.settings.environment import SettingsError
 from chatflow.entrypoints.settings.groups import (
     ApiSettings,
     GatewaySettings,
-    MessageLimits,
+    MessageSettings,
     ProcessorSettings,
     Settings,
 )
@@ -22,7 +22,7 @@ __all__ = [
     "ApiSettings",
     "Common",
     "GatewaySettings",
-    "MessageLimits",
+    "MessageSettings",
     "ProcessorSettings",
     "Profile",
     "Settings",

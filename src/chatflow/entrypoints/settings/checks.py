@@ -9,7 +9,7 @@ import attrs
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import SettingsError
 from chatflow.entrypoints.settings.fields import variable_of, variables_of
-from chatflow.entrypoints.settings.groups import MessageLimits, ProcessorSettings, Settings
+from chatflow.entrypoints.settings.groups import MessageSettings, ProcessorSettings, Settings
 
 Start = Literal["up", "gateway", "processor", "api", "tool"]
 """What a process is started as; ``tool`` is every command that needs only the common part, such as ``audit``."""
@@ -27,7 +27,7 @@ _WHY: Mapping[str, str] = {
 }
 
 
-def check_order(limits: MessageLimits, processor: ProcessorSettings) -> None:
+def check_order(limits: MessageSettings, processor: ProcessorSettings) -> None:
     """Require that thresholds rise.
 
     Raises:

@@ -7,7 +7,7 @@ from chatflow.entrypoints.settings.fields import integer, port, seconds, text, u
 
 
 @attrs.frozen
-class MessageLimits:
+class MessageSettings:
     """What a valid message is."""
 
     message_max_chars: int = integer(500, "longest message, in characters", most=4000)
@@ -21,7 +21,7 @@ class GatewaySettings:
     """WebSocket entry and live delivery."""
 
     common: Common = attrs.field(factory=Common)
-    limits: MessageLimits = attrs.field(factory=MessageLimits)
+    limits: MessageSettings = attrs.field(factory=MessageSettings)
     gateway_port: int = port(8080, "WebSocket port (0: any free one, here and below)")
     gateway_health_port: int = port(8081, "port of the gateway's health and metrics")
     frame_max_bytes: int = integer(16_384, "largest frame a client may send", least=1024)
@@ -68,7 +68,7 @@ class ApiSettings:
     """REST read side and web pages."""
 
     common: Common = attrs.field(factory=Common)
-    limits: MessageLimits = attrs.field(factory=MessageLimits)
+    limits: MessageSettings = attrs.field(factory=MessageSettings)
     api_port: int = port(9091, "port of the REST interface and the web pages")
     gateway_url: str = url("", "WebSocket address that the web page connects to", schemes=("ws://", "wss://"))
     cors_origin: str = text(

@@ -10,14 +10,14 @@ from chatflow.entrypoints.settings.fields import variable_of, variables_of
 from chatflow.entrypoints.settings.groups import (
     ApiSettings,
     GatewaySettings,
-    MessageLimits,
+    MessageSettings,
     ProcessorSettings,
     Settings,
 )
 
 _GROUPS: tuple[type[attrs.AttrsInstance], ...] = (
     Common,
-    MessageLimits,
+    MessageSettings,
     GatewaySettings,
     ProcessorSettings,
     ApiSettings,

@@ -10,7 +10,7 @@ from chatflow.entrypoints.settings.environment import read_assignments, read_gro
 from chatflow.entrypoints.settings.groups import (
     ApiSettings,
     GatewaySettings,
-    MessageLimits,
+    MessageSettings,
     ProcessorSettings,
     Settings,
 )
@@ -30,7 +30,7 @@ def load_settings(
     """
     assignments = read_assignments(environ, dotenv, [name for name, _, _ in all_variables()])
     common = read_group(Common, assignments, origins=assignments.origins)
-    limits = read_group(MessageLimits, assignments)
+    limits = read_group(MessageSettings, assignments)
     settings = Settings(
         common,
         read_group(GatewaySettings, assignments, common=common, limits=limits),
