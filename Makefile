@@ -62,7 +62,7 @@ galera: $(DEV) ## two active processors on two nodes of a Galera cluster, every 
 	@scripts/system-packages.sh
 	@$(BIN)/python -m tests.fault.galera $(ARGS)
 
-lock: $(DEV) ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)
+lock: $(BIN)/uv ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)
 	$(COMPILE) --group build $(ARGS) -o requirements/run.txt
 	$(COMPILE) --group dev -c requirements/run.txt $(ARGS) -o requirements/dev.txt
 
@@ -73,6 +73,10 @@ clean: ## remove the environment, caches and build output; data in ./var stays
 $(RUN): requirements/run.txt pyproject.toml $(SETUP)
 	@scripts/setup-venv.sh $(VENV) requirements/run.txt
 	@touch $@
+
+# Locking needs uv only: what is installed cannot agree with pyproject.toml before the lock does.
+$(BIN)/uv:
+	@$(MAKE) $(DEV)
 
 # What tests need includes what running needs.
 $(DEV): requirements/dev.txt requirements/run.txt pyproject.toml $(SETUP)

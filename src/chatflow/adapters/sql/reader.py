@@ -49,7 +49,7 @@ ROOM_PAGE_BY_TIME = CompiledSelect(
 _by_time = "SELECT 1 FROM messages FORCE INDEX (ix_messages_accepted_user) WHERE accepted_at"
 _by_room = "SELECT 1 FROM messages FORCE INDEX (PRIMARY) WHERE room_id = :room AND seq < :before"
 ESTIMATES = text(
-    f"EXPLAIN {_by_time} BETWEEN :start AND :end UNION ALL {_by_time} > :end UNION ALL {_by_room}"
+    f"EXPLAIN FORMAT=TRADITIONAL {_by_time} BETWEEN :start AND :end UNION ALL {_by_time} > :end UNION ALL {_by_room}"
 ).bindparams(param("start", type_=EpochMicros), param("end", type_=EpochMicros))
 """How many messages the optimizer guesses in the window and after it, of all rooms, and then in the room."""
 
