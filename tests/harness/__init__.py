@@ -5,10 +5,11 @@ temporary directory, every port is chosen free.
 """
 
 from tests.harness.maria import MariaServer
+from tests.harness.programs import ServerFailed
 from tests.harness.proxy import Direction, FaultProxy
 from tests.harness.rabbit import Queue, RabbitServer
 from tests.harness.redis import RedisServer
-from tests.harness.server import Guard, Server, ServerFailed
+from tests.harness.server import Guard, Server
 
 __all__ = [
     "Direction",

@@ -9,7 +9,8 @@ import attrs
 
 from tests.harness.maria import MariaServer
 from tests.harness.ports import LOOPBACK, free_port
-from tests.harness.server import Guard, absent
+from tests.harness.programs import absent
+from tests.harness.server import Guard
 
 PROVIDERS = (
     "/usr/lib/galera/libgalera_smm.so",

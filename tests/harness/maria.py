@@ -4,7 +4,8 @@ import itertools
 import attrs
 
 from tests.harness.ports import LOOPBACK, answers
-from tests.harness.server import Server, absent, run
+from tests.harness.programs import absent, run
+from tests.harness.server import Server
 
 USER = "chatflow"
 PASSWORD = "chatflow"

@@ -12,8 +12,11 @@ from typing import Any
 import attrs
 
 from tests.harness.ports import LOOPBACK, answers, free_port
-from tests.harness.server import POLL_S, Server, ServerFailed, absent, run
+from tests.harness.programs import ServerFailed, absent
+from tests.harness.roots import Root
+from tests.harness.server import POLL_S, Server
 
+RABBITMQ_4 = Root("trixie", ("rabbitmq-server",))
 NODE = "rabbit@localhost"
 SHIPPED_CONFIG = Path(__file__).parents[2] / "deployment" / "rabbitmq-3-advanced.config"
 USER = "guest"
@@ -120,7 +123,7 @@ class RabbitServer(Server):
 
     def ctl(self, *arguments: str) -> str:
         """What ``rabbitmqctl`` printed; costs half a second."""
-        return run([script("rabbitmqctl"), "--quiet", "--node", NODE, *arguments], self._environ())
+        return self._run([self._script("rabbitmqctl"), "--quiet", "--node", NODE, *arguments])
 
     def api(self, method: str, path: str, body: object = None) -> Any:
         """What the management API answered.
@@ -194,7 +197,10 @@ class RabbitServer(Server):
             self._epmd = None
 
     def _command(self) -> list[str]:
-        return [script("rabbitmq-server")]
+        return [self._script("rabbitmq-server")]
+
+    def _script(self, name: str) -> str:
+        return f"{SCRIPTS[0]}/{name}" if self.root else script(name)
 
     def _answers(self) -> bool:
         # The listeners are the last that a node opens.

@@ -1,7 +1,8 @@
 import attrs
 
 from tests.harness.ports import LOOPBACK, answers
-from tests.harness.server import Server, ServerFailed, absent
+from tests.harness.programs import ServerFailed, absent
+from tests.harness.server import Server
 
 
 @attrs.define(eq=False)

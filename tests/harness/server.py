@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -15,13 +14,12 @@ import psutil
 
 from tests.harness import pausing
 from tests.harness.ports import free_port
+from tests.harness.programs import LOG_TAIL_BYTES, PATH, ServerFailed, run
+from tests.harness.roots import Root
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
 POLL_S = 0.02
-LOG_TAIL_BYTES = 4_000
-# Servers are not in every user's path.
-PATH = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
 
 # $1 is the directory; the pids to end are names of empty files in $1/pids.
 _GUARD = """
@@ -32,10 +30,6 @@ for file in "$1"/pids/*; do
 done
 rm -rf "$1"
 """
-
-
-class ServerFailed(RuntimeError):
-    """A server ended or did not answer in time; the message ends with its log."""
 
 
 @attrs.define(eq=False)
@@ -84,9 +78,13 @@ class Server:
 
     Everything is synchronous and may block for as long as the server takes; from a coroutine that must go on meanwhile,
     call it by `asyncio.to_thread`. `kill`, `pause` and `resume` take milliseconds.
+
+    Attributes:
+        root: another Debian release whose programs it runs; ``None``: this machine's.
     """
 
     guard: Guard
+    root: Root | None = attrs.field(default=None, kw_only=True)
     directory: Path = attrs.field(init=False)
     port: int = attrs.field(factory=free_port, init=False)
     _process: subprocess.Popen[bytes] | None = attrs.field(default=None, init=False)
@@ -218,7 +216,7 @@ class Server:
     def _spawn(self, command: list[str], log: IO[bytes] | int) -> subprocess.Popen[bytes]:
         """Start a process in a session of its own: Ctrl-C is for the tests, which then end it in their order."""
         process = subprocess.Popen(
-            command,
+            self._rooted(command),
             env=self._environ(),
             cwd=self.directory,
             stdin=subprocess.DEVNULL,
@@ -228,6 +226,17 @@ class Server:
         )
         self.guard.note(process.pid)
         return process
+
+    def _run(self, command: list[str]) -> str:
+        """Run one of the server's programs to its end; what it printed.
+
+        Raises:
+            ServerFailed: it failed; the message ends with what it said.
+        """
+        return run(self._rooted(command), self._environ())
+
+    def _rooted(self, command: list[str]) -> list[str]:
+        return self.root.inside(command, self.guard.directory) if self.root else command
 
     def _reap(self, process: subprocess.Popen[bytes]) -> None:
         process.kill()
@@ -242,23 +251,6 @@ class Server:
 
     def _log_tail(self) -> str:
         return self.log_path.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace") if self.log_path.exists() else ""
-
-
-def run(command: list[str], environ: dict[str, str], timeout_s: float = START_DEADLINE_S) -> str:
-    """What ``command`` printed.
-
-    Raises:
-        ServerFailed: it failed; the message ends with what it said.
-    """
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=timeout_s, check=False)
-    if done.returncode != 0:
-        raise ServerFailed(f"{command[0]} failed with {done.returncode}\n{done.stdout}{done.stderr}"[-LOG_TAIL_BYTES:])
-    return done.stdout
-
-
-def absent(*programs: str) -> list[str]:
-    """Those of ``programs`` (names or paths) that are not installed."""
-    return [program for program in programs if shutil.which(program, path=PATH) is None]
 
 
 def start_together(*servers: Server) -> None:

@@ -11,7 +11,8 @@ import redis.asyncio
 
 from tests.harness import RedisServer
 from tests.harness.ports import LOOPBACK, answers, free_port
-from tests.harness.server import PATH, Guard, Server, run
+from tests.harness.programs import PATH, run
+from tests.harness.server import Guard, Server
 
 MASTER_NAME = "chatflow-master"
 SLOTS = 16_384

@@ -14,7 +14,7 @@ from chatflow.ports.fleet import RoleSnapshot
 from tests.conftest import need
 from tests.harness import RedisServer
 from tests.harness.ports import LOOPBACK, free_port
-from tests.harness.server import absent
+from tests.harness.programs import absent
 from tests.harness.waiting import eventually
 from tests.integration.redis_cases import fill, first_answer, listening, process
 from tests.integration.redis_topologies import (

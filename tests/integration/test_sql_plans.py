@@ -88,7 +88,7 @@ def explained(conn, statement, parameters):
     if conn.dialect.name == "sqlite":
         return [row[3] for row in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
     # asyncmy prepares what has parameters, as it does for the query itself
-    rows = conn.exec_driver_sql(f"EXPLAIN {statement}", parameters).mappings()
+    rows = conn.exec_driver_sql(f"EXPLAIN FORMAT=TRADITIONAL {statement}", parameters).mappings()
     return [Access(row["table"], row["type"], row["key"], int(row["rows"] or 0), row["Extra"]) for row in rows]
 
 

@@ -1,7 +1,7 @@
 """The suites of the contracts and of the adapters once more, on servers that this release of Debian does not ship.
 
-A module here takes over the tests of another (`taken_from`), whose fixtures ``maria_server`` and ``rabbit_server`` then are
-the ones below.
+A module here takes over the tests of another (`taken_from`), whose fixtures ``maria_server`` and ``rabbit_server`` then
+are the ones below.
 """
 
 from collections.abc import Iterator
