@@ -18,11 +18,11 @@ from aio_pika.connection import make_url
 
 from chatflow.adapters.rabbitmq.compat import DirectConnection
 from chatflow.adapters.rabbitmq.errors import starting
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.errors import BrokerError, BrokerMisconfigured, BrokerUnavailable
 
-FIRST_RETRY_S = 0.1
-LAST_RETRY_S = 1.0
+RECONNECT = Backoff(first_s=0.1, last_s=1.0)
 CLOSE_GRACE_S = 2.0
 LOG_INTERVAL_S = 5.0
 OVERDUE = 1.125
@@ -161,10 +161,10 @@ class ReconnectingConnection:
         self._was_silent = True
 
     async def _reconnect(self) -> DirectConnection:
-        pause, told_at = FIRST_RETRY_S, 0.0
+        failures, told_at = 1, 0.0
         while True:
-            await asyncio.sleep(pause * (0.5 + random.random()))
-            pause = min(2 * pause, LAST_RETRY_S)
+            await asyncio.sleep(RECONNECT.jittered_s(failures, random.random()))
+            failures += 1
             try:
                 return await self._connect()
             except BrokerError as exc:

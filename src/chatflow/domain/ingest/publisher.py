@@ -17,6 +17,7 @@ import attrs
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Pending, PendingPublishes, Ref, Sink
 from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.broker import Broker, Envelope
 from chatflow.ports.clock import Clock
@@ -31,8 +32,7 @@ from chatflow.ports.errors import (
 )
 from chatflow.ports.messages import Message
 
-FIRST_RETRY_S = 0.02
-LAST_RETRY_S = 0.2
+RETRY = Backoff(first_s=0.02, last_s=0.2)
 
 
 @attrs.define(eq=False)
@@ -136,7 +136,7 @@ class IngestPublisher:
     async def _publish(self, envelope: Envelope) -> None:
         """Publish until confirmed, at the latest until the senders' patience ends."""
         deadline = self.clock() + self.patience_s
-        pause = FIRST_RETRY_S
+        failures = 0
         while True:
             self.breaker.allow()
             started = self.clock()
@@ -144,6 +144,8 @@ class IngestPublisher:
                 await self.broker.publish(envelope)
             except BrokerError as exc:
                 self._publish_failed(exc)
+                failures += 1
+                pause = RETRY.pause_s(failures)
                 if self.clock() + pause >= deadline:
                     raise
             else:
@@ -151,7 +153,6 @@ class IngestPublisher:
                 self.metrics.confirm_s.observe(self.clock() - started)
                 return
             await self.sleep(pause)
-            pause = min(2 * pause, LAST_RETRY_S)
 
     def _publish_failed(self, exc: BrokerError) -> None:
         self.metrics.queue_failures += 1

@@ -18,6 +18,7 @@ from chatflow.domain.reading.cache_policy import CachePolicy, Family
 from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.metrics import ReadingMetrics
 from chatflow.domain.reading.queries import Question
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup
 from chatflow.ports.clock import Clock
@@ -25,8 +26,7 @@ from chatflow.ports.errors import CacheUnavailable, StoreOverloaded
 
 LEASE_S = 2.0
 """A lease's longest life, and how long others wait for what its holder reads."""
-FIRST_LOOK_S = 0.005
-LAST_LOOK_S = 0.05
+LOOK = Backoff(first_s=0.005, last_s=0.05)
 
 
 @attrs.frozen
@@ -102,7 +102,7 @@ class Fetcher:
         leases = self.leases
         if leases is None:
             return await self.read(question, seen), Source.MISS
-        waited_until, pause_s = self.clock() + LEASE_S, FIRST_LOOK_S
+        waited_until, looks = self.clock() + LEASE_S, 0
         while seen.shared is not None and self.clock() < waited_until:
             key = f"{question.key}@{' '.join(seen.shared.version.stamps)}"
             try:
@@ -114,8 +114,8 @@ class Fetcher:
                     return await self.read(question, seen), Source.MISS
                 finally:
                     await self._give_back(leases, lease)
-            await self.sleep(pause_s)
-            pause_s = min(2 * pause_s, LAST_LOOK_S)
+            looks += 1
+            await self.sleep(LOOK.pause_s(looks))
             seen = attrs.evolve(seen, shared=await self.look_up(question))
             if seen.shared is not None and seen.shared.value is not None:
                 self.keep_near(question, seen.shared.value, seen.near, age_s=seen.shared.age_s)

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.ports.errors import BrokerUnavailable, StoreUnavailable
 
-FIRST_PAUSE_S = 0.1
-LAST_PAUSE_S = 1.0
+BACKOFF = Backoff(first_s=0.1, last_s=1.0)
 SAY_EVERY_S = 3.0
 
 log = structlog.get_logger()
@@ -25,7 +25,7 @@ async def until_there(what: str, start: Callable[[], Awaitable[None]], *also: ty
         also: exceptions that mean "not yet", besides an unavailable broker or store.
     """
     not_yet: tuple[type[Exception], ...] = (BrokerUnavailable, StoreUnavailable, *also)
-    pause, said_at = FIRST_PAUSE_S, -SAY_EVERY_S
+    failures, said_at = 0, -SAY_EVERY_S
     while True:
         try:
             await start()
@@ -33,7 +33,7 @@ async def until_there(what: str, start: Callable[[], Awaitable[None]], *also: ty
             if time.monotonic() - said_at >= SAY_EVERY_S:
                 said_at = time.monotonic()
                 log.warning("process.waiting", waits_for=what, reason=str(exc))
-            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, LAST_PAUSE_S)
+            failures += 1
+            await asyncio.sleep(BACKOFF.jittered_s(failures, random.random()))
         else:
             return

@@ -24,6 +24,7 @@ from chatflow.adapters.sql.group_commit import GroupCommit
 from chatflow.adapters.sql.mysql.pools import MysqlPool
 from chatflow.adapters.sql.mysql.proven import is_still_open, roll_back
 from chatflow.adapters.sql.mysql.url import driver_arguments
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
 R = TypeVar("R")
@@ -34,9 +35,8 @@ FULL_GROUP = 64
 """Messages that earn a transaction of their own while another one is under way."""
 APART_S = 0.005
 """Between the starts of two transactions that are not full."""
-FIRST_PAUSE_S = 0.005
-"""Longest pause before a deadlocked transaction runs again; it doubles with each attempt."""
-LONGEST_PAUSE_S = 0.5
+DEADLOCK = Backoff(first_s=0.005, last_s=0.5)
+"""Longest pause before a deadlocked transaction runs again."""
 STRICT = "STRICT_TRANS_TABLES,NO_ZERO_DATE,NO_ZERO_IN_DATE,ERROR_FOR_DIVISION_BY_ZERO,NO_ENGINE_SUBSTITUTION"
 
 
@@ -137,7 +137,7 @@ class MysqlDatabase:
         return {"writer": self._writers.metrics(self._writing), "reader": self._readers.metrics(self._reading)}
 
     async def _until_not_deadlocked(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
-        pause_s = FIRST_PAUSE_S
+        failures = 0
         self._writing += 1
         try:
             while True:
@@ -146,8 +146,8 @@ class MysqlDatabase:
                 except TryAgain as exc:
                     if isinstance(exc, TransactionLost):
                         logger.warning("a transaction was rolled back unnoticed and is repeated: %s", exc)
-                    await asyncio.sleep(random.uniform(0, pause_s))
-                    pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+                    failures += 1
+                    await asyncio.sleep(random.uniform(0, DEADLOCK.pause_s(failures)))
         finally:
             self._writing -= 1
 
