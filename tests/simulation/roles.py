@@ -174,14 +174,13 @@ class Processor:
         broker = SimulatedBroker(site.broker, process, dice)
         store, live = SimulatedStore(site.store, process, dice), SimulatedLive(site.broker, process, dice)
         persister = Persister(store, live, self.metrics, clock, site.now_us)
-        breaker = CircuitBreaker(clock, *BREAKER)
         policy = BatchPolicy(sizes.batch, sizes.batch * 2, sizes.batch * 3, 4, 8)
         self.loops = [
             PartitionProcessor(
                 partition,
                 broker,
                 persister,
-                breaker,
+                CircuitBreaker(clock, *BREAKER),
                 policy,
                 self.metrics,
                 new_buffer=lambda: CheckedBuffer(sizes.buffer_messages, 4_000, verdict=site.verdict),

@@ -8,6 +8,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from functools import partial
 
 import attrs
 import structlog
@@ -51,7 +52,7 @@ from chatflow.entrypoints.roles.reporting import Identity, Rates
 from chatflow.entrypoints.roles.waiting import until_there
 from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, Settings
 from chatflow.ports.broker import Broker
-from chatflow.ports.errors import StoreError
+from chatflow.ports.errors import SequenceCollision, StoreError
 
 log = structlog.get_logger()
 
@@ -150,7 +151,6 @@ def processors_of(
     settings: ProcessorSettings,
     broker: Broker,
     persister: Persister,
-    breaker: CircuitBreaker,
     metrics: PersistenceMetrics,
     *,
     database: Database,
@@ -168,15 +168,20 @@ def processors_of(
             partition,
             broker,
             persister,
-            breaker,
+            breaker_of(settings.common),
             policy_of(settings),
             metrics,
             new_buffer=lambda: WriteBehindBuffer(max(1, messages), max(1, size_bytes)),
             prefetch=settings.prefetch,
             on_trip=on_trip,
+            on_collision=partial(_log_collision, partition),
         )
         for partition in range(partitions)
     ]
+
+
+def _log_collision(partition: int, failure: SequenceCollision) -> None:
+    log.error("partition.stopped", partition=partition, kind=type(failure).__name__, error=str(failure))
 
 
 class Container(containers.DeclarativeContainer):
@@ -270,15 +275,11 @@ class Container(containers.DeclarativeContainer):
         cache,
         invalidation_of=cache_policy.provided.invalidation,
     )
-    store_breaker = providers.Singleton(breaker_of, common)
     processor = providers.Singleton(
         ProcessorRole,
         processor_settings,
         providers.Factory(identity_of, "processor", providers.Callable(pool_gauges, database, "writer")),
-        providers.Singleton(
-            processors_of, processor_settings, broker, persister, store_breaker, processor_metrics, database=database
-        ),
-        store_breaker,
+        providers.Singleton(processors_of, processor_settings, broker, persister, processor_metrics, database=database),
         processor_metrics,
         broker,
         store,

@@ -86,14 +86,13 @@ class Bench:
     policy: BatchPolicy = attrs.field(factory=BatchPolicy)
     prefetch: int = 64
     trips: list[str] = attrs.field(factory=list)
+    collisions: list[tuple[int, SequenceCollision]] = attrs.field(factory=list)
     cache: FakeCache | None = None
     broker: WatchedBroker = attrs.field(init=False)
-    breaker: CircuitBreaker = attrs.field(init=False)
     tasks: list[asyncio.Task[object]] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
         self.broker = WatchedBroker(MemoryBroker(partitions=4, confirm_timeout_s=60), self.store)
-        self.breaker = CircuitBreaker(self.clock)
 
     def processor(self, partition: int = 0) -> PartitionProcessor:
         persister = Persister(self.store, self.live, self.metrics, self.clock, lambda: EPOCH_US, self.cache)
@@ -101,12 +100,13 @@ class Bench:
             partition,
             self.broker,
             persister,
-            self.breaker,
+            CircuitBreaker(self.clock),
             self.policy,
             self.metrics,
             new_buffer=lambda: WriteBehindBuffer(self.limit_messages, 10**9),
             prefetch=self.prefetch,
             on_trip=lambda failure: self.trips.append(str(failure)),
+            on_collision=lambda failure: self.collisions.append((partition, failure)),
             sleep=self.clock.sleep,
             jitter=lambda: 0.5,
         )
@@ -172,16 +172,70 @@ async def test_nothing_is_acked_while_the_store_fails_and_everything_once_it_is_
     assert bench.metrics.batch_failures >= 2
 
 
-@pytest.mark.parametrize("error", [GONE, SequenceCollision("lobby/1")])
-async def test_a_batch_that_failed_is_repeated_until_it_is_stored(build: Build, error: StoreUnavailable) -> None:
+async def test_a_batch_that_failed_is_repeated_until_it_is_stored(build: Build) -> None:
     bench = build()
-    bench.store.failures.extend([error, error])
-    bench.start()
+    bench.store.failures.extend([GONE, GONE])
+    processor = bench.start()
     (published,) = bench.publish(envelope(1, 3))
     await eventually(published.done)
     assert bench.store.calls[:3] == [("append_batch", ids(1, 3))] * 3
     assert bench.clock.slept[:2] == [0.05, 0.1]
-    assert bench.breaker.state is BreakerState.CLOSED
+    assert processor.breaker.state is BreakerState.CLOSED
+
+
+COLLISION = SequenceCollision("lobby/1")
+
+
+async def test_a_collision_stops_its_partition_and_acks_nothing(build: Build) -> None:
+    bench = build()
+    bench.store.failures.append(COLLISION)
+    processor = bench.processor()
+    running = bench.spawn(processor.run())
+    bench.publish(envelope(1, 3))
+    await asyncio.wait_for(running, 5)
+    assert processor.stopped_by is COLLISION
+    assert bench.collisions == [(0, COLLISION)]
+    assert bench.store.count("append_batch") == 1
+    assert bench.broker.log == ["close"]
+    assert bench.metrics.sequence_collisions == 1
+    assert bench.metrics.buffered == 0
+
+
+async def test_a_collision_in_one_partition_leaves_the_others_running(build: Build) -> None:
+    bench = build()
+    processors = [bench.processor(partition) for partition in range(2)]
+    running = bench.spawn(run_processors(processors))
+
+    async def collide_in_room_0(batch: Sequence[Message]) -> None:
+        if batch[0].room_id == "room-0":
+            raise COLLISION
+
+    bench.store.before_commit = collide_in_room_0
+    bench.publish(envelope_in(0, 1))
+    await eventually(lambda: bench.collisions)
+    (published,) = bench.publish(envelope_in(1, 101))
+    await eventually(published.done)
+    assert [processor.stopped_by for processor in processors] == [COLLISION, None]
+    processors[1].stop()
+    await asyncio.wait_for(running, 5)
+
+
+async def test_a_partition_that_keeps_failing_opens_its_circuit_although_others_succeed(build: Build) -> None:
+    bench = build()
+
+    async def fail_in_room_0(batch: Sequence[Message]) -> None:
+        if batch[0].room_id == "room-0":
+            for n in range(101, 111, 2):
+                await asyncio.wait(bench.publish(envelope_in(1, n)))
+            raise GONE
+
+    bench.store.before_commit = fail_in_room_0
+    failing, other = bench.start(0), bench.start(1)
+    bench.publish(envelope_in(0, 1))
+    await eventually(lambda: bench.trips)
+    assert failing.breaker.trips >= 1
+    assert failing.breaker.consecutive_failures >= 5
+    assert (other.breaker.state, other.breaker.consecutive_failures) == (BreakerState.CLOSED, 0)
 
 
 async def test_a_lost_answer_of_the_store_stores_nothing_twice(build: Build) -> None:
@@ -196,12 +250,12 @@ async def test_a_lost_answer_of_the_store_stores_nothing_twice(build: Build) -> 
 async def test_poison_is_dead_lettered_acked_and_does_not_stop_the_rest(build: Build) -> None:
     bench = build()
     bench.store.poison = {message_id(2)}
-    bench.start()
+    processor = bench.start()
     published = bench.publish(envelope(1, 3), envelope(4, 5))
     await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == [message_id(n) for n in (1, 3, 4, 5)]
     assert set(bench.store.dead) == {message_id(2)}
-    assert bench.breaker.state is BreakerState.CLOSED
+    assert processor.breaker.state is BreakerState.CLOSED
 
 
 async def test_poison_that_cannot_be_dead_lettered_is_not_acked(build: Build) -> None:
@@ -286,7 +340,7 @@ async def test_an_open_breaker_stops_the_pulling_and_the_broker_keeps_the_rest(b
     published = bench.publish(*(envelope(3 * n + 1, 3 * n + 3) for n in range(20)))
     await settle()
     await sleep.pass_time(5)
-    assert bench.breaker.state is BreakerState.OPEN
+    assert processor.breaker.state is BreakerState.OPEN
     assert bench.trips == ["no store"]
     assert bench.store.count("append_batch") == 5
     assert bench.metrics.buffered == 12  # the limit and the delivery that passed it
@@ -299,7 +353,7 @@ async def test_an_open_breaker_stops_the_pulling_and_the_broker_keeps_the_rest(b
     await sleep.pass_time(20)
     await eventually(lambda: all(task.done() for task in published))
     assert bench.store.ids() == ids(1, 60)
-    assert bench.breaker.state is BreakerState.CLOSED
+    assert processor.breaker.state is BreakerState.CLOSED
     assert bench.store.dead == {}
 
 
@@ -307,16 +361,16 @@ async def test_all_partitions_go_on_within_seconds_of_the_probe_that_succeeds(bu
     bench = build()
     bench.store.down = GONE
     sleep = ManualSleep(bench.clock)
-    for partition in range(4):
-        processor = bench.processor(partition)
+    processors = [bench.processor(partition) for partition in range(4)]
+    for processor in processors:
         processor.sleep = sleep
         bench.spawn(processor.run())
     published = bench.publish(*(envelope(n + 1, n + 1, f"room-{n}", n) for n in range(4)))
     await settle()
     await sleep.pass_time(10)
-    assert bench.breaker.state is BreakerState.OPEN
+    assert [processor.breaker.state for processor in processors] == [BreakerState.OPEN] * 4
     bench.store.down = None
-    opened_for = bench.breaker.retry_in_s()
+    opened_for = max(processor.breaker.retry_in_s() for processor in processors)
     await sleep.pass_time(opened_for + 3)
     assert [task.done() for task in published] == [True] * 4
 

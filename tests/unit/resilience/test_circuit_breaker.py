@@ -3,7 +3,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker, worst_state
 from chatflow.ports.errors import CircuitOpen
 from tests.harness.clock import FakeClock
 
@@ -210,3 +210,19 @@ class Breaker(RuleBasedStateMachine):
 
 TestBreaker = Breaker.TestCase
 TestBreaker.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("states", "worst"),
+    [
+        ("", "CLOSED"),
+        ("CLOSED CLOSED", "CLOSED"),
+        ("CLOSED HALF_OPEN", "HALF_OPEN"),
+        ("HALF_OPEN CLOSED OPEN", "OPEN"),
+    ],
+)
+def test_of_several_circuits_the_worst_state_counts(states: str, worst: str) -> None:
+    breakers = [CircuitBreaker(FakeClock()) for _ in states.split()]
+    for breaker, state in zip(breakers, states.split(), strict=True):
+        breaker._state = BreakerState(state)
+    assert worst_state(breakers) is BreakerState(worst)

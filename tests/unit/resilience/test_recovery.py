@@ -32,7 +32,7 @@ async def scene():
         ticks.put_nowait(None)
         await settle()
 
-    watch = asyncio.create_task(watch_for_recovery(breaker, dependency.ping, sleep=sleep))
+    watch = asyncio.create_task(watch_for_recovery([breaker], dependency.ping, sleep=sleep))
     yield breaker, dependency, tick
     await cancel(watch)
 

@@ -15,6 +15,7 @@ class PersistenceMetrics:
     dead_lettered: int = 0
     batches: int = 0
     batch_failures: int = 0
+    sequence_collisions: int = 0
     buffered: int = 0
     live_failures: int = 0
     invalidation_failures: int = 0

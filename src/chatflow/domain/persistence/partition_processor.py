@@ -3,6 +3,9 @@
 Taking and storing run side by side, so the next batch collects while one is committed; one transaction is in flight
 per partition. While the breaker is open nothing is stored, the buffer fills, taking stops, and the broker keeps the
 rest.
+
+A `SequenceCollision` means that something else numbers this partition's rooms. No retry can cure that, so the partition
+stops: nothing is acked, the broker keeps the messages, and `stopped_by` says why until the process is restarted.
 """
 
 import asyncio
@@ -15,13 +18,13 @@ from chatflow.domain.persistence.batch_policy import BatchPolicy
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import Batch, WriteBehindBuffer
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.broker import Broker, Consumer, Delivery
 from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreError, StoreUnavailable
 
-FIRST_RETRY_S = 0.05
-LAST_RETRY_S = 2.0
+RETRY = Backoff(first_s=0.05, last_s=2.0)
 OPEN_RETRY_S = 0.5
 """While the circuit is open: asking it costs nothing."""
 
@@ -32,8 +35,9 @@ class PartitionProcessor:
 
     Args:
         new_buffer: a fresh buffer for each consumer; what an old one held comes again from the broker.
-        breaker: shared by all partitions of the process, since they share the store.
-        on_trip: called with this partition's failure when it opened the breaker.
+        breaker: this partition's own, so that the successes of others do not hide its failures.
+        on_trip: called with the failure that opened the breaker.
+        on_collision: called when a collision has stopped this partition.
     """
 
     partition: int
@@ -45,8 +49,10 @@ class PartitionProcessor:
     new_buffer: Callable[[], WriteBehindBuffer] = attrs.field(kw_only=True)
     prefetch: int = attrs.field(kw_only=True, default=64)
     on_trip: Callable[[StoreError], None] = attrs.field(kw_only=True, default=lambda _: None)
+    on_collision: Callable[[SequenceCollision], None] = attrs.field(kw_only=True, default=lambda _: None)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     jitter: Callable[[], float] = attrs.field(kw_only=True, default=random.random)
+    stopped_by: SequenceCollision | None = attrs.field(default=None, init=False)
     _stopping: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     def stop(self) -> None:
@@ -54,16 +60,21 @@ class PartitionProcessor:
         self._stopping.set()
 
     async def run(self) -> None:
-        """Consume until stopped, opening a new consumer whenever one breaks."""
-        pause = FIRST_RETRY_S
+        """Consume until stopped, or until a collision; open a new consumer whenever one breaks."""
+        failures = 0
         while not self._stopping.is_set():
             try:
                 consumer = await self.broker.consume(self.partition, prefetch=self.prefetch)
-                pause = FIRST_RETRY_S
+                failures = 0
                 await self._run_consumer(consumer)
             except BrokerUnavailable:
-                await self.sleep(pause * (0.5 + self.jitter()))
-                pause = min(2 * pause, LAST_RETRY_S)
+                failures += 1
+                await self.sleep(RETRY.jittered_s(failures, self.jitter()))
+            except SequenceCollision as exc:
+                self.stopped_by = exc
+                self.metrics.sequence_collisions += 1
+                self.on_collision(exc)
+                return
 
     async def _run_consumer(self, consumer: Consumer) -> None:
         stream = _Stream(consumer, self.new_buffer())
@@ -100,9 +111,9 @@ class PartitionProcessor:
             stream.has_work.set()
 
     async def _first(self, consumer: Consumer) -> Delivery:
-        """Only it tells that the partition is ours; until then another may have been active, and died.
+        """Only a delivery tells us that the partition is ours; another processor may have had it until then, and died.
 
-        Of a partition where nothing comes we are never told, so the cache is voided before, too.
+        An idle partition never tells us it is ours, so the cache is voided before, too.
         """
         await self.persister.void_cache()
         delivery = await consumer.receive()
@@ -129,20 +140,27 @@ class PartitionProcessor:
                 await stream.consumer.ack(ack)
 
     async def _persist(self, batch: Batch) -> None:
-        """Try until it is stored; only what the store says of itself is retried, and it is safe to."""
-        pause = FIRST_RETRY_S
+        """Try until it is stored.
+
+        Raises:
+            SequenceCollision: see the module.
+        """
+        failures = 0
         while True:
             try:
                 self.breaker.allow()
                 await self.persister.persist(self.partition, batch.messages)
             except CircuitOpen as exc:
-                await self.sleep(min(exc.retry_in_s, OPEN_RETRY_S))  # another partition's probe may close it sooner
-            except (StoreUnavailable, SequenceCollision) as exc:
+                await self.sleep(min(exc.retry_in_s, OPEN_RETRY_S))  # a ping that is answered lets it probe sooner
+            except StoreUnavailable as exc:
+                failures += 1
                 self.metrics.batch_failures += 1
                 if self.breaker.failure():
                     self.on_trip(exc)
-                await self.sleep(pause * (0.5 + self.jitter()))
-                pause = min(2 * pause, LAST_RETRY_S)
+                await self.sleep(RETRY.jittered_s(failures, self.jitter()))
+            except SequenceCollision:
+                self.metrics.batch_failures += 1
+                raise
             else:
                 self.breaker.success()
                 return

@@ -5,6 +5,7 @@ The states are those of Nygard's *Release It!* (2007): CLOSED lets all calls thr
 """
 
 import enum
+from collections.abc import Iterable
 
 import attrs
 
@@ -18,6 +19,9 @@ class BreakerState(enum.Enum):
     CLOSED = "CLOSED"
     OPEN = "OPEN"
     HALF_OPEN = "HALF_OPEN"
+
+
+_SEVERITY = [BreakerState.CLOSED, BreakerState.HALF_OPEN, BreakerState.OPEN]
 
 
 @attrs.define
@@ -88,3 +92,9 @@ class CircuitBreaker:
             self.trips += 1
             return True
         return False
+
+
+def worst_state(breakers: Iterable[CircuitBreaker]) -> BreakerState:
+    """OPEN if any of them is, else HALF_OPEN if any is, else CLOSED."""
+    states = {breaker.state for breaker in breakers}
+    return max(states, key=_SEVERITY.index, default=BreakerState.CLOSED)

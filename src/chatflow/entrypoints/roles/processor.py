@@ -12,7 +12,7 @@ from chatflow.adapters.prometheus import registry_of
 from chatflow.domain.metrics import Histogram
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
-from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker, worst_state
 from chatflow.domain.resilience.recovery import watch_for_recovery
 from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
 from chatflow.entrypoints.roles.process import Lifetime, listening
@@ -35,7 +35,6 @@ class ProcessorRole:
     settings: ProcessorSettings
     identity: Identity
     processors: list[PartitionProcessor]
-    breaker: CircuitBreaker
     metrics: PersistenceMetrics
     broker: Broker
     store: MessageStore
@@ -57,7 +56,7 @@ class ProcessorRole:
             self._health = await serve(app, host=host, port=port)
         (self._partitions,) = lifetime.run(run_processors(self.processors))
         lifetime.run(report_for_ever(self.fleet, self._tick))
-        lifetime.run(watch_for_recovery(self.breaker, self.store.ping))
+        lifetime.run(watch_for_recovery(self._breakers, self.store.ping))
         log.info("processor.started", partitions=len(self.processors), health_port=self._health.port)
 
     async def drain(self) -> None:
@@ -74,27 +73,36 @@ class ProcessorRole:
         log.info("processor.stopped", stored=self.metrics.stored, duplicates=self.metrics.duplicates)
 
     async def health(self) -> HealthReport:
-        """Fit while it can take from the broker and write to the store; the cache is optional."""
+        """Fit while it can take from the broker and write to the store, in every partition; the cache is optional."""
         broker_up = self.broker.is_available()
         store_up = await answers(self.store.ping)
         needed = {"broker": WORDS[broker_up], "store": WORDS[store_up], "cache": await cache_word(self.cache)}
-        details = {"circuitBreaker": self.breaker.state.value, "buffered": self.metrics.buffered}
-        return HealthReport(broker_up and store_up, needed, details)
+        stopped = {str(each.partition): str(each.stopped_by) for each in self.processors if each.stopped_by is not None}
+        details = {
+            "circuitBreaker": worst_state(self._breakers).value,
+            "buffered": self.metrics.buffered,
+            "stoppedPartitions": stopped,
+        }
+        return HealthReport(broker_up and store_up and not stopped, needed, details)
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
         metrics = self.metrics
         gauges = {
             "buffered": float(metrics.buffered),
-            "breaker_failures": float(self.breaker.consecutive_failures),
+            "breaker_failures": float(max(breaker.consecutive_failures for breaker in self._breakers)),
             "batch_max_ms": metrics.slowest_batch_s * 1000,
             **self.rates.gauges(RATES),
         }
         states = {
-            "circuitBreaker": self.breaker.state.value,
+            "circuitBreaker": worst_state(self._breakers).value,
             "summaries": "on" if self.settings.common.profile.summaries else "off",
         }
         return self.identity.snapshot(self._counters(), gauges, states)
+
+    @property
+    def _breakers(self) -> list[CircuitBreaker]:
+        return [each.breaker for each in self.processors]
 
     def _counters(self) -> dict[str, int]:
         metrics = self.metrics
@@ -102,7 +110,7 @@ class ProcessorRole:
         del counts["buffered"]
         return counts | {
             "batch_us": int(metrics.batch_s.total * 1e6),
-            "breaker_trips": self.breaker.trips,
+            "breaker_trips": sum(breaker.trips for breaker in self._breakers),
             "written": metrics.stored + metrics.duplicates + metrics.dead_lettered,
         }
 
