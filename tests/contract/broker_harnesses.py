@@ -109,8 +109,12 @@ class RabbitFleet:
         self.consumers[id(consumer)] = twin
         return consumer
 
-    def is_available(self) -> bool:
-        return self.main.is_available()
+    @property
+    def open_channels(self) -> int:
+        return self.main.open_channels
+
+    async def ping(self) -> None:
+        await self.main.ping()
 
     async def close(self) -> None:
         for twin in self.consumers.values():
@@ -162,7 +166,7 @@ class RabbitHarness:
         for name in await asyncio.to_thread(self.server.queues, self.vhost):
             await asyncio.to_thread(self.server.api, "DELETE", f"queues/{self.vhost}/{name}")
         self.broker.main = open_broker([self.url], partitions=PARTITIONS, queue_limit_bytes=limit_bytes)
-        await self.broker.main.start()
+        await self.broker.main.open()
 
     async def stop(self) -> None:
         await self.broker.close()
@@ -178,7 +182,7 @@ async def memory(_: pytest.FixtureRequest) -> Harness:
 async def rabbitmq(request: pytest.FixtureRequest) -> Harness:
     url = request.getfixturevalue("vhost_url")
     main = open_broker([url], partitions=PARTITIONS, queue_limit_bytes=2**26)
-    await main.start()
+    await main.open()
     return RabbitHarness(request.getfixturevalue("rabbit_server"), url, RabbitFleet(url, main))
 
 

@@ -321,12 +321,15 @@ async def test_a_broker_that_is_gone_says_so_everywhere(harness: Harness) -> Non
     consumer = await harness.broker.consume(0, prefetch=10)
     waiting = asyncio.create_task(consumer.receive())
     await asyncio.sleep(0)
-    assert harness.broker.is_available()
+    await harness.broker.ping()
+    assert harness.broker.open_channels > 0
     await harness.stop()
     with pytest.raises(BrokerUnavailable):
         async with asyncio.timeout(WAIT_S):
             await waiting
-    assert not harness.broker.is_available()
+    assert harness.broker.open_channels == 0
+    with pytest.raises(BrokerUnavailable):
+        await harness.broker.ping()
     with pytest.raises(BrokerUnavailable):
         await harness.broker.publish(envelope(1, 1))
     with pytest.raises(BrokerUnavailable):

@@ -59,7 +59,7 @@ async def memory(_: pytest.FixtureRequest) -> Harness:
 
 async def rabbitmq(request: pytest.FixtureRequest) -> Harness:
     broker = open_broker([request.getfixturevalue("vhost_url")], partitions=4, queue_limit_bytes=2**20)
-    await broker.start()
+    await broker.open()
     return RabbitHarness(broker)
 
 

@@ -114,7 +114,7 @@ class Operator:
     @asynccontextmanager
     async def broker(self) -> AsyncIterator[RabbitBroker]:
         broker = open_broker([self.fleet.broker_url], partitions=8, queue_limit_bytes=67_108_864)
-        await broker.start()
+        await broker.open()
         try:
             yield broker
         finally:

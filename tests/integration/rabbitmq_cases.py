@@ -20,7 +20,7 @@ PARTITIONS = 4
 async def running(*urls: str, **settings: Any) -> AsyncIterator[RabbitBroker]:
     """A broker that has started; closed at the end."""
     broker = open_broker(urls, **({"partitions": PARTITIONS, "queue_limit_bytes": 2**24} | settings))
-    await broker.start()
+    await broker.open()
     try:
         yield broker
     finally:

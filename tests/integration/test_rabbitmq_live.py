@@ -76,7 +76,7 @@ async def test_publishing_while_the_broker_is_away_is_refused(vhost_url: str, fa
     async with running(proxy.url(vhost_url)) as broker:
         proxy.refuse()
         proxy.cut()
-        await eventually(lambda: not broker.is_available())
+        await eventually(lambda: not broker.publishing.is_up)
         with pytest.raises(BrokerUnavailable):
             await broker.live.publish_live(one(1))
 

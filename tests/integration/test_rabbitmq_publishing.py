@@ -112,11 +112,11 @@ async def test_a_cut_connection_fails_what_waits_at_once_and_comes_back(vhost_ur
         async with asyncio.timeout(WAIT_S):
             outcomes = await asyncio.gather(*publishing, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [BrokerUnavailable] * 3
-        assert not broker.is_available()
+        assert not broker.publishing.is_up
         assert await refused(broker, envelope(4, 4)) < 0.5
         proxy.heal()
         await publish_at_last(broker, envelope(5, 5))
-        assert broker.is_available()
+        assert broker.publishing.is_up
 
 
 async def test_a_peer_that_vanishes_without_a_word_is_noticed(vhost_url: str, fault_proxy) -> None:
@@ -128,7 +128,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_noticed(vhost_url: str, fa
         async with asyncio.timeout(WAIT_S):
             outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [BrokerUnavailable] * 2
-        await eventually(lambda: not broker.is_available())
+        await eventually(lambda: not broker.publishing.is_up)
         proxy.heal()
         await publish_at_last(broker, envelope(2, 2))
         consumer = await consume_at_last(broker, 0)
@@ -146,14 +146,14 @@ async def test_a_blocked_connection_is_known_at_once_and_hinders_no_consumer(
         (first,) = await receive(consumer, 1)
         await asyncio.to_thread(rabbit_server.memory_alarm, on=True)
         assert await refused(broker, envelope(3, 3)) < WAIT_S  # RabbitMQ tells a connection when it publishes
-        assert not broker.is_available()
+        assert not broker.publishing.is_up
         assert await refused(broker, envelope(4, 4)) < 0.5
         await consumer.ack(first)
         assert numbers(await receive(consumer, 1)) == [2]
         assert not told
         await asyncio.to_thread(rabbit_server.memory_alarm, on=False)
         await publish_at_last(broker, envelope(5, 5))
-        assert broker.is_available()
+        assert broker.publishing.is_up
         assert told
 
 
@@ -163,7 +163,7 @@ async def test_a_role_that_starts_during_an_alarm_hears_of_it_with_its_first_pub
     await asyncio.to_thread(rabbit_server.memory_alarm, on=True)
     async with running(vhost_url, confirm_timeout_s=60) as broker:
         assert await refused(broker, envelope(1, 1)) < WAIT_S
-        assert not broker.is_available()
+        assert not broker.publishing.is_up
         await asyncio.to_thread(rabbit_server.memory_alarm, on=False)
         await publish_at_last(broker, envelope(2, 2))
 
@@ -198,7 +198,7 @@ async def test_confirmed_envelopes_survive_a_killed_server_in_order(
         with pytest.raises(BrokerUnavailable):
             await consumer.ack(deliveries[-1])
         await consumer.close()
-        await eventually(lambda: not broker.is_available())
+        await eventually(lambda: not broker.publishing.is_up)
         assert await refused(broker, envelope(51, 51)) < 0.5
         await asyncio.to_thread(rabbit_server.make_ready)
         await publish_at_last(broker, envelope(52, 52))
@@ -235,7 +235,7 @@ async def test_a_server_stopped_for_long_is_given_up_and_found_again(
     async with running(vhost_url, heartbeat_s=1, confirm_timeout_s=0.2, connect_timeout_s=0.5) as broker:
         rabbit_server.pause()
         try:
-            await eventually(lambda: not broker.is_available())
+            await eventually(lambda: not broker.publishing.is_up)
             assert await refused(broker, envelope(1, 1)) < 0.1
         finally:
             rabbit_server.resume()
@@ -317,7 +317,7 @@ async def test_a_broker_that_is_closed_while_it_reconnects_leaves_nothing_behind
     async with running(proxy.url(vhost_url)) as broker:
         proxy.refuse()
         proxy.cut()
-        await eventually(lambda: not broker.is_available())
+        await eventually(lambda: not broker.publishing.is_up)
     await broker.close()
     assert broker.open_channels == 0
     await refused(broker, envelope(1, 1))
@@ -342,7 +342,7 @@ async def test_a_healthy_server_is_not_taken_for_silent_in_a_lull(vhost_url: str
             await broker.publish(envelope(n % 8, n))
             lull_ends = time.monotonic() + 1.0 + random.random() / 2
             while time.monotonic() < lull_ends:
-                assert broker.is_available(), f"taken for silent after {connection.silent_s():.2f} s"
+                assert broker.publishing.is_up, f"taken for silent after {connection.silent_s():.2f} s"
                 longest = max(longest, connection.silent_s())
                 await asyncio.sleep(0.01)
         assert longest > 0.75, "the server never skipped a heartbeat: this test shows nothing"
@@ -353,7 +353,7 @@ async def test_it_is_told_when_a_silent_server_speaks_again(vhost_url: str, faul
     async with running(proxy.url(vhost_url), heartbeat_s=4, on_up=lambda: told.append(True)) as broker:
         connection = broker.publishing.connection()
         proxy.stall("down")
-        await eventually(lambda: not broker.is_available())
+        await eventually(lambda: not broker.publishing.is_up)
         assert not told
         proxy.heal()
         await eventually(lambda: told)

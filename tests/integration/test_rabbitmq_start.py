@@ -28,9 +28,9 @@ async def parts_of(server: RabbitServer, url: str) -> tuple[set[str], set[str]]:
 async def refused(url: str, **settings: Any) -> BrokerMisconfigured:
     broker = open_broker([url], **({"partitions": 4, "queue_limit_bytes": 2**24} | settings))
     with pytest.raises(BrokerMisconfigured) as error:
-        await broker.start()
+        await broker.open()
     assert not error.value.retryable
-    assert not broker.is_available()
+    assert not broker.publishing.is_up
     return error.value
 
 
@@ -81,7 +81,7 @@ async def test_more_partitions_are_noticed_even_without_the_record(vhost_url: st
 
 async def test_of_two_that_start_with_different_numbers_one_wins(rabbit_server: RabbitServer, vhost_url: str) -> None:
     brokers = [open_broker([vhost_url], partitions=n, queue_limit_bytes=2**20) for n in (2, 3)]
-    outcomes = await asyncio.gather(*(broker.start() for broker in brokers), return_exceptions=True)
+    outcomes = await asyncio.gather(*(broker.open() for broker in brokers), return_exceptions=True)
     assert sorted(type(outcome) for outcome in outcomes if outcome is not None) == [BrokerMisconfigured]
     won = 2 if outcomes[0] is None else 3
     for broker in brokers:
@@ -141,11 +141,11 @@ async def test_a_server_that_is_not_there_yet_is_unavailable_and_found_later(
     broker = open_broker([proxy.url(vhost_url)], partitions=4, queue_limit_bytes=2**24)
     proxy.refuse()
     with pytest.raises(BrokerUnavailable):
-        await broker.start()
+        await broker.open()
     with pytest.raises(BrokerUnavailable):
         await broker.publish(envelope(1, 1))
     proxy.heal()
-    await broker.start()
+    await broker.open()
     await broker.publish(envelope(1, 1))
     await broker.close()
 
@@ -155,7 +155,7 @@ async def test_a_server_that_accepts_and_says_nothing_is_unavailable(vhost_url: 
     proxy.half_open()
     broker = open_broker([proxy.url(vhost_url)], partitions=4, queue_limit_bytes=2**24, connect_timeout_s=0.2)
     with pytest.raises(BrokerUnavailable):
-        await broker.start()
+        await broker.open()
 
 
 async def test_what_speaks_another_protocol_is_unavailable(vhost_url: str) -> None:
@@ -167,7 +167,7 @@ async def test_what_speaks_another_protocol_is_unavailable(vhost_url: str) -> No
         port = server.sockets[0].getsockname()[1]
         broker = open_broker([f"amqp://127.0.0.1:{port}/"], partitions=4, queue_limit_bytes=2**24)
         with pytest.raises(BrokerUnavailable):
-            await broker.start()
+            await broker.open()
 
 
 async def test_the_next_node_is_tried_when_one_is_down(vhost_url: str, fault_proxy) -> None:
@@ -180,7 +180,7 @@ async def test_the_next_node_is_tried_when_one_is_down(vhost_url: str, fault_pro
         other.refuse()
         other.cut()
         async with asyncio.timeout(10):
-            while proxy.connections < 2 or not broker.is_available():
+            while proxy.connections < 2 or not broker.publishing.is_up:
                 await asyncio.sleep(0.01)
         await broker.publish(envelope(2, 2))
 

@@ -195,8 +195,19 @@ class SimulatedBroker:
         self.server.pump(queue)
         return consumer
 
-    def is_available(self) -> bool:
-        return not self.server.is_down
+    @property
+    def open_channels(self) -> int:
+        return 0 if self.server.is_down else 1
+
+    async def open(self) -> None:
+        await self.ping()
+
+    async def ping(self) -> None:
+        if self.server.is_down:
+            raise BrokerUnavailable("the server is down")
+
+    async def close(self) -> None:
+        """The simulation ends a role's connection, not the role itself."""
 
 
 @attrs.define(eq=False)

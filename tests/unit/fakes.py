@@ -225,9 +225,6 @@ class FakeBroker:
         """Fail the oldest publish that waits."""
         self.waiting.pop(0)[1].set_exception(error)
 
-    def is_available(self) -> bool:
-        return self.down is None
-
     def confirmed_ids(self) -> list[str]:
         return [m.message_id for envelope in self.confirmed for m in envelope.messages]
 

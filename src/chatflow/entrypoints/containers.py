@@ -7,22 +7,13 @@ neither a profile nor a URL changes what is awaited. Overrides are applied befor
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from functools import partial
+from collections.abc import Callable, Collection
 
-import attrs
-import structlog
 from dependency_injector import containers, providers
 
 from chatflow.adapters.aiohttp.encoding import JsonAnswers
-from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
-from chatflow.adapters.rabbitmq import broker as rabbitmq
-from chatflow.adapters.rabbitmq.broker import RabbitBroker
-from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.commit_counts import CommitCounts
-from chatflow.adapters.sql.database import Database
-from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.adapters.sql.store import SqlMessageStore
@@ -32,156 +23,21 @@ from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import MessageLimits, Stamps
-from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.messages.validation import Stamps
 from chatflow.domain.persistence.metrics import PersistenceMetrics
-from chatflow.domain.persistence.partition_processor import PartitionProcessor
 from chatflow.domain.persistence.persister import Persister
-from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
-from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
+from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, near_cache_of, pool_gauges, processors_of
 from chatflow.entrypoints.clocks import new_id, now_us
-from chatflow.entrypoints.resources import near_cache_of, open_shared
+from chatflow.entrypoints.resources import open_broker, open_shared, open_store
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.roles.processor import RATES, ProcessorRole
-from chatflow.entrypoints.roles.reporting import Identity, Rates
-from chatflow.entrypoints.roles.waiting import until_there
-from chatflow.entrypoints.settings import Common, GatewaySettings, ProcessorSettings, Profile, Settings
-from chatflow.ports.broker import Broker
-from chatflow.ports.errors import SequenceCollision, StoreError
-
-log = structlog.get_logger()
-
-
-async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database]:
-    """The database that the URL names, closed with the container."""
-    database = open_database(
-        common.database_url,
-        writer_pool=writer_pool,
-        reader_pool=common.reader_pool,
-        read_queue_limit=common.reader_queue,
-        read_deadline_s=common.read_deadline_s,
-        write_deadline_s=common.write_deadline_s,
-    )
-    yield database
-    await database.close()
-
-
-async def open_broker(
-    common: Common, confirm_timeout_s: float, breaker: CircuitBreaker
-) -> AsyncIterator[MemoryBroker | RabbitBroker]:
-    """The broker that the URL names, waited for if need be, and closed with the container.
-
-    When it is back after an outage, ``breaker`` is told.
-    """
-    broker: MemoryBroker | RabbitBroker
-    if common.broker_url.startswith("memory:"):
-        broker = MemoryBroker(
-            partitions=common.partitions, limit_bytes=common.broker_limit_bytes, confirm_timeout_s=confirm_timeout_s
-        )
-    else:
-        broker = rabbitmq.open_broker(
-            common.broker_urls,
-            partitions=common.partitions,
-            queue_limit_bytes=common.broker_limit_bytes,
-            confirm_timeout_s=confirm_timeout_s,
-            on_up=breaker.probe_now,
-        )
-        await until_there("broker", broker.start)
-    yield broker
-    await broker.close()
-
-
-async def open_live_channel(
-    broker: MemoryBroker | RabbitBroker,
-) -> AsyncIterator[MemoryLiveChannel | RabbitLiveChannel]:
-    """The live channel that belongs to the broker."""
-    yield MemoryLiveChannel() if isinstance(broker, MemoryBroker) else broker.live
-
-
-def breaker_of(common: Common) -> CircuitBreaker:
-    """A breaker of its own for each dependency."""
-    return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
-
-
-def identity_of(role: str, also: Callable[[], Mapping[str, float]] = dict) -> Identity:
-    """A role of this process, from now."""
-    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also)
-
-
-def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:
-    """What a role reports of its connections, in the names that the fleet's view sums up; nothing for SQLite."""
-
-    def gauges() -> Mapping[str, float]:
-        metrics = database.pools().get(pool)
-        counts = {} if metrics is None else attrs.asdict(metrics)
-        return {f"{pool}_{name}": float(value) for name, value in counts.items()}
-
-    return gauges
-
-
-def limits_of(gateway: GatewaySettings) -> MessageLimits:
-    """What a valid message is here."""
-    limits = gateway.limits
-    return MessageLimits(
-        username_min=limits.username_min_chars,
-        username_max=limits.username_max_chars,
-        text_max=limits.message_max_chars,
-        room_max=limits.room_max_chars,
-    )
-
-
-def policy_of(processor: ProcessorSettings) -> BatchPolicy:
-    """Batch sizes by depth."""
-    return BatchPolicy(
-        processor.batch_small,
-        processor.batch_medium,
-        processor.batch_large,
-        processor.batch_medium_depth,
-        processor.batch_large_depth,
-        processor.linger_ms / 1000,
-    )
-
-
-def processors_of(
-    settings: ProcessorSettings,
-    broker: Broker,
-    persister: Persister,
-    metrics: PersistenceMetrics,
-    *,
-    database: Database,
-) -> list[PartitionProcessor]:
-    """One loop for each partition; together they hold no more than the buffer's limits."""
-    partitions = settings.common.partitions
-    messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
-
-    def on_trip(failure: StoreError) -> None:
-        log.warning("store.breaker_opened", kind=type(failure).__name__, error=str(failure))
-        database.evict()
-
-    return [
-        PartitionProcessor(
-            partition,
-            broker,
-            persister,
-            breaker_of(settings.common),
-            policy_of(settings),
-            metrics,
-            new_buffer=lambda: WriteBehindBuffer(max(1, messages), max(1, size_bytes)),
-            prefetch=settings.prefetch,
-            on_trip=on_trip,
-            on_collision=partial(_log_collision, partition),
-        )
-        for partition in range(partitions)
-    ]
-
-
-def _log_collision(partition: int, failure: SequenceCollision) -> None:
-    log.error("partition.stopped", partition=partition, kind=type(failure).__name__, error=str(failure))
+from chatflow.entrypoints.roles.reporting import Rates
+from chatflow.entrypoints.settings import Profile, Settings
 
 
 class Container(containers.DeclarativeContainer):
@@ -198,7 +54,7 @@ class Container(containers.DeclarativeContainer):
     database = providers.Resource(open_store, common, processor_settings.writer_pool)
     broker_breaker = providers.Singleton(breaker_of, common)
     broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s, broker_breaker)
-    live_channel = providers.Resource(open_live_channel, broker)
+    live_channel = broker.provided.live
     shared = providers.Resource(open_shared, api_settings)
 
     fleet = providers.Callable(lambda shared: shared.fleet, shared)

@@ -1,25 +1,67 @@
-"""What processes share besides database and broker: cached answers, leases, invalidations, the fleet's metrics."""
+"""Whatever is opened at start and closed at the end: database, broker, and what the cache URL names.
+
+Each function is an async generator that yields once between opening and closing, for a container's ``Resource``.
+"""
 
 import time
 from collections.abc import AsyncIterator
 
 import attrs
 
-from chatflow.adapters.aiohttp.encoding import JsonAnswers
+from chatflow.adapters.memory.broker import MemoryBroker
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.adapters.memory.leases import MemoryLeases
+from chatflow.adapters.rabbitmq import broker as rabbitmq
+from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.redis.services import RedisServices, open_redis
-from chatflow.domain.reading.cache_policy import CachePolicy, Family
-from chatflow.domain.reading.local_cache import NearCache
-from chatflow.domain.reading.room_tails import RoomTails
-from chatflow.entrypoints.settings import ApiSettings
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.opening import open_database
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.entrypoints.roles.waiting import until_there
+from chatflow.entrypoints.settings import ApiSettings, Common
+
+AnyBroker = MemoryBroker | RabbitBroker
+
+
+async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database]:
+    """The database that the URL names."""
+    database = open_database(
+        common.database_url,
+        writer_pool=writer_pool,
+        reader_pool=common.reader_pool,
+        read_queue_limit=common.reader_queue,
+        read_deadline_s=common.read_deadline_s,
+        write_deadline_s=common.write_deadline_s,
+    )
+    yield database
+    await database.close()
+
+
+async def open_broker(common: Common, confirm_timeout_s: float, breaker: CircuitBreaker) -> AsyncIterator[AnyBroker]:
+    """The broker that the URL names, once it answers. After an outage it has ``breaker`` probe at once."""
+    broker: AnyBroker
+    if common.broker_url.startswith("memory:"):
+        broker = MemoryBroker(
+            partitions=common.partitions, limit_bytes=common.broker_limit_bytes, confirm_timeout_s=confirm_timeout_s
+        )
+    else:
+        broker = rabbitmq.open_broker(
+            common.broker_urls,
+            partitions=common.partitions,
+            queue_limit_bytes=common.broker_limit_bytes,
+            confirm_timeout_s=confirm_timeout_s,
+            on_up=breaker.probe_now,
+        )
+    await until_there("broker", broker.open)
+    yield broker
+    await broker.close()
 
 
 @attrs.frozen(eq=False)
 class MemoryServices:
-    """What a process has that shares with nobody."""
+    """The cache and its companions inside one process."""
 
     cache: MemoryCache
     leases: MemoryLeases
@@ -31,7 +73,7 @@ SharedServices = MemoryServices | RedisServices
 
 
 async def open_shared(settings: ApiSettings) -> AsyncIterator[SharedServices]:
-    """What the cache URL names. A Redis that does not answer is not waited for: everything does without it."""
+    """What the cache URL names. Nobody waits for Redis: every role works without it."""
     url = settings.common.cache_url
     if url.startswith("memory:"):
         invalidations = MemoryInvalidations()
@@ -45,19 +87,3 @@ async def open_shared(settings: ApiSettings) -> AsyncIterator[SharedServices]:
         return
     async with open_redis(url, clock=time.monotonic) as services:
         yield services
-
-
-def near_cache_of(shared: SharedServices, settings: ApiSettings, policy: CachePolicy) -> NearCache:
-    """L1 of this process; a quarter of its bytes at most is for the newest messages of rooms."""
-    tails_bytes = settings.cache_bytes // 4
-    local = MemoryCache(
-        time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes - tails_bytes
-    )
-    tails = RoomTails(
-        JsonAnswers(),
-        time.monotonic,
-        fresh_s=policy.rule(Family.ROOM_NEWEST).l1_ttl_s,
-        tag_of=policy.room_tag,
-        limit_bytes=tails_bytes,
-    )
-    return NearCache(local, shared.invalidations, tails)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import attrs
 
+from chatflow.ports.lifecycle import Lifecycle
 from chatflow.ports.messages import Message, StoredMessage
 
 
@@ -78,8 +79,8 @@ class Consumer(Protocol):
         """Give the partition up; what is unacked goes to the next consumer."""
 
 
-class Broker(Protocol):
-    """Durable, partitioned, at-least-once."""
+class Broker(Lifecycle, Protocol):
+    """Durable, partitioned, at-least-once. `ping` knows without asking."""
 
     async def publish(self, envelope: Envelope) -> None:
         """Publish and wait for the confirm.
@@ -96,8 +97,9 @@ class Broker(Protocol):
             BrokerUnavailable: try again later.
         """
 
-    def is_available(self) -> bool:
-        """Whether a publish has a chance right now, known without asking."""
+    @property
+    def open_channels(self) -> int:
+        """Channels (in memory: queues) that can take a publish right now."""
 
 
 @attrs.frozen(eq=False)

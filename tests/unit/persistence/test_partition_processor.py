@@ -72,9 +72,6 @@ class WatchedBroker:
         self.consumers.append(consumer)
         return consumer
 
-    def is_available(self) -> bool:
-        return True
-
 
 @attrs.define(eq=False)
 class Bench:

@@ -55,6 +55,7 @@ class MemoryBroker:
     partitions: int = attrs.field(kw_only=True)
     limit_bytes: int = attrs.field(kw_only=True, default=64 * 2**20)
     confirm_timeout_s: float = attrs.field(kw_only=True, default=5.0)
+    live: "MemoryLiveChannel" = attrs.field(factory=lambda: MemoryLiveChannel(), init=False)  # noqa: PLW0108 - below
     _queues: list[_Queue] = attrs.field(init=False)
     _open: bool = attrs.field(default=True, init=False)
 
@@ -82,9 +83,19 @@ class MemoryBroker:
         consumer.queue.consumers.append(consumer)
         return consumer
 
-    def is_available(self) -> bool:
-        """Whether `close` was not called."""
-        return self._open
+    @property
+    def open_channels(self) -> int:
+        """Queues below their byte limit."""
+        return sum(queue.size_bytes < self.limit_bytes for queue in self._queues) if self._open else 0
+
+    async def open(self) -> None:
+        """See `Lifecycle.open`; open from the start, and not again after `close`."""
+        await self.ping()
+
+    async def ping(self) -> None:
+        """See `Lifecycle.ping`."""
+        if not self._open:
+            raise BrokerUnavailable("the broker was closed")
 
     async def close(self) -> None:
         """Fail what waits for a confirm, and everything from now on."""

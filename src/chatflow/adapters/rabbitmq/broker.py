@@ -20,11 +20,12 @@ from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
 from chatflow.adapters.rabbitmq.publisher import ConfirmDeadlines, ConfirmedPublisher, PublisherPool
 from chatflow.adapters.rabbitmq.topology import Topology, TopologyRestorer
 from chatflow.ports.broker import Broker, Envelope
+from chatflow.ports.errors import BrokerUnavailable
 
 
 @attrs.define(eq=False)
 class RabbitBroker:
-    """See `Broker`. Between `start` and `close` lost connections come back by themselves.
+    """See `Broker`. Between `open` and `close` lost connections come back by themselves.
 
     What is out for delivery does not count against a queue's byte limit, so a partition holds at most its limit plus
     the prefetched envelopes. The limit is told to publishers by the way: a few envelopes may pass it.
@@ -36,11 +37,11 @@ class RabbitBroker:
     publisher: ConfirmedPublisher
     live: RabbitLiveChannel
 
-    async def start(self) -> None:
+    async def open(self) -> None:
         """Connect, check what is there, and declare what is missing.
 
         Raises:
-            BrokerUnavailable: the server does not answer (yet); start again.
+            BrokerUnavailable: the server does not answer (yet); open again.
             BrokerMisconfigured: the server holds something else, or refuses us; nothing was declared.
         """
         await self.publishing.start()
@@ -70,13 +71,14 @@ class RabbitBroker:
                     await self.publisher.restore(connection)
                     raise
 
-    def is_available(self) -> bool:
-        """See `Broker.is_available`."""
-        return self.publishing.is_up
+    async def ping(self) -> None:
+        """See `Lifecycle.ping`."""
+        if not self.publishing.is_up:
+            raise BrokerUnavailable("no connection that takes publishes")
 
     @property
     def open_channels(self) -> int:
-        """Channels that can publish right now."""
+        """See `Broker.open_channels`."""
         return self.publisher.pool.open_channels if self.publishing.is_up else 0
 
     def dead(self) -> RabbitDeadLetterQueue:
@@ -97,7 +99,7 @@ def open_broker(
     connect_timeout_s: float = 5.0,
     on_up: Callable[[], None] = lambda: None,
 ) -> RabbitBroker:
-    """A broker that is not started yet.
+    """A broker that is not open yet.
 
     Args:
         urls: ``amqp://`` or ``amqps://``, one for each node of the cluster.

@@ -75,7 +75,7 @@ class GatewayRole:
 
     async def health(self) -> HealthReport:
         """Fit for new connections while messages can be accepted; the store, as last seen, is for the past."""
-        up = self.broker.is_available() and self.context.publisher.breaker.retry_in_s() == 0
+        up = await answers(self.broker.ping) and self.context.publisher.breaker.retry_in_s() == 0
         metrics, ingest = self.context.metrics, self.context.publisher.metrics
         shown = {
             "messagesReceived": metrics.messages_received,

@@ -74,7 +74,7 @@ class ProcessorRole:
 
     async def health(self) -> HealthReport:
         """Fit while it can take from the broker and write to the store, in every partition; the cache is optional."""
-        broker_up = self.broker.is_available()
+        broker_up = await answers(self.broker.ping)
         store_up = await answers(self.store.ping)
         needed = {"broker": WORDS[broker_up], "store": WORDS[store_up], "cache": await cache_word(self.cache)}
         stopped = {str(each.partition): str(each.stopped_by) for each in self.processors if each.stopped_by is not None}

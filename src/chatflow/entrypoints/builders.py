@@ -1,0 +1,127 @@
+"""Parts of the graph that take more than a constructor call."""
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import attrs
+import structlog
+
+from chatflow.adapters.aiohttp.encoding import JsonAnswers
+from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.sql.database import Database
+from chatflow.domain.messages.validation import MessageLimits
+from chatflow.domain.persistence.batch_policy import BatchPolicy
+from chatflow.domain.persistence.metrics import PersistenceMetrics
+from chatflow.domain.persistence.partition_processor import PartitionProcessor
+from chatflow.domain.persistence.persister import Persister
+from chatflow.domain.persistence.write_behind import WriteBehindBuffer
+from chatflow.domain.reading.cache_policy import CachePolicy, Family
+from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.room_tails import RoomTails
+from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.entrypoints.clocks import new_id, now_us
+from chatflow.entrypoints.resources import SharedServices
+from chatflow.entrypoints.roles.reporting import Identity
+from chatflow.entrypoints.settings import ApiSettings, Common, GatewaySettings, ProcessorSettings
+from chatflow.ports.broker import Broker
+from chatflow.ports.errors import SequenceCollision, StoreError
+
+log = structlog.get_logger()
+
+
+def breaker_of(common: Common) -> CircuitBreaker:
+    """A breaker of its own for each dependency."""
+    return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
+
+
+def identity_of(role: str, also: Callable[[], Mapping[str, float]] = dict) -> Identity:
+    """A role of this process, from now."""
+    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also)
+
+
+def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:
+    """What a role reports of its connections, in the names that the fleet's view sums up; nothing for SQLite."""
+
+    def gauges() -> Mapping[str, float]:
+        metrics = database.pools().get(pool)
+        counts = {} if metrics is None else attrs.asdict(metrics)
+        return {f"{pool}_{name}": float(value) for name, value in counts.items()}
+
+    return gauges
+
+
+def limits_of(gateway: GatewaySettings) -> MessageLimits:
+    """What a valid message is here."""
+    limits = gateway.limits
+    return MessageLimits(
+        username_min=limits.username_min_chars,
+        username_max=limits.username_max_chars,
+        text_max=limits.message_max_chars,
+        room_max=limits.room_max_chars,
+    )
+
+
+def policy_of(processor: ProcessorSettings) -> BatchPolicy:
+    """Batch sizes by depth."""
+    return BatchPolicy(
+        processor.batch_small,
+        processor.batch_medium,
+        processor.batch_large,
+        processor.batch_medium_depth,
+        processor.batch_large_depth,
+        processor.linger_ms / 1000,
+    )
+
+
+def processors_of(
+    settings: ProcessorSettings,
+    broker: Broker,
+    persister: Persister,
+    metrics: PersistenceMetrics,
+    *,
+    database: Database,
+) -> list[PartitionProcessor]:
+    """One loop for each partition; together they hold no more than the buffer's limits."""
+    partitions = settings.common.partitions
+    messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
+
+    def on_trip(failure: StoreError) -> None:
+        log.warning("store.breaker_opened", kind=type(failure).__name__, error=str(failure))
+        database.evict()
+
+    return [
+        PartitionProcessor(
+            partition,
+            broker,
+            persister,
+            breaker_of(settings.common),
+            policy_of(settings),
+            metrics,
+            new_buffer=lambda: WriteBehindBuffer(max(1, messages), max(1, size_bytes)),
+            prefetch=settings.prefetch,
+            on_trip=on_trip,
+            on_collision=partial(_log_collision, partition),
+        )
+        for partition in range(partitions)
+    ]
+
+
+def _log_collision(partition: int, failure: SequenceCollision) -> None:
+    log.error("partition.stopped", partition=partition, kind=type(failure).__name__, error=str(failure))
+
+
+def near_cache_of(shared: SharedServices, settings: ApiSettings, policy: CachePolicy) -> NearCache:
+    """L1 of this process; a quarter of its bytes at most is for the newest messages of rooms."""
+    tails_bytes = settings.cache_bytes // 4
+    local = MemoryCache(
+        time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes - tails_bytes
+    )
+    tails = RoomTails(
+        JsonAnswers(),
+        time.monotonic,
+        fresh_s=policy.rule(Family.ROOM_NEWEST).l1_ttl_s,
+        tag_of=policy.room_tag,
+        limit_bytes=tails_bytes,
+    )
+    return NearCache(local, shared.invalidations, tails)
