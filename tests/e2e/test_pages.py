@@ -210,6 +210,7 @@ async def test_names_and_rooms_are_checked_in_words(chat_server: UpServer, open_
     await ada.part("join-button").click()
     await expect(ada.part("room-problem")).to_contain_text("bad-room")
     await ada.part("room-input").fill("room5")
+    await expect(ada.part("room-note")).to_have_text("room5 is another name for room 5.")
     await ada.part("join-button").click()
     await expect(ada.part("room-title")).to_have_text("5")
     assert ada.page.url.endswith("#/5")
@@ -218,6 +219,11 @@ async def test_names_and_rooms_are_checked_in_words(chat_server: UpServer, open_
     await expect(ada.part("composer")).to_be_hidden()
     await ada.part("suggested-room").click()
     await expect(ada.part("room-title")).to_have_text("not-a-room")
+    await ada.part("room-input").fill("room6")
+    await expect(ada.part("join-note")).to_have_text("room6 is another name for room 6.")
+    await ada.part("room-input").press("Enter")
+    await expect(ada.part("room-title")).to_have_text("6")
+    await expect(ada.part("join-note")).to_have_text("")
     await ada.verify_quiet()
 
 

@@ -4,7 +4,7 @@ import { byId, el, reconcile, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { initial, tint } from "./people.js";
 import { RoomFilter } from "./roomfilter.js";
-import { canonicalRoom, counted } from "./text.js";
+import { canonicalRoom, counted, roomNote } from "./text.js";
 import { prepareTheme } from "./themes.js";
 import { roomProblem } from "./welcome.js";
 
@@ -14,6 +14,7 @@ export class Sidebar {
   #list = byId("room-list");
   #input = byId("join-room");
   #problem = byId("join-problem");
+  #note = byId("join-note");
   #narrow = matchMedia("(max-width: 760px)");
   #shown = new Map();
   #filter = new RoomFilter(() => this.#drawRooms());
@@ -29,6 +30,7 @@ export class Sidebar {
     });
     this.#input.addEventListener("input", () => {
       this.#complain(null);
+      setText(this.#note, roomNote(this.#input.value));
       this.#filter.search(this.#input.value);
     });
     byId("rename").addEventListener("click", rename);
@@ -75,8 +77,13 @@ export class Sidebar {
     this.#complain(problem);
     if (invalid === null) this.#filter.search(""); // Also when there is no place: the rooms to leave are in the list.
     if (problem !== null) return;
-    this.#input.value = "";
+    this.#clear();
     this.close();
+  }
+
+  #clear() {
+    this.#input.value = "";
+    setText(this.#note, "");
   }
 
   #complain(problem) {
@@ -98,7 +105,7 @@ export class Sidebar {
 
   /** A room was picked: the list is whole again. */
   #went() {
-    this.#input.value = "";
+    this.#clear();
     this.#complain(null);
     this.#filter.search("");
     this.close();

@@ -10,6 +10,12 @@ export function canonicalRoom(raw) {
   return /^room\d+$/.test(name) ? name.slice(4) : name;
 }
 
+/** That a typed name means a room of another name; empty when it means itself, or no room. */
+export function roomNote(raw) {
+  const [typed, name] = [raw.trim().replace(/^#\/?/, ""), canonicalRoom(raw)];
+  return name === null || name === typed ? "" : `${typed} is another name for room ${name}.`;
+}
+
 /** The nearest valid room name to what somebody typed, or null when nothing of it is usable. */
 export function suggestRoom(raw) {
   const cleaned = raw.trim().replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 64);

@@ -1,7 +1,7 @@
 // The first visit (a name and a room) and the change of a name later.
 
-import { el } from "./dom.js";
-import { canonicalRoom, suggestRoom, usernameProblem } from "./text.js";
+import { el, setText } from "./dom.js";
+import { canonicalRoom, roomNote, suggestRoom, usernameProblem } from "./text.js";
 
 export const ROOM_RULE = "1–64 characters: letters A–Z, digits, dot, dash and underscore.";
 
@@ -56,6 +56,9 @@ export function showWelcome({ limits, room, enter }) {
     maxlength: 80,
   });
   where.input.value = room || "lobby";
+  const note = el("p", { class: "note", role: "status", "data-testid": "room-note" }, roomNote(where.input.value));
+  where.box.append(note);
+  where.input.addEventListener("input", () => setText(note, roomNote(where.input.value)));
   const submit = (event) => {
     event.preventDefault();
     const [username, raw] = [name.input.value.trim(), where.input.value];
@@ -76,7 +79,7 @@ export function showWelcome({ limits, room, enter }) {
       "form",
       { class: "card", novalidate: true, onsubmit: submit },
       el("img", { src: "favicon.svg", alt: "", width: 44, height: 44 }),
-      el("h1", {}, invited ? `Join #${room}` : "Come in and talk"),
+      el("h1", {}, invited ? `Join #${canonicalRoom(room)}` : "Come in and talk"),
       el(
         "p",
         { class: "lead" },
