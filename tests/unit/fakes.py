@@ -225,6 +225,10 @@ class FakeBroker:
         """Fail the oldest publish that waits."""
         self.waiting.pop(0)[1].set_exception(error)
 
+    async def ping(self) -> None:
+        if self.down is not None:
+            raise self.down
+
     def confirmed_ids(self) -> list[str]:
         return [m.message_id for envelope in self.confirmed for m in envelope.messages]
 
