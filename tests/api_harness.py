@@ -10,18 +10,17 @@ import msgspec
 from prometheus_client import CollectorRegistry
 
 from chatflow.adapters.aiohttp.api import build_api
-from chatflow.adapters.aiohttp.encoding import JsonAnswers
+from chatflow.adapters.aiohttp.encoding import encode, encode_row
 from chatflow.adapters.aiohttp.health import HealthReport
 from chatflow.adapters.aiohttp.metrics import QueryCollector
 from chatflow.adapters.aiohttp.server import HttpServer, serve
-from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed
 from chatflow.adapters.memory.fleet import MemoryFleet
-from chatflow.adapters.memory.invalidations import MemoryInvalidations
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.fleet import RoleSnapshot
 from tests.harness.clock import FakeClock
-from tests.reading_fakes import ListStore, near_cache
+from tests.reading_fakes import ListStore, local_tier, query_service
 
 
 @attrs.define
@@ -31,6 +30,7 @@ class Api:
     http: aiohttp.ClientSession
     store: ListStore
     cache: MemoryCache
+    feed: MemoryCommitFeed
     fleet: MemoryFleet
     clock: FakeClock
     queries: QueryService
@@ -56,23 +56,21 @@ class Api:
     async def commit(self, room_id: str, **fields):
         """Store and invalidate, as the processor does."""
         stored = self.store.add(room_id, **fields)
-        invalidation = CachePolicy().invalidation([stored])
-        await self.cache.invalidate(invalidation.tags, invalidation.stored)
+        await self.feed.publish(CachePolicy().commit_of([stored]))
         return stored
 
 
 @asynccontextmanager
 async def open_api(*, listens=False, **options) -> AsyncIterator[Api]:
-    """Start it, with an L1 if it ``listens``; other ``options`` go to ``build_api``."""
-    clock, store, ears = FakeClock(), ListStore(), MemoryInvalidations()
-    cache, fleet = MemoryCache(clock, told=ears.tell), MemoryFleet(clock)
-    near = near_cache(clock, ears, encoder=JsonAnswers()) if listens else None
-    queries = QueryService(
-        store, store, near=near, cache=cache, encoder=JsonAnswers(), clock=clock, draw=lambda: 0.5, sleep=clock.sleep
-    )
+    """Start it, with a local cache if it ``listens``; other ``options`` go to ``build_api``."""
+    clock, store = FakeClock(), ListStore()
+    cache, fleet = MemoryCache(clock), MemoryFleet(clock)
+    feed = MemoryCommitFeed(cache)
+    local = local_tier(clock, feed, encoders=(encode, encode_row)) if listens else None
+    queries = query_service(store, clock=clock, encode=encode, local=local, shared=cache)
     registry = CollectorRegistry()
-    registry.register(QueryCollector(queries.metrics))
-    api = Api(None, store, cache, fleet, clock, queries)
+    registry.register(QueryCollector(queries.cache.metrics))
+    api = Api(None, store, cache, feed, fleet, clock, queries)
 
     async def health() -> HealthReport:
         return api.report
@@ -80,12 +78,12 @@ async def open_api(*, listens=False, **options) -> AsyncIterator[Api]:
     options.setdefault("fleet", fleet)
     app = build_api(queries, own=lambda: api.own, health=health, registry=registry, **options)
     api.server = await serve(app, host="127.0.0.1", port=0)
-    following = asyncio.create_task(near.follow()) if near is not None else None
+    following = asyncio.create_task(local.follow()) if local is not None else None
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{api.port}") as api.http:
             yield api
     finally:
-        await queries.close()
+        await queries.cache.close()
         if following is not None:
             following.cancel()
         await api.server.close()

@@ -2,19 +2,19 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.domain.reading.answers import Answer
+from chatflow.domain.reading.answers import Answer, Answered, EncodedRows
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
-from chatflow.domain.reading.local_cache import NearCache
-from chatflow.domain.reading.queries import AnswerEncoder
+from chatflow.domain.reading.local_cache import LocalCache
+from chatflow.domain.reading.query_service import QueryService
+from chatflow.domain.reading.read_cache import LocalTier, ReadCache
 from chatflow.domain.reading.room_tails import RoomTails
-from chatflow.ports.cache import Invalidations
 from chatflow.ports.clock import Clock
+from chatflow.ports.commit_feed import CommitFeed
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import (
@@ -33,27 +33,43 @@ START_US = 1_795_000_000_000_000
 _MINUTE_US = 60_000_000
 
 
-class PlainAnswers:
+def encode(answer: Answer) -> bytes:
     """Every answer as JSON of its fields; tells in its bytes what it was made of, and in nothing else."""
-
-    def answer(self, answer: Answer) -> bytes:
-        return msgspec.json.encode(answer)
-
-    def row(self, stored: StoredMessage) -> bytes:
-        return msgspec.json.encode(stored)
-
-    def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
-        raw = [msgspec.Raw(row) for row in rows]
-        page = {"room_id": room_id, "limit": limit, "messages": raw, "next_cursor": next_cursor}
+    if isinstance(answer, EncodedRows):
+        raw = [msgspec.Raw(row) for row in answer.rows]
+        page = {"room_id": answer.room_id, "limit": answer.limit, "messages": raw, "next_cursor": answer.next_cursor}
         return msgspec.json.encode(page)
+    return msgspec.json.encode(answer)
 
 
-def near_cache(clock: Clock, ears: Invalidations, *, encoder: AnswerEncoder | None = None) -> NearCache:
-    """L1 as a process has it."""
+def encode_row(stored: StoredMessage) -> bytes:
+    """One message of such a page."""
+    return msgspec.json.encode(stored)
+
+
+def body(answered: Answered) -> bytes:
+    """What `encode` made of it."""
+    return bytes(answered.encoded)
+
+
+def local_tier(
+    clock: Clock,
+    feed: CommitFeed,
+    *,
+    encoders: tuple[Callable[[Answer], bytes], Callable[[StoredMessage], bytes]] = (encode, encode_row),
+) -> LocalTier:
+    """The local cache as a process has it."""
     policy = CachePolicy()
-    fresh_s = policy.rule(Family.ROOM_NEWEST).l1_ttl_s
-    tails = RoomTails(encoder or PlainAnswers(), clock, fresh_s=fresh_s, tag_of=policy.room_tag)
-    return NearCache(MemoryCache(clock), ears, tails)
+    fresh_s = policy.rule(Family.ROOM_NEWEST).local_ttl_s
+    tails = RoomTails(*encoders, clock, fresh_s=fresh_s, tag_of=policy.room_tag)
+    return LocalTier(LocalCache(clock), tails, feed)
+
+
+def query_service(store: "ListStore", *, clock: Clock, encode: Callable[[Answer], bytes] = encode, **tiers):
+    """A query service over this store, through these tiers of a `ReadCache`."""
+    defaults = {"draw": lambda: 0.5, "sleep": getattr(clock, "sleep", asyncio.sleep)}
+    cache = ReadCache(clock=clock, **defaults | tiers)
+    return QueryService(store, store, cache, encode=encode, clock=clock, sleep=cache.sleep)
 
 
 class ListStore:
@@ -180,6 +196,5 @@ def _place(row: StoredMessage) -> tuple[int, str, int]:
 
 
 if TYPE_CHECKING:
-    _encoder: AnswerEncoder = PlainAnswers()
     _reader: MessageReader = ListStore()
     _analytics: Analytics = ListStore()

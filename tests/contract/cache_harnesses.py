@@ -8,9 +8,8 @@ import attrs
 import pytest
 import redis.asyncio
 
-from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.memory.cache import MemoryCache, MemoryLeases
 from chatflow.adapters.memory.fleet import MemoryFleet
-from chatflow.adapters.memory.leases import MemoryLeases
 from chatflow.adapters.redis.services import open_redis
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.fleet import Fleet

@@ -16,7 +16,7 @@ from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy
 from tests.harness.rabbit import RabbitServer
 
-LIFE_S = RULES[Family.ROOM_NEWEST].l2_ttl_s
+LIFE_S = RULES[Family.ROOM_NEWEST].shared_ttl_s
 LONGER_S = 3_600
 """What is in Redis lives so much longer here: only an invalidation ends it."""
 

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 import attrs
 
 from chatflow.adapters.redis.services import RedisServices, open_redis
-from chatflow.ports.cache import Invalidation, Lookup
+from chatflow.ports.cache import Lookup
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.messages import StoredMessage
 from tests.harness.waiting import eventually
@@ -28,9 +29,9 @@ class Listener:
     heard: list[list[str] | None] = attrs.field(factory=list)
     told: list[StoredMessage] = attrs.field(factory=list)
 
-    def __call__(self, invalidation: Invalidation | None) -> None:
-        self.heard.append(None if invalidation is None else list(invalidation.tags))
-        self.told += () if invalidation is None else invalidation.stored
+    def __call__(self, commit: Commit | None) -> None:
+        self.heard.append(None if commit is None else list(commit.tags))
+        self.told += () if commit is None else commit.stored
 
 
 @asynccontextmanager
@@ -43,11 +44,11 @@ async def process(url: str, **numbers: float) -> AsyncIterator[RedisServices]:
 
 @asynccontextmanager
 async def listening(services: RedisServices) -> AsyncIterator[Listener]:
-    """Follow invalidations meanwhile; begun when this yields."""
+    """Follow the feed meanwhile; begun when this yields."""
     listener = Listener()
-    task = asyncio.create_task(services.invalidations.follow(listener))
+    task = asyncio.create_task(services.feed.follow(listener))
     try:
-        await eventually(services.invalidations.is_current, "the listener does not subscribe")
+        await eventually(services.feed.is_current, "the listener does not subscribe")
         yield listener
     finally:
         task.cancel()

@@ -110,7 +110,7 @@ async def test_a_client_that_does_not_read_is_not_buffered_for_without_end(api):
     for _ in range(400):
         writer.write(request)
     await asyncio.sleep(0.5)  # time to answer all 400, were nobody to wait for the reader
-    answered = sum(api.queries.metrics.answers.values())
+    answered = sum(api.queries.cache.metrics.answers.values())
     assert 0 < answered < 200
     writer.close()
     assert not reader.at_eof()

@@ -20,7 +20,7 @@ PATHS = {
     "/api/messages/user": ("userHistory", {"userId", "limit", "resultCount", "messages"}),
     "/api/users/active": ("activeUsers", {"startTime", "endTime", "activeUserCount"}),
     "/api/users/rooms": ("userRooms", {"userId", "resultCount", "rooms"}),
-    "/api/analytics/throughput": ("messagesPerMinute", {"data"}),
+    "/api/analytics/throughput": ("messagesPerMinute", {"limit", "data"}),
     "/api/analytics/top-users": ("topActiveUsers", {"topN", "users"}),
     "/api/analytics/top-rooms": ("topActiveRooms", {"topN", "rooms"}),
     "/api/analytics/patterns": ("userParticipationPatterns", {"data"}),
@@ -94,7 +94,10 @@ async def test_the_counts_say_what_is_stored(api):
         {"roomId": "lobby", "lastActivity": format_timestamp(START_US + 120_000_000), "messageCount": 2}
     ]
     assert rooms["resultCount"] == 1
-    minutes = (await api.body("/api/analytics/throughput?limit=2"))["data"]
+    assert (await api.body("/api/analytics/throughput"))["limit"] == 60
+    throughput = await api.body("/api/analytics/throughput?limit=2")
+    minutes = throughput["data"]
+    assert throughput["limit"] == 2
     assert [minute["messageCount"] for minute in minutes] == [1, 1]
     assert all(TIME.fullmatch(minute["minute"]) and ":00.000Z" in minute["minute"] for minute in minutes)
     users = await api.body("/api/analytics/top-users?n=1")

@@ -14,15 +14,14 @@ import attrs
 import msgspec
 import pytest
 
-from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.adapters.memory.invalidations import MemoryInvalidations
-from chatflow.adapters.memory.leases import MemoryLeases
+from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed, MemoryLeases
 from chatflow.adapters.redis.services import open_redis
 from chatflow.domain.reading.cache_policy import CachePolicy
-from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.query_service import QueryService
+from chatflow.domain.reading.read_cache import LocalTier
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.messages import StoredMessage
-from tests.reading_fakes import ListStore, PlainAnswers, near_cache
+from tests.reading_fakes import ListStore, body, local_tier, query_service
 from tests.unit.fakes import cancel
 
 TRIES = pytest.mark.parametrize("tries", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
@@ -73,9 +72,9 @@ class Unversioned:
 
 @asynccontextmanager
 async def memory() -> AsyncIterator[list]:
-    ears = MemoryInvalidations()
-    cache, leases = MemoryCache(time.monotonic, told=ears.tell), MemoryLeases(time.monotonic)
-    yield [(cache, leases, ears), (cache, leases, ears)]
+    cache, leases = MemoryCache(time.monotonic), MemoryLeases(time.monotonic)
+    services = (cache, leases, MemoryCommitFeed(cache))
+    yield [services, services]
 
 
 def _patient(url: str):
@@ -85,7 +84,7 @@ def _patient(url: str):
 @asynccontextmanager
 async def redis(url: str) -> AsyncIterator[list]:
     async with _patient(url) as one, _patient(url) as other:
-        yield [(each.cache, each.leases, each.invalidations) for each in (one, other)]
+        yield [(each.cache, each.leases, each.feed) for each in (one, other)]
 
 
 @attrs.define(eq=False)
@@ -93,44 +92,36 @@ class Race:
     """Two query services over what each has of the caches."""
 
     services: list
-    near: bool = True
+    is_local: bool = True
     store: SlowStore = attrs.field(factory=SlowStore)
     apis: list[QueryService] = attrs.field(init=False)
-    nears: list[NearCache] = attrs.field(init=False, factory=list)
+    tiers: list[LocalTier] = attrs.field(init=False, factory=list)
 
     def __attrs_post_init__(self) -> None:
-        if self.near:
-            self.nears = [near_cache(time.monotonic, ears) for _, _, ears in self.services]
-        kept = self.nears or [None] * len(self.services)
+        if self.is_local:
+            self.tiers = [local_tier(time.monotonic, feed) for _, _, feed in self.services]
+        kept = self.tiers or [None] * len(self.services)
         self.apis = [self._api(*parts) for parts in zip(kept, self.services, strict=True)]
 
-    def _api(self, near: NearCache | None, services) -> QueryService:
+    def _api(self, local: LocalTier | None, services) -> QueryService:
         cache, leases, _ = services
-        return QueryService(
-            self.store,
-            self.store,
-            near=near,
-            cache=cache,
-            leases=leases,
-            encoder=PlainAnswers(),
-            clock=time.monotonic,
-            draw=random.random,
-        )
+        tiers = {"local": local, "shared": cache, "leases": leases, "draw": random.random}
+        return query_service(self.store, clock=time.monotonic, **tiers)
 
     async def run(self, tries: int) -> int:
         """How many tries ended with a stale page, half a second after the commit."""
-        following = [asyncio.create_task(near.follow()) for near in self.nears]
+        following = [asyncio.create_task(tier.follow()) for tier in self.tiers]
         stale = 0
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not all(near.invalidations.is_current() for near in self.nears):
+                while not all(tier.feed.is_current() for tier in self.tiers):
                     await asyncio.sleep(0.01)
             for start in range(0, tries, AT_A_TIME):
                 stale += sum(await asyncio.gather(*(self._try(number) for number in range(start, start + AT_A_TIME))))
         finally:
             await cancel(*following)
             for api in self.apis:
-                await api.close()
+                await api.cache.close()
         return stale
 
     async def _try(self, number: int) -> bool:
@@ -147,13 +138,12 @@ class Race:
     async def _commit(self, room: str) -> None:
         for _ in range(random.randrange(8)):
             await asyncio.sleep(0)
-        invalidation = CachePolicy().invalidation([self.store.add(room)])
-        told = invalidation.stored if random.random() < 0.5 else ()
-        await self.services[0][0].invalidate(invalidation.tags, told)
+        commit = CachePolicy().commit_of([self.store.add(room)])
+        await self.services[0][2].publish(commit if random.random() < 0.5 else Commit(commit.tags))
 
     async def _head(self, api: QueryService, room: str) -> int:
-        body = msgspec.json.decode((await api.ask(api.questions.room(room, limit=1))).body)
-        return int(body["messages"][0]["seq"]) if body["messages"] else 0
+        messages = msgspec.json.decode(body(await api.answer(api.room(room, limit=1))))["messages"]
+        return int(messages[0]["seq"]) if messages else 0
 
 
 @TRIES
@@ -170,5 +160,5 @@ async def test_no_page_read_before_a_commit_is_served_after_it_on_redis(redis_ur
 
 async def test_without_the_version_check_the_race_is_lost_now_and_then() -> None:
     async with memory() as services:
-        broken = [(Unversioned(cache), leases, ears) for cache, leases, ears in services]
-        assert await Race(broken, near=False).run(200) > 0
+        broken = [(Unversioned(cache), leases, feed) for cache, leases, feed in services]
+        assert await Race(broken, is_local=False).run(200) > 0

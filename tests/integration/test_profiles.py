@@ -45,8 +45,8 @@ async def test_each_profile_builds_every_role(built: tuple[Profile, Container]) 
     assert len(processor.processors) == 8
     assert processor.processors[0].persister.live is gateway.live
     assert processor.store.summaries is profile.summaries
-    assert isinstance(api.cache, MemoryCache) is profile.caches
-    assert processor.processors[0].persister.cache is api.cache
+    assert isinstance(api.queries.cache.shared, MemoryCache) is profile.caches
+    assert processor.processors[0].persister.cache is api.queries.cache.shared
     expected = SummaryAnalytics if profile.summaries else ComputedAnalytics
     assert type(api.queries.analytics) is expected
 
@@ -56,11 +56,11 @@ async def test_each_profile_counts_the_same_and_caches_only_where_it_says_so(bui
     store, queries = await container.store.async_(), await container.queries.async_()
     rows = [message(room, user, 1_000_000 * at) for at, (room, user) in enumerate([("a", 1), ("a", 2), ("b", 1)])]
     await store.append_batch(rows)
-    for expected in (Source.MISS, Source.L2 if profile.caches else Source.MISS):
-        answered = await queries.ask(queries.questions.top_users(10))
+    for expected in (Source.MISS, Source.SHARED if profile.caches else Source.MISS):
+        answered = await queries.answer(queries.top_users(10))
         assert answered.source is expected
-        assert b'"userId":1,"username":"user1","messageCount":2' in answered.body
-    await queries.close()
+        assert b'"userId":1,"username":"user1","messageCount":2' in bytes(answered.encoded)
+    await queries.cache.close()
 
 
 async def test_the_settings_of_a_database_server_reach_its_pools_and_its_figures_the_roles(tmp_path: Path) -> None:
@@ -88,13 +88,13 @@ async def test_a_commit_invalidates_what_the_read_side_has_cached(tmp_path: Path
         processor, queries = await container.processor.async_(), await container.queries.async_()
         persister = processor.processors[0].persister
         await persister.persist(0, [message("a", 1, 1)])
-        first = await queries.ask(queries.questions.room("a", limit=10))
-        again = await queries.ask(queries.questions.room("a", limit=10))
+        first = await queries.answer(queries.room("a", limit=10))
+        again = await queries.answer(queries.room("a", limit=10))
         await persister.persist(0, [message("a", 1, 2)])
-        after = await queries.ask(queries.questions.room("a", limit=10))
-        await queries.close()
-    assert (first.source, again.source, after.source) == (Source.MISS, Source.L2, Source.MISS)
-    assert b'"seq":2' in after.body
+        after = await queries.answer(queries.room("a", limit=10))
+        await queries.cache.close()
+    assert (first.source, again.source, after.source) == (Source.MISS, Source.SHARED, Source.MISS)
+    assert b'"seq":2' in bytes(after.encoded)
 
 
 async def test_summaries_that_a_profile_left_behind_are_recounted(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ async def test_a_quiet_reader_that_listens_forgets_what_a_dead_processor_never_t
     async with process(redis_url) as reader, listening(reader):
         await fill(reader, "k", b"old")
         redis_server.pause()
-        await eventually(lambda: not reader.invalidations.is_current(), "the silence is not noticed")
+        await eventually(lambda: not reader.feed.is_current(), "the silence is not noticed")
         await eventually(lambda: not reader.cache.commands.is_trusted, "the shared cache is still trusted")
         redis_server.resume()
         assert (await first_answer(reader, "k")).value is None

@@ -7,6 +7,7 @@ import pytest
 import redis.asyncio
 
 from chatflow.adapters.redis.commands import channel_of
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable
 from tests.harness.waiting import eventually
 from tests.integration.redis_cases import fill, first_answer, listening, process
@@ -27,7 +28,7 @@ async def test_tags_are_heard_in_order_after_anything_that_may_have_gone_unheard
 async def test_what_is_told_in_another_numbered_database_is_not_heard(redis_url, redis_server):
     elsewhere = process(redis_server.url(1))
     async with elsewhere as stranger, process(redis_url) as reader, listening(reader) as listener:
-        await stranger.cache.invalidate(["room:1"], [ListStore().add("1")])
+        await stranger.feed.publish(Commit(("room:1",), (ListStore().add("1"),)))
         await reader.cache.invalidate(["room:2"])
         await eventually(lambda: ["room:2"] in listener.heard, "not heard")
         assert listener.heard == [None, ["room:2"]]
@@ -36,17 +37,17 @@ async def test_what_is_told_in_another_numbered_database_is_not_heard(redis_url,
 
 async def test_nothing_is_current_before_and_after_following(redis_url):
     async with process(redis_url) as reader:
-        assert not reader.invalidations.is_current()
+        assert not reader.feed.is_current()
         async with listening(reader):
-            assert reader.invalidations.is_current()
-        assert not reader.invalidations.is_current()
+            assert reader.feed.is_current()
+        assert not reader.feed.is_current()
 
 
 async def test_a_quiet_listener_stays_current(redis_url):
     async with process(redis_url) as reader, listening(reader) as listener:
         for _ in range(30):
             await asyncio.sleep(0.05)
-            assert reader.invalidations.is_current()
+            assert reader.feed.is_current()
         assert listener.heard == [None]
 
 
@@ -63,7 +64,7 @@ async def test_the_messages_of_a_commit_are_heard_with_its_tags(redis_url):
     store = ListStore()
     stored = [store.add("5", text=text) for text in ("hi", 'a "quoted" \u2028 \U0001f600', "")]
     async with process(redis_url) as processor, process(redis_url) as reader, listening(reader) as listener:
-        await processor.cache.invalidate(["room:5"], stored)
+        await processor.feed.publish(Commit(("room:5",), tuple(stored)))
         await eventually(lambda: len(listener.heard) == 2, "not heard")
         assert listener.told == stored
 
@@ -77,10 +78,10 @@ async def test_a_lost_connection_is_noticed_and_replaced_and_the_shared_cache_is
         await fill(other, "k", b"old")
         getattr(proxy, fault)()
         if fault != "cut":
-            await eventually(lambda: not reader.invalidations.is_current(), "the silence is not noticed")
+            await eventually(lambda: not reader.feed.is_current(), "the silence is not noticed")
             await eventually(lambda: not reader.cache.commands.is_trusted, "the shared cache is still trusted")
             proxy.heal()
-        await eventually(lambda: len(listener.heard) > 1 and reader.invalidations.is_current(), "not replaced")
+        await eventually(lambda: len(listener.heard) > 1 and reader.feed.is_current(), "not replaced")
         assert listener.heard[1] is None
         assert (await first_answer(reader, "k")).value is None
         await other.cache.invalidate(["t"])
@@ -90,9 +91,9 @@ async def test_a_lost_connection_is_noticed_and_replaced_and_the_shared_cache_is
 async def test_a_restart_of_redis_is_a_loss(redis_server, redis_url):
     async with process(redis_url) as reader, listening(reader) as listener:
         redis_server.kill()
-        await eventually(lambda: not reader.invalidations.is_current(), "the end is not noticed")
+        await eventually(lambda: not reader.feed.is_current(), "the end is not noticed")
         await asyncio.to_thread(redis_server.restart)
-        await eventually(reader.invalidations.is_current, "it is not followed again")
+        await eventually(reader.feed.is_current, "it is not followed again")
         assert listener.heard[1] is None
 
 
@@ -106,7 +107,7 @@ async def test_a_listener_that_reads_too_little_is_cut_off_by_the_server_and_hea
                     for _ in range(400):
                         blocking.publish(CHANNEL, b'["' + b"x" * 65_000 + b'"]')
                 await eventually(lambda: None in listener.heard[1:], "the loss is not heard")
-                await eventually(reader.invalidations.is_current, "it is not followed again")
+                await eventually(reader.feed.is_current, "it is not followed again")
         finally:
             await raw.config_set("client-output-buffer-limit", "pubsub 32mb 8mb 60")
 

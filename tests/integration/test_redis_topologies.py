@@ -86,9 +86,9 @@ async def test_a_promoted_replica_that_has_missed_an_invalidation_answers_nothin
                 await fill(reader, "k", b"old")
                 await _has(replica, b"%b:value:k" % SLOT.encode())
                 master.kill()  # and with it what a processor told only to the master
-                await eventually(lambda: not reader.invalidations.is_current(), "the end is not noticed")
+                await eventually(lambda: not reader.feed.is_current(), "the end is not noticed")
                 assert (await first_answer(reader, "k")).value is None
-                await eventually(reader.invalidations.is_current, "the new master is not followed")
+                await eventually(reader.feed.is_current, "the new master is not followed")
                 await first_answer(processor, "x")
             await use_everything(reader, processor)
             async with client(replica) as raw:
@@ -186,7 +186,7 @@ async def test_a_node_that_dies_is_used_again_when_it_is_back(cluster):
         await asyncio.to_thread(owner.restart)
         await whole(cluster)
         assert (await first_answer(reader, "k")).value is None
-        await eventually(reader.invalidations.is_current, "it is not followed again")
+        await eventually(reader.feed.is_current, "it is not followed again")
         await fill(reader, "k", b"new")
         assert (await reader.cache.get("k", ("t",))).value == b"new"
 

@@ -17,6 +17,7 @@ from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Appended
@@ -176,13 +177,19 @@ class FakeLive:
 
 @attrs.define(eq=False)
 class FakeCache:
-    """Remembers what was invalidated."""
+    """A cache and its commit feed; remembers what was invalidated and published."""
 
     log: list[tuple[str, object]]
     down: CacheUnavailable | None = None
 
-    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
-        self.log.append(("invalidate", None if tags is None else (list(tags), [each.seq for each in stored])))
+    async def invalidate(self, tags: Sequence[str] | None) -> None:
+        self._note("invalidate", tags)
+
+    async def publish(self, commit: Commit) -> None:
+        self._note("publish", (list(commit.tags), [each.seq for each in commit.stored]))
+
+    def _note(self, name: str, what: object) -> None:
+        self.log.append((name, what))
         if self.down is not None:
             raise self.down
 

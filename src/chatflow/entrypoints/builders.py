@@ -7,8 +7,7 @@ from functools import partial
 import attrs
 import structlog
 
-from chatflow.adapters.aiohttp.encoding import JsonAnswers
-from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.aiohttp.encoding import encode, encode_row
 from chatflow.adapters.sql.database import Database
 from chatflow.domain.messages.validation import MessageLimits
 from chatflow.domain.persistence.batch_policy import BatchPolicy
@@ -17,7 +16,8 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
-from chatflow.domain.reading.local_cache import NearCache
+from chatflow.domain.reading.local_cache import LocalCache
+from chatflow.domain.reading.read_cache import LocalTier
 from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.entrypoints.clocks import new_id, now_us
@@ -111,17 +111,18 @@ def _log_collision(partition: int, failure: SequenceCollision) -> None:
     log.error("partition.stopped", partition=partition, kind=type(failure).__name__, error=str(failure))
 
 
-def near_cache_of(shared: SharedServices, settings: ApiSettings, policy: CachePolicy) -> NearCache:
-    """L1 of this process; a quarter of its bytes at most is for the newest messages of rooms."""
+def local_tier_of(shared: SharedServices, settings: ApiSettings, policy: CachePolicy) -> LocalTier:
+    """What this process caches; at most a quarter of its bytes are for the newest messages of rooms."""
     tails_bytes = settings.cache_bytes // 4
-    local = MemoryCache(
+    answers = LocalCache(
         time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes - tails_bytes
     )
     tails = RoomTails(
-        JsonAnswers(),
+        encode,
+        encode_row,
         time.monotonic,
-        fresh_s=policy.rule(Family.ROOM_NEWEST).l1_ttl_s,
+        fresh_s=policy.rule(Family.ROOM_NEWEST).local_ttl_s,
         tag_of=policy.room_tag,
         limit_bytes=tails_bytes,
     )
-    return NearCache(local, shared.invalidations, tails)
+    return LocalTier(answers, tails, shared.feed)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 
 from dependency_injector import containers, providers
 
-from chatflow.adapters.aiohttp.encoding import JsonAnswers
+from chatflow.adapters.aiohttp.encoding import encode
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.commit_counts import CommitCounts
 from chatflow.adapters.sql.reader import SqlMessageReader
@@ -28,9 +28,10 @@ from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.query_service import QueryService
+from chatflow.domain.reading.read_cache import ReadCache
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
-from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, near_cache_of, pool_gauges, processors_of
+from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, local_tier_of, pool_gauges, processors_of
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.resources import open_broker, open_shared, open_store
 from chatflow.entrypoints.roles.api import ApiRole
@@ -60,8 +61,9 @@ class Container(containers.DeclarativeContainer):
     fleet = providers.Callable(lambda shared: shared.fleet, shared)
     cache = providers.Callable(lambda shared: shared.cache, shared)
     leases = providers.Callable(lambda shared: shared.leases, shared)
+    feed = providers.Callable(lambda shared: shared.feed, shared)
     cache_policy = providers.Singleton(CachePolicy)
-    near_cache = providers.Singleton(near_cache_of, shared, api_settings, cache_policy)
+    local_tier = providers.Singleton(local_tier_of, shared, api_settings, cache_policy)
     store = providers.Singleton(
         SqlMessageStore,
         database,
@@ -129,7 +131,8 @@ class Container(containers.DeclarativeContainer):
         providers.Object(time.monotonic),
         providers.Object(now_us),
         cache,
-        invalidation_of=cache_policy.provided.invalidation,
+        feed,
+        commit_of=cache_policy.provided.commit_of,
     )
     processor = providers.Singleton(
         ProcessorRole,
@@ -144,18 +147,23 @@ class Container(containers.DeclarativeContainer):
         providers.Factory(Rates, providers.Object(time.monotonic), tuple(RATES)),
     )
 
+    read_cache = providers.Singleton(
+        ReadCache,
+        local=local_tier,
+        shared=cache,
+        leases=leases,
+        policy=cache_policy,
+        uncached_limit=api_settings.uncached_reads,
+        clock=providers.Object(time.monotonic),
+        draw=providers.Object(random.random),
+    )
     queries = providers.Singleton(
         QueryService,
         reader,
         analytics,
-        near=near_cache,
-        cache=cache,
-        leases=leases,
-        uncached_limit=api_settings.uncached_reads,
-        encoder=providers.Factory(JsonAnswers),
+        read_cache,
+        encode=providers.Object(encode),
         clock=providers.Object(time.monotonic),
-        draw=providers.Object(random.random),
-        policy=cache_policy,
     )
     api = providers.Singleton(
         ApiRole,
@@ -163,8 +171,6 @@ class Container(containers.DeclarativeContainer):
         providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader")),
         queries,
         reader,
-        near_cache,
-        cache,
         fleet,
         gateway_settings.gateway_port,
     )
@@ -172,7 +178,7 @@ class Container(containers.DeclarativeContainer):
 
 def without_cache(container: Container) -> None:
     """Reads go to the database, and commits have nothing to invalidate."""
-    for provider in (container.near_cache, container.cache, container.leases):
+    for provider in (container.local_tier, container.cache, container.leases, container.feed):
         provider.override(providers.Object(None))
 
 

@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator
 import attrs
 
 from chatflow.adapters.memory.broker import MemoryBroker
-from chatflow.adapters.memory.cache import MemoryCache
+from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed, MemoryLeases
 from chatflow.adapters.memory.fleet import MemoryFleet
-from chatflow.adapters.memory.invalidations import MemoryInvalidations
-from chatflow.adapters.memory.leases import MemoryLeases
 from chatflow.adapters.rabbitmq import broker as rabbitmq
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.redis.services import RedisServices, open_redis
@@ -65,7 +63,7 @@ class MemoryServices:
 
     cache: MemoryCache
     leases: MemoryLeases
-    invalidations: MemoryInvalidations
+    feed: MemoryCommitFeed
     fleet: MemoryFleet
 
 
@@ -76,14 +74,8 @@ async def open_shared(settings: ApiSettings) -> AsyncIterator[SharedServices]:
     """What the cache URL names. Nobody waits for Redis: every role works without it."""
     url = settings.common.cache_url
     if url.startswith("memory:"):
-        invalidations = MemoryInvalidations()
-        cache = MemoryCache(
-            time.monotonic,
-            limit_entries=settings.cache_entries,
-            limit_bytes=settings.cache_bytes,
-            told=invalidations.tell,
-        )
-        yield MemoryServices(cache, MemoryLeases(time.monotonic), invalidations, MemoryFleet(time.monotonic))
+        cache = MemoryCache(time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes)
+        yield MemoryServices(cache, MemoryLeases(time.monotonic), MemoryCommitFeed(cache), MemoryFleet(time.monotonic))
         return
     async with open_redis(url, clock=time.monotonic) as services:
         yield services

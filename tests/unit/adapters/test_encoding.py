@@ -4,17 +4,22 @@ import msgspec
 import pytest
 
 from chatflow.adapters.aiohttp.answers import RoomMessage, RoomMessages
-from chatflow.adapters.aiohttp.encoding import JsonAnswers
+from chatflow.adapters.aiohttp.encoding import body_of, encode, encode_row, etag_of
 from chatflow.domain.messages.timestamps import format_timestamp
+from chatflow.domain.reading.answers import Answer, Answered, EncodedRows, RoomPage, Source, Total
 from tests.reading_fakes import ListStore
 
 TEXTS = ["hi", 'a "quoted" \\ back', "\u2028 \U0001f600 \x07", ""]
 
 
+def answered(answer: Answer, source: Source = Source.MISS) -> Answered:
+    return Answered(memoryview(encode(answer)), source, 0.001)
+
+
 @pytest.mark.parametrize("count", [0, 1, len(TEXTS)])
 @pytest.mark.parametrize("more", [None, "AXIAAAAAAAAAAyUrrGk"])
 def test_a_room_page_of_rows_is_its_type_encoded(count: int, more: str | None) -> None:
-    store, encoder = ListStore(), JsonAnswers()
+    store = ListStore()
     stored = [store.add("a.b-c_1", user_id=number, text=text) for number, text in enumerate(TEXTS[:count], 1)]
     messages = [
         RoomMessage(
@@ -29,6 +34,13 @@ def test_a_room_page_of_rows_is_its_type_encoded(count: int, more: str | None) -
         )
         for each in stored
     ]
-    page = encoder.room_page("a.b-c_1", 7, [encoder.row(each) for each in stored], more)
+    rows = answered(EncodedRows("a.b-c_1", 7, [encode_row(each) for each in stored], more))
+    whole = answered(RoomPage("a.b-c_1", 7, stored, more))
     documented = RoomMessages("a.b-c_1", 7, count, messages, msgspec.UNSET if more is None else more)
-    assert page == msgspec.json.encode(documented)
+    assert body_of(rows) == body_of(whole) == msgspec.json.encode(documented)
+    assert etag_of(rows) == etag_of(whole)
+
+
+def test_equal_bodies_have_equal_tags_whatever_tier_they_come_from() -> None:
+    assert etag_of(answered(Total(1), Source.MISS)) == etag_of(answered(Total(1), Source.LOCAL))
+    assert etag_of(answered(Total(1))) != etag_of(answered(Total(2)))

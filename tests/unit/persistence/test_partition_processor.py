@@ -92,7 +92,7 @@ class Bench:
         self.broker = WatchedBroker(MemoryBroker(partitions=4, confirm_timeout_s=60), self.store)
 
     def processor(self, partition: int = 0) -> PartitionProcessor:
-        persister = Persister(self.store, self.live, self.metrics, self.clock, lambda: EPOCH_US, self.cache)
+        persister = Persister(self.store, self.live, self.metrics, self.clock, lambda: EPOCH_US, self.cache, self.cache)
         return PartitionProcessor(
             partition,
             self.broker,
@@ -547,7 +547,7 @@ async def test_a_second_processor_takes_over_when_the_first_one_stops(build: Bui
 async def test_what_is_cached_ends_when_a_consumer_opens_and_before_it_stores_for_the_first_time(build: Build) -> None:
     bench = build()
     bench.cache = FakeCache(bench.store.calls)
-    void, stored = ("invalidate", None), ["append_batch", "invalidate"]
+    void, stored = ("invalidate", None), ["append_batch", "publish"]
     active, standby = bench.start(), bench.start()
     await eventually(lambda: bench.store.calls == [void] * 2)
     for first in (1, 3):

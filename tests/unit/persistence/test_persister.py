@@ -5,7 +5,7 @@ import pytest
 
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.persister import Persister
-from chatflow.ports.cache import Invalidation
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, SequenceCollision, StoreUnavailable
 from chatflow.ports.messages import StoredMessage
 from tests.harness.clock import FakeClock
@@ -39,7 +39,8 @@ class Bench:
             FakeClock(),
             lambda: EPOCH_US + 2_000_000,
             self.cache,
-            invalidation_of=rooms_of,
+            self.cache,
+            commit_of=rooms_of,
         )
 
     @property
@@ -47,8 +48,8 @@ class Bench:
         return [name for name, _ in self.store.calls]
 
 
-def rooms_of(stored: Sequence[StoredMessage]) -> Invalidation:
-    return Invalidation(tuple(sorted({each.message.room_id for each in stored})), tuple(stored[:1]))
+def rooms_of(stored: Sequence[StoredMessage]) -> Commit:
+    return Commit(tuple(sorted({each.message.room_id for each in stored})), tuple(stored[:1]))
 
 
 def ids(*numbers: int) -> list[str]:
@@ -60,7 +61,7 @@ async def test_the_order_is_commit_then_invalidate_then_announce() -> None:
     await bench.persister.persist(3, [message(1), message(2, "den")])
     assert bench.store.calls == [
         ("append_batch", ids(1, 2)),
-        ("invalidate", (["den", "lobby"], [1])),
+        ("publish", (["den", "lobby"], [1])),
         ("publish_live", [1, 1]),
     ]
     assert bench.live.published[0].partition == 3
@@ -98,7 +99,7 @@ async def test_a_cache_that_is_down_fails_nothing_and_is_counted() -> None:
     bench = Bench()
     bench.cache.down = CacheUnavailable("no cache")
     await bench.persister.persist(0, messages(1, 2))
-    assert bench.order == ["append_batch", "invalidate", "publish_live"]
+    assert bench.order == ["append_batch", "publish", "publish_live"]
     assert bench.metrics.invalidation_failures == 1
 
 
@@ -121,7 +122,7 @@ async def test_a_live_channel_that_is_down_fails_nothing_and_is_counted() -> Non
 
 async def test_without_a_cache_nothing_is_invalidated() -> None:
     bench = Bench()
-    bench.persister.cache = None
+    bench.persister.cache = bench.persister.feed = None
     await bench.persister.persist(0, messages(1, 2))
     await bench.persister.void_cache()
     assert bench.order == ["append_batch", "publish_live"]

@@ -15,7 +15,7 @@ TAGGED = [family for family in Family if not RULES[family].stale_s]
 
 
 @pytest.mark.parametrize(
-    ("family", "l1_ttl_s", "l2_ttl_s"),
+    ("family", "local_ttl_s", "shared_ttl_s"),
     [
         (Family.ROOM_NEWEST, 1, 10),
         (Family.ROOM_OLDER, 60, 300),
@@ -24,8 +24,8 @@ TAGGED = [family for family in Family if not RULES[family].stale_s]
         (Family.TOTAL, 1, 3),
     ],
 )
-def test_each_family_lives_as_long_as_it_is_meant_to(family, l1_ttl_s, l2_ttl_s):
-    assert (policy.rule(family).l1_ttl_s, policy.rule(family).l2_ttl_s) == (l1_ttl_s, l2_ttl_s)
+def test_each_family_lives_as_long_as_it_is_meant_to(family, local_ttl_s, shared_ttl_s):
+    assert (policy.rule(family).local_ttl_s, policy.rule(family).shared_ttl_s) == (local_ttl_s, shared_ttl_s)
 
 
 def test_a_commit_touches_the_tags_of_its_rooms_and_users_and_nothing_else():
@@ -63,7 +63,7 @@ def test_any_number_of_users_touches_at_most_as_many_tags_as_there_are_buckets(u
 @given(st.sampled_from(list(Family)), st.floats(0, 1e6), st.floats(0, 10), st.floats(0, 1))
 def test_nothing_is_served_past_its_bound(family, age_s, cost_s, draw):
     served = policy.freshness(family, age_s=age_s, cost_s=cost_s, draw=draw) is not Freshness.EXPIRED
-    assert served == (age_s < RULES[family].l2_ttl_s)
+    assert served == (age_s < RULES[family].shared_ttl_s)
 
 
 @given(st.sampled_from(TAGGED), st.floats(0, 1e6), st.floats(0, 10), st.floats(0, 1))
@@ -74,10 +74,10 @@ def test_pages_are_never_served_while_refreshing(family, age_s, cost_s, draw):
 @pytest.mark.parametrize("family", TIMED)
 def test_the_last_part_of_a_timed_answers_life_is_served_while_refreshing(family):
     rule = RULES[family]
-    due_s = rule.l2_ttl_s - rule.stale_s
+    due_s = rule.shared_ttl_s - rule.stale_s
     assert policy.freshness(family, age_s=due_s - 0.01, cost_s=0, draw=0.5) is Freshness.FRESH
     assert policy.freshness(family, age_s=due_s, cost_s=0, draw=0.5) is Freshness.REFRESH
-    assert policy.freshness(family, age_s=rule.l2_ttl_s - 0.01, cost_s=0, draw=0.5) is Freshness.REFRESH
+    assert policy.freshness(family, age_s=rule.shared_ttl_s - 0.01, cost_s=0, draw=0.5) is Freshness.REFRESH
 
 
 def test_early_refresh_is_likelier_for_dear_answers_and_near_the_end():
@@ -106,6 +106,6 @@ def test_a_policy_refuses_numbers_that_make_no_sense(wrong):
 def test_a_commit_tells_all_its_messages_or_only_whom_it_touched(count, told):
     store = ListStore()
     stored = [store.add("lobby") for _ in range(count)]
-    invalidation = policy.invalidation(list(reversed(stored)))
+    invalidation = policy.commit_of(list(reversed(stored)))
     assert list(invalidation.tags) == policy.touched(stored)
     assert list(invalidation.stored) == stored[:told]

@@ -1,29 +1,22 @@
-"""L1 hears of commits, is off while it may not, and never keeps what was read before one."""
+"""The local cache follows the commit feed, is off while it may miss commits, and keeps nothing read before one."""
 
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
-from chatflow.adapters.memory.invalidations import MemoryInvalidations
+from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
-from chatflow.domain.reading.local_cache import NearCache
-from chatflow.domain.reading.queries import Question
-from chatflow.domain.reading.room_tails import NewestPage
-from chatflow.ports.cache import Invalidation
+from chatflow.domain.reading.query import Query, Reading
+from chatflow.domain.reading.query_service import QueryService
+from chatflow.ports.commit_feed import Commit
 from tests.harness.clock import FakeClock
-from tests.reading_fakes import ListStore, near_cache
+from tests.reading_fakes import ListStore, local_tier, query_service
 
 
-async def nothing() -> bytes:
-    raise AssertionError("not asked")
-
-
-PAGE = Question("room", "page", Family.ROOM_NEWEST, ("room:5",), nothing)
-
-
-class Ears(MemoryInvalidations):
-    """May be deaf for a while, as a listener that has lost its connection."""
+class Feed(MemoryCommitFeed):
+    """May be deaf for a while, as a follower that has lost its connection."""
 
     deaf = False
 
@@ -31,88 +24,111 @@ class Ears(MemoryInvalidations):
         return super().is_current() and not self.deaf
 
 
-@pytest.fixture
-def ears() -> Ears:
-    return Ears()
+class World:
+    """One process with a local cache alone."""
+
+    def __init__(self) -> None:
+        self.clock, self.store = FakeClock(), ListStore()
+        self.cache = MemoryCache(self.clock)
+        self.feed = Feed(self.cache)
+        self.tier = local_tier(self.clock, self.feed)
+        self.queries: QueryService = query_service(self.store, clock=self.clock, local=self.tier, shared=None)
+        self.answers = ["old"]
+        self.following: asyncio.Task[None] | None = None
+
+    async def follow(self) -> None:
+        self.following = asyncio.create_task(self.tier.follow())
+        await asyncio.sleep(0)
+
+    async def read(self) -> Reading:
+        text = self.answers.pop()
+        await self.store.gate.wait()
+        return Reading(text.encode())
+
+    @property
+    def query(self) -> Query:
+        return Query("room", "page", Family.ROOM_NEWEST, ("room:5",), self.read)
+
+    def at_hand(self, query: Query | None = None) -> bytes | None:
+        found = self.queries.answer_locally(query or self.query)
+        return None if found is None else bytes(found.encoded)
+
+    async def keep(self) -> None:
+        await self.queries.answer(self.query)
 
 
 @pytest.fixture
-async def near(ears: Ears) -> AsyncIterator[NearCache]:
-    made = near_cache(FakeClock(), ears)
-    following = asyncio.create_task(made.follow())
-    await asyncio.sleep(0)
+async def world() -> AsyncIterator[World]:
+    made = World()
+    await made.follow()
     yield made
-    following.cancel()
+    made.following.cancel()
 
 
-def keep(near: NearCache, value: bytes, version) -> None:
-    near.keep(PAGE, value, version=version, ttl_s=1.0)
+async def test_what_was_kept_is_found_until_its_tag_is_invalidated(world: World) -> None:
+    await world.keep()
+    assert world.at_hand() == b"old"
+    await world.feed.publish(Commit(("room:6",)))
+    assert world.at_hand() == b"old"
+    await world.feed.publish(Commit(("room:5",)))
+    assert world.at_hand() is None
 
 
-async def test_what_was_kept_is_found_until_its_tag_is_invalidated(near: NearCache, ears: Ears) -> None:
-    keep(near, b"old", near.find(PAGE).version)
-    assert near.find(PAGE).value == b"old"
-    ears.tell(Invalidation(("room:6",)))
-    assert near.find(PAGE).value == b"old"
-    ears.tell(Invalidation(("room:5",)))
-    assert near.find(PAGE).value is None
+async def test_a_value_read_before_a_commit_is_not_kept_after_it(world: World) -> None:
+    world.store.gate.clear()
+    reading = asyncio.create_task(world.keep())
+    await asyncio.sleep(0.01)
+    await world.feed.publish(Commit(("room:5",)))
+    world.store.gate.set()
+    await reading
+    assert world.at_hand() is None
 
 
-async def test_a_value_read_before_a_commit_is_not_kept_after_it(near: NearCache, ears: Ears) -> None:
-    before = near.find(PAGE).version
-    ears.tell(Invalidation(("room:5",)))
-    keep(near, b"old", before)
-    assert near.find(PAGE).value is None
+async def test_it_is_off_until_somebody_follows() -> None:
+    world = World()
+    await world.keep()
+    assert world.at_hand() is None
 
 
-async def test_it_is_off_until_somebody_follows(ears: Ears) -> None:
-    assert near_cache(FakeClock(), ears).find(PAGE) is None
+async def test_while_commits_may_be_missed_nothing_is_found_or_kept(world: World) -> None:
+    world.answers = ["older", "old"]
+    await world.keep()
+    world.feed.deaf = True
+    assert world.at_hand() is None
+    await world.keep()
+    world.cache.commit(None)
+    world.feed.deaf = False
+    assert world.at_hand() is None
 
 
-async def test_while_something_may_go_unheard_nothing_is_found_or_kept(near: NearCache, ears: Ears) -> None:
-    version = near.find(PAGE).version
-    keep(near, b"old", version)
-    ears.deaf = True
-    assert near.find(PAGE) is None
-    keep(near, b"older", version)
-    ears.tell(None)
-    ears.deaf = False
-    assert near.find(PAGE).value is None
+async def test_a_value_has_its_time(world: World) -> None:
+    await world.keep()
+    world.clock.advance(1.0)
+    assert world.at_hand() is None
 
 
-async def test_a_value_has_its_time(ears: Ears) -> None:
-    clock = FakeClock()
-    near = near_cache(clock, ears)
-    following = asyncio.create_task(near.follow())
+async def test_who_stops_following_hears_no_more(world: World) -> None:
+    other = asyncio.create_task(local_tier(FakeClock(), world.feed).follow())
     await asyncio.sleep(0)
-    keep(near, b"old", near.find(PAGE).version)
-    clock.advance(1.0)
-    assert near.find(PAGE).value is None
-    following.cancel()
+    other.cancel()
+    await asyncio.gather(other, return_exceptions=True)
+    assert len(world.cache.followers) == 1
 
 
-async def test_who_stops_following_hears_no_more(near: NearCache, ears: Ears) -> None:
-    deaf = near_cache(FakeClock(), ears)
-    following = asyncio.create_task(deaf.follow())
-    await asyncio.sleep(0)
-    following.cancel()
-    await asyncio.gather(following, return_exceptions=True)
-    assert len(ears._listeners) == 1
-
-
-async def test_a_commit_that_tells_its_messages_leaves_the_newest_page_at_hand(near: NearCache, ears: Ears) -> None:
-    store, policy = ListStore(), CachePolicy()
-    newest = NewestPage("5", "room:5", 2)
-    question = Question("room", "newest", Family.ROOM_NEWEST, ("room:5",), nothing, newest=newest)
-    store.add("5")
-    assert near.find(question).value is None
-    await near.tails.read(store, newest)
+async def test_a_commit_that_brings_its_messages_leaves_the_newest_page_at_hand(world: World) -> None:
+    policy, query = CachePolicy(), world.queries.room("5", limit=2)
+    world.store.add("5")
+    assert world.at_hand(query) is None
+    await world.queries.answer(query)
     for text in ("one", "two", "three"):
-        ears.tell(policy.invalidation([store.add("5", text=text)]))
-        assert text.encode() in near.find(question).value
-    assert near.local.find("newest", ("room:5",)).value == near.find(question).value
-    ears.deaf = True
-    assert near.find(question) is None
-    ears.tell(None)
-    ears.deaf = False
-    assert near.find(question).value is None
+        await world.feed.publish(policy.commit_of([world.store.add("5", text=text)]))
+        assert text.encode() in world.at_hand(query)
+        newest = msgspec.json.decode(world.at_hand(query))["messages"][0]
+        assert newest["message"]["text"] == text
+    assert world.store.calls["room_page"] == 1
+    assert world.tier.answers.find(query.key, query.tags).value is not None
+    world.feed.deaf = True
+    assert world.at_hand(query) is None
+    world.cache.commit(None)
+    world.feed.deaf = False
+    assert world.at_hand(query) is None

@@ -1,20 +1,16 @@
-"""Two api processes over one shared cache: L1 in each, one read for both, and a cap while the cache is gone."""
+"""Two api processes over one shared cache: a local cache each, one read for both, a cap while the cache is gone."""
 
 import asyncio
 
 import msgspec
 import pytest
 
-from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.adapters.memory.invalidations import MemoryInvalidations
-from chatflow.adapters.memory.leases import MemoryLeases
+from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed, MemoryLeases
 from chatflow.domain.reading.answers import Source
 from chatflow.domain.reading.cache_policy import CachePolicy
-from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
-from chatflow.ports.store import TimeWindow
 from tests.harness.clock import FakeClock
-from tests.reading_fakes import ListStore, PlainAnswers, near_cache
+from tests.reading_fakes import ListStore, body, local_tier, query_service
 
 
 class Shared(MemoryCache):
@@ -49,29 +45,16 @@ class Fleet:
 
     def __init__(self, **options):
         self.clock, self.store = FakeClock(), ListStore()
-        self.ears = MemoryInvalidations()
-        self.cache = Shared(self.clock, told=self.ears.tell)
+        self.cache = Shared(self.clock)
+        self.feed = MemoryCommitFeed(self.cache)
         self.leases = Leases(self.clock)
-        self.nears = [near_cache(self.clock, self.ears) for _ in range(2)]
-        self.apis = [
-            QueryService(
-                self.store,
-                self.store,
-                near=near,
-                cache=self.cache,
-                leases=self.leases,
-                encoder=PlainAnswers(),
-                clock=self.clock,
-                draw=lambda: 0.5,
-                sleep=self.clock.sleep,
-                **options,
-            )
-            for near in self.nears
-        ]
+        self.tiers = [local_tier(self.clock, self.feed) for _ in range(2)]
+        shared = {"shared": self.cache, "leases": self.leases} | options
+        self.apis = [query_service(self.store, clock=self.clock, local=tier, **shared) for tier in self.tiers]
         self.following = []
 
     async def listen(self):
-        self.following = [asyncio.create_task(near.follow()) for near in self.nears]
+        self.following = [asyncio.create_task(tier.follow()) for tier in self.tiers]
         await asyncio.sleep(0)
         return self
 
@@ -81,7 +64,7 @@ class Fleet:
 
     async def close(self):
         for api in self.apis:
-            await api.close()
+            await api.cache.close()
         for task in self.following:
             task.cancel()
 
@@ -94,8 +77,8 @@ async def fleet():
 
 
 async def page(api, **options):
-    answered = await api.ask(api.questions.room("5", limit=10, **options))
-    return [row["seq"] for row in msgspec.json.decode(answered.body)["messages"]], answered.source
+    answered = await api.answer(api.room("5", limit=10, **options))
+    return [row["seq"] for row in msgspec.json.decode(body(answered))["messages"]], answered.source
 
 
 async def turns(n=10):
@@ -107,7 +90,7 @@ async def test_a_page_comes_from_the_store_once_then_from_the_shared_cache_then_
     await fleet.commit()
     first, second = fleet.apis
     answers = [await page(api) for api in (first, first, second, second)]
-    assert [source for _, source in answers] == [Source.MISS, Source.L1, Source.L2, Source.L1]
+    assert [source for _, source in answers] == [Source.MISS, Source.LOCAL, Source.SHARED, Source.LOCAL]
     assert fleet.store.calls["room_page"] == 1
 
 
@@ -116,7 +99,7 @@ async def test_a_commit_ends_the_page_in_every_process_at_once(fleet):
     for api in fleet.apis:
         await page(api)
     await fleet.commit()
-    assert [await page(api) for api in fleet.apis] == [([2, 1], Source.MISS), ([2, 1], Source.L2)]
+    assert [await page(api) for api in fleet.apis] == [([2, 1], Source.MISS), ([2, 1], Source.SHARED)]
 
 
 async def test_a_page_read_before_a_commit_and_kept_after_it_is_never_served_by_any_process(fleet):
@@ -130,14 +113,13 @@ async def test_a_page_read_before_a_commit_and_kept_after_it_is_never_served_by_
     assert [(await page(api))[0] for api in fleet.apis] == [[2, 1], [2, 1]]
 
 
-async def test_a_page_found_in_the_shared_cache_before_a_commit_is_not_kept_near_after_it(fleet):
+async def test_a_page_found_in_the_shared_cache_before_a_commit_is_not_kept_locally_after_it(fleet):
     await fleet.commit()
     await page(fleet.apis[0])
-    near = fleet.nears[1]
-    question = fleet.apis[1].questions.room("5", limit=10)
-    seen = near.find(question)
+    local, query = fleet.tiers[1].answers, fleet.apis[1].room("5", limit=10)
+    seen = local.find(query.key, query.tags)
     await fleet.commit()
-    near.keep(question, b"old", version=seen.version, ttl_s=1)
+    local.keep(query.key, b"old", tags=query.tags, version=seen.version, ttl_s=1)
     assert await page(fleet.apis[1]) == ([2, 1], Source.MISS)
 
 
@@ -149,7 +131,7 @@ async def test_two_processes_that_miss_at_the_same_time_cost_one_read(fleet):
     fleet.store.gate.set()
     answers = await asyncio.gather(*asking)
     assert {tuple(seqs) for seqs, _ in answers} == {(1,)}
-    assert [source for _, source in answers].count(Source.L2) == 500
+    assert [source for _, source in answers].count(Source.SHARED) == 500
     assert fleet.store.calls["room_page"] == 1
 
 
@@ -166,7 +148,7 @@ async def test_a_crowd_in_one_process_asks_the_shared_cache_once(fleet):
 
     fleet.cache.get = counted
     answers = await asyncio.gather(*(page(fleet.apis[1]) for _ in range(500)))
-    assert {source for _, source in answers} == {Source.L2}
+    assert {source for _, source in answers} == {Source.SHARED}
     assert len(asked) == 1
 
 
@@ -241,68 +223,59 @@ async def test_a_cache_that_goes_while_one_waits_for_a_holder_ends_the_wait(flee
 async def test_while_the_shared_cache_is_out_of_reach_the_process_keeps_its_own_answers(fleet):
     await fleet.commit()
     fleet.cache.broken = frozenset({"get", "put"})
-    assert [(await page(fleet.apis[0]))[1] for _ in range(2)] == [Source.MISS, Source.L1]
+    assert [(await page(fleet.apis[0]))[1] for _ in range(2)] == [Source.MISS, Source.LOCAL]
 
 
 async def test_reads_without_the_shared_cache_are_capped_and_the_next_is_refused():
-    fleet = Fleet(uncached_limit=3)  # nobody listens: L1 is off
+    fleet = Fleet(uncached_limit=3)  # nobody listens: the local cache is off
     fleet.cache.broken = frozenset({"get", "put"})
     fleet.store.gate.clear()
-    reading = [asyncio.create_task(fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(n))) for n in (1, 2, 3)]
+    reading = [asyncio.create_task(fleet.apis[0].answer(fleet.apis[0].top_rooms(n))) for n in (1, 2, 3)]
     await turns()
     with pytest.raises(StoreOverloaded):
-        await fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(4))
+        await fleet.apis[0].answer(fleet.apis[0].top_rooms(4))
     fleet.store.gate.set()
     await asyncio.gather(*reading)
-    await fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(4))
+    await fleet.apis[0].answer(fleet.apis[0].top_rooms(4))
     await fleet.close()
 
 
 async def test_nothing_is_capped_while_the_shared_cache_works():
     fleet = await Fleet(uncached_limit=3).listen()
     fleet.store.gate.clear()
-    reading = [asyncio.create_task(fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(n))) for n in range(1, 10)]
+    reading = [asyncio.create_task(fleet.apis[0].answer(fleet.apis[0].top_rooms(n))) for n in range(1, 10)]
     await turns()
     fleet.store.gate.set()
     assert len(await asyncio.gather(*reading)) == 9
     await fleet.close()
 
 
-async def test_an_answer_is_kept_near_for_no_longer_than_it_may_be_served_at_all(fleet):
-    await fleet.apis[0].ask(fleet.apis[0].questions.top_rooms(10))
+async def test_an_answer_is_kept_locally_for_no_longer_than_it_may_be_served_at_all(fleet):
+    await fleet.apis[0].answer(fleet.apis[0].top_rooms(10))
     fleet.clock.advance(28)
     fleet.store.gate.clear()  # the refresh that this starts does not end
-    assert (await fleet.apis[1].ask(fleet.apis[1].questions.top_rooms(10))).source is Source.L2
+    assert (await fleet.apis[1].answer(fleet.apis[1].top_rooms(10))).source is Source.SHARED
     fleet.clock.advance(1.9)
-    assert (await fleet.apis[1].ask(fleet.apis[1].questions.top_rooms(10))).source is Source.L1
+    assert (await fleet.apis[1].answer(fleet.apis[1].top_rooms(10))).source is Source.LOCAL
     fleet.clock.advance(0.2)
-    asking = asyncio.create_task(fleet.apis[1].ask(fleet.apis[1].questions.top_rooms(10)))
+    asking = asyncio.create_task(fleet.apis[1].answer(fleet.apis[1].top_rooms(10)))
     await turns()
     fleet.store.gate.set()
     assert (await asking).source is Source.MISS
 
 
-async def test_min_seq_passes_over_a_near_page_that_is_behind_it(fleet):
+async def test_min_seq_passes_over_a_local_page_that_is_behind_it(fleet):
     await fleet.commit()
     await page(fleet.apis[0])
-    assert await page(fleet.apis[0], min_seq=1) == ([1], Source.L1)
+    assert await page(fleet.apis[0], min_seq=1) == ([1], Source.LOCAL)
     fleet.store.add("5")  # committed, and its invalidation still on its way
     assert await page(fleet.apis[0], min_seq=2) == ([2, 1], Source.MISS)
-
-
-async def test_equal_bodies_have_equal_digests_whatever_tier_they_come_from(fleet):
-    await fleet.commit()
-    digests = {(await api.ask(api.questions.room("5", limit=10))).digest for api in (*fleet.apis, *fleet.apis)}
-    assert len(digests) == 1
-    await fleet.commit()
-    assert (await fleet.apis[0].ask(fleet.apis[0].questions.room("5", limit=10))).digest not in digests
-    assert (await fleet.apis[0].ask(fleet.apis[0].questions.active_users(TimeWindow()))).digest not in digests
 
 
 async def test_what_this_process_has_is_told_without_waiting_unless_it_is_behind(fleet):
     api = fleet.apis[0]
     await fleet.commit()
-    assert api.recall(api.questions.room("5", limit=10)) is None
+    assert api.answer_locally(api.room("5", limit=10)) is None
     await page(api)
-    assert api.recall(api.questions.room("5", limit=10, min_seq=1)).source is Source.L1
-    assert api.recall(api.questions.room("5", limit=10, min_seq=2)) is None
+    assert api.answer_locally(api.room("5", limit=10, min_seq=1)).source is Source.LOCAL
+    assert api.answer_locally(api.room("5", limit=10, min_seq=2)) is None

@@ -6,14 +6,15 @@ import random
 import msgspec
 import pytest
 
-from chatflow.domain.reading import cached_body as kept
 from chatflow.domain.reading import cursors
+from chatflow.domain.reading.answers import EncodedRows
 from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.query import Reading
 from chatflow.domain.reading.room_tails import TAIL_S, NewestPage, RoomTails
-from chatflow.ports.cache import Invalidation
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import StoreUnavailable
 from tests.harness.clock import FakeClock
-from tests.reading_fakes import ListStore, PlainAnswers
+from tests.reading_fakes import ListStore, encode, encode_row
 
 FRESH_S = 1.0
 
@@ -24,14 +25,14 @@ class Rooms:
     def __init__(self, **options):
         self.clock, self.store, self.policy = FakeClock(), ListStore(), CachePolicy()
         options = {"fresh_s": FRESH_S, "tag_of": self.policy.room_tag} | options
-        self.tails = RoomTails(PlainAnswers(), self.clock, **options)
+        self.tails = RoomTails(encode, encode_row, self.clock, **options)
 
     def write(self, count, room="5"):
         return [self.store.add(room) for _ in range(count)]
 
     def commit(self, count, room="5"):
         stored = self.write(count, room)
-        self.tails.hear(self.policy.invalidation(stored))
+        self.tails.hear(self.policy.commit_of(stored))
         return stored
 
     def page(self, limit, room="5"):
@@ -48,16 +49,16 @@ class Rooms:
         """The page by way of the store alone."""
         rows = await self.store.room_page(room, limit=limit + 1)
         more = cursors.encode_room_cursor(room, rows[limit - 1].seq) if len(rows) > limit else None
-        body = PlainAnswers().room_page(room, limit, [PlainAnswers().row(row) for row in rows[:limit]], more)
-        return kept.pack(body, rows[0].seq if rows else 0)
+        page = EncodedRows(room, limit, [encode_row(row) for row in rows[:limit]], more)
+        return Reading(encode(page), rows[0].seq if rows else 0)
 
     @property
     def reads(self):
         return self.store.calls["room_page"], self.store.calls["room_range"]
 
 
-def seqs(value):
-    return [row["seq"] for row in msgspec.json.decode(kept.body_of(value))["messages"]]
+def seqs(reading):
+    return [row["seq"] for row in msgspec.json.decode(reading.encoded)["messages"]]
 
 
 @pytest.fixture
@@ -96,9 +97,9 @@ async def test_any_mix_of_commits_told_or_not_and_of_limits_gives_what_the_store
         room = dice.choice("abc")
         stored = rooms.write(dice.choice([0, 0, 1, 1, 2, 5, 20]), room)
         if stored and dice.random() < 0.8:
-            rooms.tails.hear(rooms.policy.invalidation(stored))
+            rooms.tails.hear(rooms.policy.commit_of(stored))
         elif stored:
-            rooms.tails.hear(Invalidation((rooms.policy.room_tag(room),)))
+            rooms.tails.hear(Commit((rooms.policy.room_tag(room),)))
         page = rooms.page(dice.choice([1, 2, 5, 12]), room)
         expected = await rooms.truth(page.limit, room)
         found = rooms.tails.page(page)
@@ -126,7 +127,7 @@ async def test_a_gap_in_what_was_heard_ends_it_until_the_store_is_asked(rooms):
 async def test_a_commit_heard_twice_or_late_changes_nothing(rooms):
     rooms.write(10)
     await rooms.read(5)
-    early, late = rooms.policy.invalidation(rooms.write(1)), rooms.policy.invalidation(rooms.write(1))
+    early, late = rooms.policy.commit_of(rooms.write(1)), rooms.policy.commit_of(rooms.write(1))
     rooms.tails.hear(late)
     rooms.tails.hear(early)
     assert rooms.at_hand(5) is None
@@ -140,7 +141,7 @@ async def test_a_redelivered_batch_that_is_new_in_part_is_told_apart(rooms):
     rooms.write(10)
     await rooms.read(5)
     known = rooms.store.rows[-2:]
-    rooms.tails.hear(rooms.policy.invalidation([*known, *rooms.write(2)]))
+    rooms.tails.hear(rooms.policy.commit_of([*known, *rooms.write(2)]))
     assert rooms.at_hand(5) == [12, 11, 10, 9, 8]
 
 
@@ -172,7 +173,7 @@ async def test_a_commit_while_the_store_is_read_is_not_missed(rooms, told):
     reading = asyncio.create_task(rooms.read(5))
     await asyncio.sleep(0)
     stored = rooms.write(2)
-    rooms.tails.hear(rooms.policy.invalidation(stored) if told else Invalidation(("room:5",)))
+    rooms.tails.hear(rooms.policy.commit_of(stored) if told else Commit(("room:5",)))
     rooms.store.gate.set()
     assert await reading == ([12, 11, 10, 9, 8] if told else [10, 9, 8, 7, 6])
     assert rooms.at_hand(5) == ([12, 11, 10, 9, 8] if told else None)
@@ -186,7 +187,7 @@ async def test_what_is_heard_while_the_store_is_read_is_counted_once(rooms):
     rooms.commit(2)
     rooms.store.gate.set()
     await reading
-    assert rooms.tails.held_bytes == sum(len(PlainAnswers().row(stored)) for stored in rooms.store.rows[-6:])
+    assert rooms.tails.held_bytes == sum(len(encode_row(stored)) for stored in rooms.store.rows[-6:])
 
 
 async def test_silence_while_the_store_is_read_leaves_it_to_be_asked_again(rooms):
@@ -264,7 +265,7 @@ async def test_a_room_that_nobody_reads_is_not_kept_up_for_ever(rooms):
 
 
 async def test_what_is_kept_is_bounded_and_the_least_recently_read_room_goes_first():
-    size = len(PlainAnswers().row(ListStore().add("a")))
+    size = len(encode_row(ListStore().add("a")))
     rooms = Rooms(limit_bytes=25 * size)
     for room in "abc":
         rooms.write(20, room)
@@ -283,7 +284,7 @@ async def test_a_page_above_the_bound_is_answered_and_not_kept():
 
 
 async def test_a_room_that_outgrows_the_bound_by_what_it_hears_is_let_go():
-    size = len(PlainAnswers().row(ListStore().add("5")))
+    size = len(encode_row(ListStore().add("5")))
     rooms = Rooms(limit_bytes=8 * size)
     rooms.write(3)
     await rooms.read(100)

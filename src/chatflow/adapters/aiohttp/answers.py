@@ -1,7 +1,7 @@
 """The JSON of every answer, as types: what is encoded and what the OpenAPI document says are the same.
 
-What differs from one asking to the next (``query``, ``queryTimeMs``, ``cached``) frames these bodies, and is only in
-the types that document them.
+The fields that differ each time (``query``, ``queryTimeMs``, ``cached``) frame these bodies; only the types that
+document them have these fields.
 """
 
 from typing import Any
@@ -89,8 +89,9 @@ class Minute(Struct, rename="camel"):
 
 
 class Minutes(Struct, rename="camel"):
-    """Newest first, only minutes that have messages."""
+    """Newest first, at most `limit` minutes, only those that have messages."""
 
+    limit: int
     data: list[Minute]
 
 

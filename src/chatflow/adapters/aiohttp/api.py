@@ -1,4 +1,4 @@
-"""The role ``api`` as one HTTP application: questions, fleet, health, documentation and pages."""
+"""The role ``api`` as one HTTP application: queries, fleet, health, documentation and pages."""
 
 import time
 from collections.abc import Awaitable, Callable
@@ -9,9 +9,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from chatflow import __version__
-from chatflow.adapters.aiohttp import params
 from chatflow.adapters.aiohttp.errors import JSON, errors_as_json
-from chatflow.adapters.aiohttp.everything import encode_everything, source_of
+from chatflow.adapters.aiohttp.everything import answer_everything, encode_everything, source_of
 from chatflow.adapters.aiohttp.fleet_view import FleetView
 from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
@@ -106,13 +105,7 @@ class _FleetRoutes:
         return msgspec.json.encode((await self._view()).metrics())
 
     async def answer_all(self, _: web.Request) -> web.Response:
-        everything = await self.queries.everything(
-            room_id=params.ROOM.default,
-            user_id=params.USER.default,
-            limit=params.LIMIT.default,
-            n=params.TOP.default,
-            minutes=params.MINUTES.default,
-        )
+        everything = await answer_everything(self.queries)
         body = encode_everything("all", everything, (await self._view()).metrics())
         return answer(body, source_of(everything))
 

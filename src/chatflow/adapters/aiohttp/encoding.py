@@ -1,8 +1,11 @@
-"""Answers to JSON, once: a cached body is handed out as it is, with what differs each time put in front of it."""
+"""Answers to JSON, once: what is cached is sent as it is, behind the fields that differ each time.
 
-from collections.abc import Sequence
+An encoded answer is the digest of its JSON, 8 bytes, and the JSON: a hit computes no digest.
+"""
+
+import hashlib
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
@@ -14,6 +17,7 @@ from chatflow.adapters.aiohttp.answers import (
     Minute,
     Minutes,
     RoomMessage,
+    RoomMessages,
     RoomOfUser,
     RoomsOfUser,
     TopRoom,
@@ -25,12 +29,13 @@ from chatflow.adapters.aiohttp.answers import (
     UserMessages,
 )
 from chatflow.domain.messages.timestamps import format_timestamp
-from chatflow.domain.reading import cached_body as kept
 from chatflow.domain.reading.answers import (
     ActiveUsers,
     Answer,
     Answered,
+    EncodedRows,
     Patterns,
+    RoomPage,
     Source,
     Throughput,
     TopRooms,
@@ -39,40 +44,62 @@ from chatflow.domain.reading.answers import (
     UserPage,
     UserRooms,
 )
-from chatflow.domain.reading.queries import AnswerEncoder
 from chatflow.ports.messages import StoredMessage
 
 _encoder = msgspec.json.Encoder()
 
 
-class JsonAnswers:
-    """The JSON object of an answer, without what frames it."""
+DIGEST_BYTES = 8
 
-    def answer(self, answer: Answer) -> bytes:
-        """Any answer but a room page."""
-        return _encoder.encode(_wire(answer))
 
-    def row(self, stored: StoredMessage) -> bytes:
-        """One message of a room's page."""
-        return _encoder.encode(_room_message(stored))
+def encode(answer: Answer) -> bytes:
+    """The digest and the JSON object of an answer, without the fields that frame it."""
+    body = _page_of_rows(answer) if isinstance(answer, EncodedRows) else _encoder.encode(_wire(answer))
+    return hashlib.blake2b(body, digest_size=DIGEST_BYTES).digest() + body
 
-    def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
-        """The page of these rows: a `RoomMessages`."""
-        start = b'{"roomId":%b,"limit":%d,"resultCount":%d,"messages":[' % (_encoder.encode(room_id), limit, len(rows))
-        end = b"]}" if next_cursor is None else b'],"nextCursor":%b}' % _encoder.encode(next_cursor)
-        return b"".join((start, b",".join(rows), end))
+
+def encode_row(stored: StoredMessage) -> bytes:
+    """One message of a room's page."""
+    return _encoder.encode(_room_message(stored))
+
+
+def body_of(answered: Answered) -> memoryview:
+    """The JSON object without the fields that frame it."""
+    return answered.encoded[DIGEST_BYTES:]
+
+
+def etag_of(answered: Answered) -> str:
+    """Equal for equal bodies; weak, since the fields that frame the body are not covered."""
+    return f'W/"{answered.encoded[:DIGEST_BYTES].hex()}"'
 
 
 def framed(query: str, answered: Answered) -> tuple[bytes, memoryview]:
-    """The whole JSON object: what differs each time, then the body as it is."""
+    """The whole JSON object: the fields that differ each time, then the body as it is."""
     cached = "true" if answered.source is not Source.MISS else "false"
     head = f'{{"query":"{query}","queryTimeMs":{int(answered.took_s * 1000)},"cached":{cached},'
-    return head.encode(), kept.body_of(answered.value)[1:]
+    return head.encode(), answered.encoded[DIGEST_BYTES + 1 :]
+
+
+def _page_of_rows(page: EncodedRows) -> bytes:
+    """A `RoomMessages` of rows that are encoded already."""
+    start = b'{"roomId":%b,"limit":%d,"resultCount":%d,"messages":[' % (
+        _encoder.encode(page.room_id),
+        page.limit,
+        len(page.rows),
+    )
+    end = b"]}" if page.next_cursor is None else b'],"nextCursor":%b}' % _encoder.encode(page.next_cursor)
+    return b"".join((start, b",".join(page.rows), end))
 
 
 @singledispatch
 def _wire(answer: Any) -> Struct:
     raise TypeError(type(answer))
+
+
+@_wire.register
+def _(page: RoomPage) -> Struct:
+    messages = [_room_message(stored) for stored in page.messages]
+    return RoomMessages(page.room_id, page.limit, len(messages), messages, page.next_cursor or UNSET)
 
 
 @_wire.register
@@ -94,7 +121,7 @@ def _(answer: UserRooms) -> Struct:
 
 @_wire.register
 def _(answer: Throughput) -> Struct:
-    return Minutes([Minute(format_timestamp(m.minute_us), m.message_count) for m in answer.minutes])
+    return Minutes(answer.limit, [Minute(format_timestamp(m.minute_us), m.message_count) for m in answer.minutes])
 
 
 @_wire.register
@@ -148,7 +175,3 @@ def _user_message(stored: StoredMessage) -> UserMessage:
 
 def _time(micros: int | None) -> str | None:
     return None if micros is None else format_timestamp(micros)
-
-
-if TYPE_CHECKING:
-    _encodes: AnswerEncoder = JsonAnswers()

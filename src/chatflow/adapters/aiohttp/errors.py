@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from chatflow.adapters.aiohttp.answers import Refused
 from chatflow.adapters.aiohttp.params import InvalidParameter
 from chatflow.domain.reading.cursors import InvalidCursor
-from chatflow.domain.reading.queries import Behind
+from chatflow.domain.reading.query_service import Behind
 from chatflow.ports.errors import ChatflowError, QueryTimeout, Refusal, StoreOverloaded, StoreUnavailable
 
 JSON = "application/json"

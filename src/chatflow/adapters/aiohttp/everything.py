@@ -1,13 +1,17 @@
-"""``/api/all``: one answer to each question, and the fleet's metrics, in the reference's names."""
+"""``/api/all``: one answer to each query, and the fleet's metrics."""
 
 from typing import TypeVar
 
+import attrs
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from chatflow.adapters.aiohttp import answers
+from chatflow.adapters.aiohttp import answers, params
+from chatflow.adapters.aiohttp.encoding import body_of
 from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
-from chatflow.domain.reading.answers import Answered, Everything, Source
+from chatflow.domain.reading.answers import Answered, Source
+from chatflow.domain.reading.query_service import QueryService
+from chatflow.ports.store import TimeWindow
 
 B = TypeVar("B", bound=Struct)
 
@@ -56,7 +60,7 @@ class CoreUserRooms(Struct, rename="camel"):
 
 
 class EverythingAnswer(Struct):
-    """One answer to every question, each with its own time."""
+    """One answer to every query, each with its own time."""
 
     query: str
     query_time_ms: int = msgspec.field(name="queryTimeMs")
@@ -73,10 +77,41 @@ class EverythingAnswer(Struct):
     total: int = msgspec.field(name="totalMessagesInDB")
 
 
+@attrs.frozen
+class Everything:
+    """One answer to each query, each from its own tier."""
+
+    room: Answered
+    user: Answered
+    active: Answered
+    user_rooms: Answered
+    throughput: Answered
+    top_users: Answered
+    top_rooms: Answered
+    patterns: Answered
+    total: Answered
+
+
+async def answer_everything(queries: QueryService) -> Everything:
+    """Every query once with its defaults, one after the other: one caller takes no more than one reader."""
+    room_id, user_id, limit, n = params.ROOM.default, params.USER.default, params.LIMIT.default, params.TOP.default
+    return Everything(
+        room=await queries.answer(queries.room(room_id, limit=limit)),
+        user=await queries.answer(queries.user(user_id, limit=limit)),
+        active=await queries.answer(queries.active_users(TimeWindow())),
+        user_rooms=await queries.answer(queries.user_rooms(user_id)),
+        throughput=await queries.answer(queries.throughput(params.MINUTES.default)),
+        top_users=await queries.answer(queries.top_users(n)),
+        top_rooms=await queries.answer(queries.top_rooms(n)),
+        patterns=await queries.answer(queries.patterns()),
+        total=await queries.answer(queries.total()),
+    )
+
+
 def source_of(everything: Everything) -> Source:
     """The farthest tier that any part came from."""
     sources = {part.source for part in _parts(everything)}
-    return next(tier for tier in (Source.MISS, Source.L2, Source.L1) if tier in sources)
+    return next(tier for tier in (Source.MISS, Source.SHARED, Source.LOCAL) if tier in sources)
 
 
 def encode_everything(query: str, everything: Everything, metrics: FleetMetrics) -> bytes:
@@ -108,7 +143,7 @@ def _parts(everything: Everything) -> tuple[Answered, ...]:
 
 
 def _read(answered: Answered, body: type[B]) -> B:
-    return msgspec.json.decode(answered.body, type=body)
+    return msgspec.json.decode(body_of(answered), type=body)
 
 
 def _ms(answered: Answered) -> int:

@@ -25,7 +25,7 @@ class QueryCollector(Collector):
         for (query, source), count in list(metrics.answers.items()):
             answers.add_metric([query, source], count)
         yield answers
-        took = HistogramMetricFamily("chatflow_query_seconds", "Seconds from question to answer.", labels=["query"])
+        took = HistogramMetricFamily("chatflow_query_seconds", "Seconds from query to answer.", labels=["query"])
         for query, histogram in list(metrics.took_s.items()):
             took.add_metric([query], _buckets(histogram), histogram.total)
         yield took

@@ -27,7 +27,7 @@ class HealthAnswer(Struct):
 FLEET_ENDPOINTS: tuple[tuple[str, str, type[Struct]], ...] = (
     ("/api/health", "Whether reads are served, and by what; 503 when they cannot be", FleetHealth),
     ("/api/metrics", "Counts and rates of the whole fleet", FleetMetrics),
-    ("/api/all", "One answer to every question, with the defaults of each, and the metrics", EverythingAnswer),
+    ("/api/all", "One answer to every query, with the defaults of each, and the metrics", EverythingAnswer),
     ("/health", "This process, for load balancers: 503 when it cannot do its work", HealthAnswer),
     ("/config.json", "What the web page needs to know", PageConfig),
 )
@@ -68,7 +68,7 @@ def _paths(ref_of: Mapping[type[Struct], _Object]) -> _Object:
         if endpoint.parameters:
             refusals.append(400)
         paths[endpoint.path] = _operation(
-            endpoint.query, endpoint.summary, endpoint.parameters, ref_of[endpoint.body], refusals, cached=True
+            endpoint.name, endpoint.summary, endpoint.parameters, ref_of[endpoint.body], refusals, cached=True
         )
     for path, summary, body in FLEET_ENDPOINTS:
         name = path.strip("/").replace("/", "_").replace(".json", "")

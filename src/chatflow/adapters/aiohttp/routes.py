@@ -1,4 +1,4 @@
-"""Every question of the REST read side: its path, parameters and answer, for serving and for describing alike."""
+"""Every query of the REST read side: its path, parameters and answer, for serving and for describing alike."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,15 +9,15 @@ from msgspec import Struct
 from multidict import MultiMapping
 
 from chatflow.adapters.aiohttp import answers, params
-from chatflow.adapters.aiohttp.encoding import framed
+from chatflow.adapters.aiohttp.encoding import etag_of, framed
 from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.written import Reply, respond
 from chatflow.domain.reading.answers import Answered
-from chatflow.domain.reading.queries import Question, Questions
+from chatflow.domain.reading.query import Query
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.store import TimeWindow
 
-Query = MultiMapping[str]
+Parameters = MultiMapping[str]
 
 _HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
 
@@ -27,23 +27,23 @@ class Endpoint:
     """One path.
 
     Attributes:
-        query: what the answer calls it.
+        name: the query's name in the answer.
         body: the type of the whole answer.
-        question: made of the parameters.
+        query: makes the query of the parameters.
         refusals: status codes besides 200, 400 (when it has parameters), 500, 503 and 504.
     """
 
     path: str
-    query: str
+    name: str
     summary: str
     parameters: tuple[params.Parameter[Any], ...]
     body: type[Struct]
-    question: Callable[[Questions, Query], Question]
+    query: Callable[[QueryService, Parameters], Query]
     refusals: tuple[int, ...] = ()
 
 
 def add_endpoints(app: web.Application, queries: QueryService) -> None:
-    """Serve every question."""
+    """Serve every query."""
     for endpoint in ENDPOINTS:
         app.router.add_get(endpoint.path, _handler(endpoint, queries))
 
@@ -53,62 +53,62 @@ def answer(body: bytes, source: str) -> web.Response:
     return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
 
 
-def conditional(known: str | None, query: str, answered: Answered) -> Reply:
+def conditional(known: str | None, name: str, answered: Answered) -> Reply:
     """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
 
     The tag is weak: it says nothing of how long this query took.
 
     Args:
         known: the request's ``If-None-Match``.
-        query: what the answer calls the question.
+        name: the query's name in the answer.
         answered: now.
     """
-    digest = answered.digest
-    fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": "no-cache"}
-    if known is not None and _names(known, digest):
+    etag = etag_of(answered)
+    fields = {"X-Cache": answered.source.value, "ETag": etag, "Cache-Control": "no-cache"}
+    if known is not None and _names(known, etag):
         return Reply(304, fields)
-    return Reply(200, _HEADERS | fields, framed(query, answered))
+    return Reply(200, _HEADERS | fields, framed(name, answered))
 
 
-def _names(known: str, digest: str) -> bool:
-    return known.strip() == "*" or any(tag.strip().removeprefix("W/") == f'"{digest}"' for tag in known.split(","))
+def _names(known: str, etag: str) -> bool:
+    return known.strip() == "*" or any(tag.strip().removeprefix("W/") == etag[2:] for tag in known.split(","))
 
 
 def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        question = endpoint.question(queries.questions, request.rel_url.query)
+        query = endpoint.query(queries, request.rel_url.query)
         known = request.headers.get(hdrs.IF_NONE_MATCH)
 
         def again() -> Reply | None:
-            answered = queries.recall(question)
-            return None if answered is None else conditional(known, endpoint.query, answered)
+            answered = queries.answer_locally(query)
+            return None if answered is None else conditional(known, endpoint.name, answered)
 
-        return respond(request, conditional(known, endpoint.query, await queries.ask(question)), again)
+        return respond(request, conditional(known, endpoint.name, await queries.answer(query)), again)
 
     return handle
 
 
-def _room(questions: Questions, query: Query) -> Question:
-    return questions.room(
-        params.ROOM.read(query),
-        limit=params.LIMIT.read(query),
-        cursor=params.CURSOR.read(query),
-        window=_window_or_none(query),
-        min_seq=params.MIN_SEQ.read(query),
+def _room(queries: QueryService, given: Parameters) -> Query:
+    return queries.room(
+        params.ROOM.read(given),
+        limit=params.LIMIT.read(given),
+        cursor=params.CURSOR.read(given),
+        window=_window_or_none(given),
+        min_seq=params.MIN_SEQ.read(given),
     )
 
 
-def _user(questions: Questions, query: Query) -> Question:
-    return questions.user(
-        params.USER.read(query),
-        limit=params.LIMIT.read(query),
-        cursor=params.CURSOR.read(query),
-        window=_window_or_none(query),
+def _user(queries: QueryService, given: Parameters) -> Query:
+    return queries.user(
+        params.USER.read(given),
+        limit=params.LIMIT.read(given),
+        cursor=params.CURSOR.read(given),
+        window=_window_or_none(given),
     )
 
 
-def _window_or_none(query: Query) -> TimeWindow | None:
-    window = params.read_window(query)
+def _window_or_none(given: Parameters) -> TimeWindow | None:
+    window = params.read_window(given)
     return None if window == TimeWindow() else window
 
 
@@ -136,7 +136,7 @@ ENDPOINTS = (
         "How many different users wrote in a time window",
         (params.START, params.END),
         answers.documented(answers.ActiveUserCount),
-        lambda questions, query: questions.active_users(params.read_window(query)),
+        lambda queries, given: queries.active_users(params.read_window(given)),
     ),
     Endpoint(
         "/api/users/rooms",
@@ -144,7 +144,7 @@ ENDPOINTS = (
         "The rooms a user has written in, latest activity first",
         (params.USER,),
         answers.documented(answers.RoomsOfUser),
-        lambda questions, query: questions.user_rooms(params.USER.read(query)),
+        lambda queries, given: queries.user_rooms(params.USER.read(given)),
     ),
     Endpoint(
         "/api/analytics/throughput",
@@ -152,7 +152,7 @@ ENDPOINTS = (
         "Messages per minute, newest first",
         (params.MINUTES,),
         answers.documented(answers.Minutes),
-        lambda questions, query: questions.throughput(params.MINUTES.read(query)),
+        lambda queries, given: queries.throughput(params.MINUTES.read(given)),
     ),
     Endpoint(
         "/api/analytics/top-users",
@@ -160,7 +160,7 @@ ENDPOINTS = (
         "The users with most messages",
         (params.TOP,),
         answers.documented(answers.TopUserList),
-        lambda questions, query: questions.top_users(params.TOP.read(query)),
+        lambda queries, given: queries.top_users(params.TOP.read(given)),
     ),
     Endpoint(
         "/api/analytics/top-rooms",
@@ -168,7 +168,7 @@ ENDPOINTS = (
         "The rooms with most messages",
         (params.TOP,),
         answers.documented(answers.TopRoomList),
-        lambda questions, query: questions.top_rooms(params.TOP.read(query)),
+        lambda queries, given: queries.top_rooms(params.TOP.read(given)),
     ),
     Endpoint(
         "/api/analytics/patterns",
@@ -176,6 +176,6 @@ ENDPOINTS = (
         "Messages by hour of the day, UTC",
         (),
         answers.documented(answers.Hours),
-        lambda questions, _: questions.patterns(),
+        lambda queries, _: queries.patterns(),
     ),
 )

@@ -1,69 +1,41 @@
-"""A versioned cache in this process: least recently used goes first, in entries and in bytes."""
+"""The cache, its leases and the commit feed among the callers of one process."""
 
+import asyncio
 import itertools
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
-from chatflow.ports.cache import Cache, Invalidation, LocalCache, Lookup, Version
+from chatflow.domain.reading.local_cache import LocalCache
+from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
 from chatflow.ports.clock import Clock
-from chatflow.ports.messages import StoredMessage
-
-ENTRY_OVERHEAD_BYTES = 200
-"""What an entry costs besides its key and value."""
-
-
-@attrs.frozen(eq=False)
-class _CachedValue:
-    value: bytes
-    tags: tuple[str, ...]
-    version: Version
-    stored_at: float
-    expires_at: float
+from chatflow.ports.commit_feed import Commit, CommitFeed, Follower
 
 
 @attrs.define(eq=False)
-class MemoryCache:
-    """See the port for the promises.
+class MemoryCache(LocalCache):
+    """See the port for the promises."""
 
-    A tag has a stamp from its first use until it is invalidated or crowded out; a stamp is never given twice. So
-    forgetting a tag is the same as invalidating it, and the table of tags can be bounded too.
-
-    Attributes:
-        clock: monotonic seconds.
-        limit_bytes: keys, values and an overhead per entry; a value that alone passes it is not kept.
-        limit_tags: stamps held; the least recently asked for is forgotten first.
-        told: called with each invalidation.
-    """
-
-    clock: Clock
-    limit_entries: int = attrs.field(default=20_000, kw_only=True, validator=attrs.validators.ge(1))
-    limit_bytes: int = attrs.field(default=64 * 1024 * 1024, kw_only=True, validator=attrs.validators.ge(1))
-    limit_tags: int = attrs.field(default=100_000, kw_only=True, validator=attrs.validators.ge(1))
-    told: Callable[[Invalidation | None], None] = attrs.field(default=lambda _: None, kw_only=True)
-    size_bytes: int = attrs.field(default=0, init=False)
-    evictions: int = attrs.field(default=0, init=False)
-    _entries: OrderedDict[str, _CachedValue] = attrs.field(init=False, factory=OrderedDict)
-    _stamps: OrderedDict[str, str] = attrs.field(init=False, factory=OrderedDict)
-    _fresh: "itertools.count[int]" = attrs.field(init=False, factory=itertools.count)
-
-    def __len__(self) -> int:
-        return len(self._entries)
+    followers: list[Follower] = attrs.field(init=False, factory=list)
 
     async def get(self, key: str, tags: Sequence[str]) -> Lookup:
         """See the port."""
         return self.find(key, tags)
 
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
-        """See the port; a value that nobody would accept is not kept at all."""
+        """See the port."""
         self.keep(key, value, tags=tags, version=version, ttl_s=ttl_s)
 
-    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
+    async def invalidate(self, tags: Sequence[str] | None) -> None:
         """See the port."""
-        self.forget(tags)
-        self.told(None if tags is None else Invalidation(tuple(tags), tuple(stored)))
+        self.commit(None if tags is None else Commit(tuple(tags)))
+
+    def commit(self, commit: Commit | None) -> None:
+        """Forget what it touched, then tell the followers; ``None``: everything."""
+        self.forget(None if commit is None else commit.tags)
+        for follower in self.followers:
+            follower(commit)
 
     def is_available(self) -> bool:
         """Memory always is."""
@@ -72,67 +44,61 @@ class MemoryCache:
     async def ping(self) -> None:
         """Memory always answers."""
 
-    def find(self, key: str, tags: Sequence[str]) -> Lookup:
-        """See ``get``."""
-        version = Version(tuple(map(self._stamp, tags)))
-        entry = self._entries.get(key)
-        if entry is None:
-            return Lookup(None, version)
-        now = self.clock()
-        if now >= entry.expires_at or not self._is_current(entry.tags, entry.version):
-            self._drop(key)
-            return Lookup(None, version)
-        self._entries.move_to_end(key)
-        return Lookup(entry.value, version, now - entry.stored_at)
 
-    def keep(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
-        """See ``put``."""
-        names = tuple(tags)
-        if ttl_s <= 0 or _cost(key, value) > self.limit_bytes or not self._is_current(names, version):
-            return
-        self._drop(key)
-        now = self.clock()
-        self._entries[key] = _CachedValue(value, names, version, now, now + ttl_s)
-        self.size_bytes += _cost(key, value)
-        while len(self._entries) > self.limit_entries or self.size_bytes > self.limit_bytes:
-            self._drop(next(iter(self._entries)))
-            self.evictions += 1
+@attrs.define(eq=False)
+class MemoryCommitFeed:
+    """See the port; current for as long as somebody follows, since no commit can be missed then."""
 
-    def forget(self, tags: Sequence[str] | None) -> None:
+    cache: MemoryCache
+
+    async def publish(self, commit: Commit) -> None:
         """See the port."""
-        if tags is None:
-            self._stamps.clear()
-            self._entries.clear()
-            self.size_bytes = 0
-            return
-        for tag in tags:
-            self._stamps.pop(tag, None)
+        self.cache.commit(commit)
 
-    def _stamp(self, tag: str) -> str:
-        stamp = self._stamps.get(tag)
-        if stamp is None:
-            stamp = self._stamps[tag] = str(next(self._fresh))
-            if len(self._stamps) > self.limit_tags:
-                self._stamps.popitem(last=False)
-        else:
-            self._stamps.move_to_end(tag)
-        return stamp
+    def is_current(self) -> bool:
+        """See the port."""
+        return bool(self.cache.followers)
 
-    def _is_current(self, tags: tuple[str, ...], version: Version) -> bool:
-        return len(tags) == len(version.stamps) and all(
-            self._stamps.get(tag) == stamp for tag, stamp in zip(tags, version.stamps, strict=True)
-        )
-
-    def _drop(self, key: str) -> None:
-        entry = self._entries.pop(key, None)
-        if entry is not None:
-            self.size_bytes -= _cost(key, entry.value)
+    async def follow(self, follower: Follower) -> None:
+        """See the port."""
+        follower(None)
+        self.cache.followers.append(follower)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cache.followers.remove(follower)
 
 
-def _cost(key: str, value: bytes) -> int:
-    return len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+@attrs.define(eq=False)
+class MemoryLeases:
+    """See the port. Leases whose time is over are forgotten when the next one is asked for.
+
+    Attributes:
+        clock: monotonic seconds.
+    """
+
+    clock: Clock
+    _held: dict[str, tuple[float, str]] = attrs.field(init=False, factory=dict)
+    _tokens: "itertools.count[int]" = attrs.field(init=False, factory=itertools.count)
+
+    async def acquire(self, key: str, *, ttl_s: float) -> Lease | None:
+        """See the port."""
+        now = self.clock()
+        self._held = {held: lease for held, lease in self._held.items() if lease[0] > now}
+        if key in self._held:
+            return None
+        lease = Lease(key, str(next(self._tokens)))
+        self._held[key] = (now + ttl_s, lease.token)
+        return lease
+
+    async def release(self, lease: Lease) -> None:
+        """See the port."""
+        _, token = self._held.get(lease.key, (0.0, ""))
+        if token == lease.token:
+            del self._held[lease.key]
 
 
 if TYPE_CHECKING:
     _cache: Cache = MemoryCache(clock=float)
-    _local: LocalCache = MemoryCache(clock=float)
+    _feed: CommitFeed = MemoryCommitFeed(MemoryCache(clock=float))
+    _leases: Leases = MemoryLeases(clock=float)

@@ -15,7 +15,6 @@ from chatflow.adapters.redis.client import SLOT
 from chatflow.adapters.redis.commands import EVERYTHING, RedisCommands, tag_key
 from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
-from chatflow.ports.messages import StoredMessage
 
 VERSION_TTL_S = 3600.0
 """How long a version lives at least; longer than what is stored under it."""
@@ -60,9 +59,9 @@ class RedisCache:
         stamps = " ".join(version.stamps)
         await self.commands.run(PUT, _keys(key, tags), stamps, value, ttl_ms, version_ttl_ms)
 
-    async def invalidate(self, tags: Sequence[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
-        """See the port; what failed is told to Redis again, without the messages, until it knows."""
-        await self.commands.forget(tags, stored)
+    async def invalidate(self, tags: Sequence[str] | None) -> None:
+        """See the port; a failed invalidation is repeated until it succeeds."""
+        await self.commands.forget(tags)
 
     def is_available(self) -> bool:
         """See the port; what opens the circuit is owed, too."""

@@ -24,7 +24,7 @@ from chatflow.adapters.redis.client import SLOT, Client
 from chatflow.adapters.redis.scripts import FORGET, Script
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.domain.resilience.tasks import end
-from chatflow.ports.cache import Invalidation
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen
 from chatflow.ports.messages import StoredMessage
 
@@ -247,7 +247,7 @@ def _forgetting(tags: list[str] | None, stored: Sequence[StoredMessage] = ()) ->
     """`FORGET`'s keys, and what listeners hear of a commit; ``null`` stands for any."""
     if tags is None:
         return [EVERYTHING], msgspec.json.encode(None)
-    return list(map(tag_key, tags)), msgspec.json.encode(Invalidation(tuple(tags), tuple(stored)))
+    return list(map(tag_key, tags)), msgspec.json.encode(Commit(tuple(tags), tuple(stored)))
 
 
 def _is_break(exc: Exception) -> bool:

@@ -1,11 +1,10 @@
-"""What any process invalidates, heard over a connection of its own.
+"""The commit feed over Redis pub/sub: published by the script that invalidates, followed over a connection of its own.
 
-Nothing waits here: an invalidation is handed on as it is read. What a stuck process does not read, Redis keeps up to
-its ``client-output-buffer-limit`` for subscribers; then it hangs up, which is heard.
+A commit is handed on as soon as it is read. What a stuck process does not read, Redis buffers up to its
+``client-output-buffer-limit`` for subscribers; then it hangs up, which the follower notices.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -15,7 +14,7 @@ from redis.asyncio.client import PubSub
 
 from chatflow.adapters.redis.client import RedisClients
 from chatflow.adapters.redis.commands import RedisCommands
-from chatflow.ports.cache import Invalidation, Invalidations
+from chatflow.ports.commit_feed import Commit, CommitFeed, Follower
 
 PING_S = 0.2
 """Of silence, after which the server is asked whether it is there."""
@@ -25,19 +24,17 @@ OPEN_DEADLINE_S = 1.0
 PAUSE_S = 0.25
 """Between two tries to subscribe."""
 
-Heard = Callable[[Invalidation | None], None]
-
 log = structlog.get_logger()
 
-_decoder: msgspec.json.Decoder[Invalidation | None] = msgspec.json.Decoder(Invalidation | None)
+_decoder: msgspec.json.Decoder[Commit | None] = msgspec.json.Decoder(Commit | None)
 
 
 @attrs.define(eq=False)
-class RedisInvalidations:
+class RedisCommitFeed:
     """See the port.
 
-    A lost connection is also a reason not to trust the shared cache: the server that is met next may be another one, or
-    a restarted one, or have missed what others had to tell it. So whoever reads the cache also follows.
+    A lost connection is also a reason not to trust the shared cache: the next server may be another one, or a restarted
+    one, or have missed invalidations. So every process that reads the cache also follows the feed.
     """
 
     clients: RedisClients
@@ -45,15 +42,19 @@ class RedisInvalidations:
     _is_subscribed: bool = attrs.field(default=False, init=False)
     _unanswered: int = attrs.field(default=0, init=False)
 
+    async def publish(self, commit: Commit) -> None:
+        """See the port."""
+        await self.commands.forget(commit.tags, commit.stored)
+
     def is_current(self) -> bool:
         """See the port."""
         return self._is_subscribed and self._unanswered < SILENT_PINGS
 
-    async def follow(self, heard: Heard) -> None:
+    async def follow(self, follower: Follower) -> None:
         """See the port."""
         while True:
             try:
-                await self._follow_one(heard)
+                await self._follow_one(follower)
             except Exception as exc:  # noqa: BLE001 - what the driver makes of a lost connection is open
                 if self._is_subscribed:
                     log.warning("cache.listener_lost", reason=repr(exc))
@@ -62,7 +63,7 @@ class RedisInvalidations:
                 self._is_subscribed = False
             await asyncio.sleep(PAUSE_S)
 
-    async def _follow_one(self, heard: Heard) -> None:
+    async def _follow_one(self, follower: Follower) -> None:
         """One connection, from its start to its end."""
         async with asyncio.timeout(OPEN_DEADLINE_S):
             client, subscription = await self.clients.listener()
@@ -71,13 +72,13 @@ class RedisInvalidations:
                 await subscription.subscribe(self.commands.channel)
                 while not _is(await subscription.get_message(timeout=OPEN_DEADLINE_S), "subscribe"):
                     pass
-            heard(None)
+            follower(None)
             self._unanswered = 0
             self._is_subscribed = True
             while True:
-                await self._hear_one(subscription, heard)
+                await self._hear_one(subscription, follower)
 
-    async def _hear_one(self, subscription: PubSub, heard: Heard) -> None:
+    async def _hear_one(self, subscription: PubSub, follower: Follower) -> None:
         message = await subscription.get_message(timeout=PING_S)
         if message is None:
             self._unanswered += 1
@@ -87,15 +88,15 @@ class RedisInvalidations:
             return
         self._unanswered = 0
         if _is(message, "message"):
-            heard(_invalidation(message["data"]))
+            follower(_commit(message["data"]))
 
 
 def _is(message: Any, kind: str) -> bool:
     return message is not None and message["type"] == kind
 
 
-def _invalidation(data: bytes) -> Invalidation | None:
-    """What was said; everything where another version of this program says it in a way that is not understood."""
+def _commit(data: bytes) -> Commit | None:
+    """The commit; ``None`` for one that another version of this program wrote and this one cannot read."""
     try:
         return _decoder.decode(data)
     except msgspec.DecodeError:
@@ -103,4 +104,4 @@ def _invalidation(data: bytes) -> Invalidation | None:
 
 
 if TYPE_CHECKING:
-    _: type[Invalidations] = RedisInvalidations
+    _: type[CommitFeed] = RedisCommitFeed

@@ -7,7 +7,7 @@ from chatflow.adapters.redis.address import parse
 from chatflow.adapters.redis.cache import RedisCache, RedisLeases
 from chatflow.adapters.redis.client import RedisClients
 from chatflow.adapters.redis.commands import RedisCommands, channel_of
-from chatflow.adapters.redis.commit_feed import RedisInvalidations
+from chatflow.adapters.redis.commit_feed import RedisCommitFeed
 from chatflow.adapters.redis.fleet import RedisFleet
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.clock import Clock
@@ -19,7 +19,7 @@ class RedisServices:
 
     cache: RedisCache
     leases: RedisLeases
-    invalidations: RedisInvalidations
+    feed: RedisCommitFeed
     fleet: RedisFleet
     breaker: CircuitBreaker
 
@@ -57,7 +57,7 @@ async def open_redis(
             yield RedisServices(
                 RedisCache(commands),
                 RedisLeases(commands),
-                RedisInvalidations(clients, commands),
+                RedisCommitFeed(clients, commands),
                 RedisFleet(commands),
                 breaker,
             )

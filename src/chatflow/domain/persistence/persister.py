@@ -5,14 +5,15 @@ repeats the rest on redelivery, and repeating it changes nothing: stored rows ar
 harmless, and readers drop a sequence number that they have seen.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.ports.broker import LiveChannel, LiveEnvelope
-from chatflow.ports.cache import Cache, Invalidation
+from chatflow.ports.cache import Cache
 from chatflow.ports.clock import Clock, WallClock
+from chatflow.ports.commit_feed import Commit, CommitFeed
 from chatflow.ports.errors import BrokerUnavailable, CacheUnavailable, RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Appended, MessageStore
@@ -23,8 +24,9 @@ class Persister:
     """Stores batches; isolates what cannot be stored by bisection, keeping the order of the rest.
 
     Args:
-        cache: invalidated after each commit; ``None`` where nothing is cached.
-        invalidation_of: what the commit of these messages invalidates and tells.
+        cache: voided when a partition changes hands; ``None`` where nothing is cached.
+        feed: each commit is published on it, which invalidates the cache; ``None`` where nothing is cached.
+        commit_of: what the feed carries of the commit of these messages.
     """
 
     store: MessageStore
@@ -33,9 +35,8 @@ class Persister:
     clock: Clock
     now_us: WallClock
     cache: Cache | None = None
-    invalidation_of: Callable[[Sequence[StoredMessage]], Invalidation] = attrs.field(
-        kw_only=True, default=lambda _: Invalidation(())
-    )
+    feed: CommitFeed | None = None
+    commit_of: Callable[[Sequence[StoredMessage]], Commit] = attrs.field(kw_only=True, default=lambda _: Commit(()))
 
     async def persist(self, partition: int, messages: Sequence[Message]) -> None:
         """Return when each message is stored, or kept as a dead letter.
@@ -51,12 +52,14 @@ class Persister:
             await self._isolate(partition, messages, exc)
             return
         self._count(appended, len(messages), self.clock() - started)
-        await self._invalidate(appended.stored)
+        if self.feed is not None:
+            await self._invalidate(self.feed.publish(self.commit_of(appended.stored)))
         await self._announce(partition, appended.stored)
 
     async def void_cache(self) -> None:
         """End whatever is cached: who stored a partition before may have died owing an invalidation of its commits."""
-        await self._invalidate(None)
+        if self.cache is not None:
+            await self._invalidate(self.cache.invalidate(None))
 
     async def _isolate(self, partition: int, messages: Sequence[Message], exc: RowRejected) -> None:
         if len(messages) == 1:
@@ -67,15 +70,9 @@ class Persister:
         await self.persist(partition, messages[:middle])
         await self.persist(partition, messages[middle:])
 
-    async def _invalidate(self, stored: Sequence[StoredMessage] | None) -> None:
-        if self.cache is None:
-            return
+    async def _invalidate(self, invalidating: Awaitable[None]) -> None:
         try:
-            if stored is None:
-                await self.cache.invalidate(None)
-            else:
-                invalidation = self.invalidation_of(stored)
-                await self.cache.invalidate(invalidation.tags, invalidation.stored)
+            await invalidating
         except CacheUnavailable:
             self.metrics.invalidation_failures += 1
 

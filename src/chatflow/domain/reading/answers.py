@@ -1,20 +1,40 @@
-"""What the read side can be asked, as values: each answer, and how it was come by."""
+"""The answers of the read side as values, before and after the edge encodes them."""
 
 import enum
+from collections.abc import Sequence
 
 import attrs
 
-from chatflow.domain.reading import cached_body as kept
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
 
 
 class Source(enum.StrEnum):
-    """Which tier answered: the process's cache, the shared cache, or the store."""
+    """The tier that answered: the local cache, the shared cache, or the store."""
 
-    L1 = "l1"
-    L2 = "l2"
+    LOCAL = "l1"
+    SHARED = "l2"
     MISS = "miss"
+
+
+@attrs.frozen
+class RoomPage:
+    """Newest first."""
+
+    room_id: str
+    limit: int
+    messages: Sequence[StoredMessage]
+    next_cursor: str | None
+
+
+@attrs.frozen
+class EncodedRows:
+    """A `RoomPage` whose messages the edge has encoded one by one before."""
+
+    room_id: str
+    limit: int
+    rows: Sequence[bytes]
+    next_cursor: str | None
 
 
 @attrs.frozen
@@ -45,8 +65,9 @@ class UserRooms:
 
 @attrs.frozen
 class Throughput:
-    """Minutes with messages, newest first."""
+    """The latest ``limit`` minutes with messages, newest first."""
 
+    limit: int
     minutes: tuple[MinuteCount, ...]
 
 
@@ -80,7 +101,9 @@ class Total:
     count: int
 
 
-Answer = UserPage | ActiveUsers | UserRooms | Throughput | TopUsers | TopRooms | Patterns | Total
+Answer = (
+    RoomPage | EncodedRows | UserPage | ActiveUsers | UserRooms | Throughput | TopUsers | TopRooms | Patterns | Total
+)
 
 
 @attrs.frozen
@@ -88,36 +111,11 @@ class Answered:
     """An encoded answer.
 
     Attributes:
-        value: what the encoder made of the answer, now or when it was cached, as caches keep it.
-        source: which tier it came from.
-        took_s: seconds from question to answer.
+        encoded: what the edge made of the answer, now or when it was cached.
+        source: the tier it came from.
+        took_s: seconds from query to answer.
     """
 
-    value: bytes
+    encoded: memoryview
     source: Source
     took_s: float
-
-    @property
-    def body(self) -> bytes:
-        """What the encoder made of it."""
-        return bytes(kept.body_of(self.value))
-
-    @property
-    def digest(self) -> str:
-        """Equal for equal bodies."""
-        return kept.digest_of(self.value)
-
-
-@attrs.frozen
-class Everything:
-    """One answer to each question, each from its own source."""
-
-    room: Answered
-    user: Answered
-    active: Answered
-    user_rooms: Answered
-    throughput: Answered
-    top_users: Answered
-    top_rooms: Answered
-    patterns: Answered
-    total: Answered

@@ -1,6 +1,6 @@
-"""How long an answer may live in a cache, what ends its life early, and when to renew it before it ends.
+"""How long an answer may stay in a cache, which commits invalidate it, and when to refresh it early.
 
-The bound on staleness of every family is its ``l2_ttl_s``: nothing older is ever served. A family with a
+The bound on staleness of every family is its ``shared_ttl_s``: nothing older is ever served. A family with a
 ``stale_s`` spends the last part of that time being served while one caller refreshes it.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import attrs
 
-from chatflow.ports.cache import Invalidation
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.messages import StoredMessage
 
 
@@ -34,28 +34,28 @@ class Freshness(enum.Enum):
 
 
 @attrs.frozen
-class Rule:
+class FamilyRule:
     """One family's lifetimes, in seconds.
 
     Attributes:
-        l1_ttl_s: in the process's own cache.
-        l2_ttl_s: in the shared cache; the bound on staleness.
-        stale_s: the last part of ``l2_ttl_s`` in which the value is served while one caller refreshes it;
+        local_ttl_s: in the local cache.
+        shared_ttl_s: in the shared cache; the bound on staleness.
+        stale_s: the last part of ``shared_ttl_s`` in which the value is served while one caller refreshes it;
             0: never served while refreshing.
     """
 
-    l1_ttl_s: float
-    l2_ttl_s: float
+    local_ttl_s: float
+    shared_ttl_s: float
     stale_s: float = 0.0
 
 
-RULES: Mapping[Family, Rule] = {
-    Family.ROOM_NEWEST: Rule(l1_ttl_s=1, l2_ttl_s=10),
-    Family.ROOM_OLDER: Rule(l1_ttl_s=60, l2_ttl_s=300),
-    Family.USER_NEWEST: Rule(l1_ttl_s=1, l2_ttl_s=5),
-    Family.USER_OLDER: Rule(l1_ttl_s=60, l2_ttl_s=300),
-    Family.ANALYTICS: Rule(l1_ttl_s=5, l2_ttl_s=30, stale_s=10),
-    Family.TOTAL: Rule(l1_ttl_s=1, l2_ttl_s=3, stale_s=1),
+RULES: Mapping[Family, FamilyRule] = {
+    Family.ROOM_NEWEST: FamilyRule(local_ttl_s=1, shared_ttl_s=10),
+    Family.ROOM_OLDER: FamilyRule(local_ttl_s=60, shared_ttl_s=300),
+    Family.USER_NEWEST: FamilyRule(local_ttl_s=1, shared_ttl_s=5),
+    Family.USER_OLDER: FamilyRule(local_ttl_s=60, shared_ttl_s=300),
+    Family.ANALYTICS: FamilyRule(local_ttl_s=5, shared_ttl_s=30, stale_s=10),
+    Family.TOTAL: FamilyRule(local_ttl_s=1, shared_ttl_s=3, stale_s=1),
 }
 
 _BY_ROOM = frozenset({Family.ROOM_NEWEST})
@@ -67,19 +67,19 @@ class CachePolicy:
     """Pure decisions about cached answers.
 
     Attributes:
-        user_buckets: user tags fold into this many, so that a batch of any size invalidates at most so many of
-            them; every process must use the same number.
-        told_messages: a commit of so many tells its listeners all of them; of a larger one it tells only whom it
-            touched, since what they would read of it is less than what they would be told.
+        user_buckets: user tags fold into this many, so that a batch of any size invalidates no more of them; every
+            process must use the same number.
+        feed_messages: most messages of a commit that the feed carries; a larger commit brings only its tags, since its
+            followers would be sent more than they would read.
         eagerness: above 1 refreshes earlier, below 1 later.
     """
 
     user_buckets: int = attrs.field(default=256, validator=attrs.validators.ge(1))
-    told_messages: int = attrs.field(default=128, validator=attrs.validators.ge(0))
+    feed_messages: int = attrs.field(default=128, validator=attrs.validators.ge(0))
     eagerness: float = attrs.field(default=1.0, validator=attrs.validators.gt(0))
-    rules: Mapping[Family, Rule] = attrs.field(default=RULES)
+    rules: Mapping[Family, FamilyRule] = attrs.field(default=RULES)
 
-    def rule(self, family: Family) -> Rule:
+    def rule(self, family: Family) -> FamilyRule:
         """The lifetimes of a family."""
         return self.rules[family]
 
@@ -111,10 +111,10 @@ class CachePolicy:
             tags.add(self.user_tag(entry.message.user_id))
         return sorted(tags)
 
-    def invalidation(self, stored: Sequence[StoredMessage]) -> Invalidation:
-        """What the commit of these messages must invalidate, and what it tells of itself."""
-        told = sorted(stored, key=lambda entry: entry.seq) if len(stored) <= self.told_messages else ()
-        return Invalidation(tuple(self.touched(stored)), tuple(told))
+    def commit_of(self, stored: Sequence[StoredMessage]) -> Commit:
+        """What the feed carries of the commit of these messages."""
+        carried = sorted(stored, key=lambda entry: entry.seq) if len(stored) <= self.feed_messages else ()
+        return Commit(tuple(self.touched(stored)), tuple(carried))
 
     def freshness(self, family: Family, *, age_s: float, cost_s: float, draw: float) -> Freshness:
         """Decide about a value of this age.
@@ -129,10 +129,10 @@ class CachePolicy:
             draw: a uniform random number in ``[0, 1]``.
         """
         rule = self.rules[family]
-        if age_s >= rule.l2_ttl_s:
+        if age_s >= rule.shared_ttl_s:
             return Freshness.EXPIRED
         if not rule.stale_s:
             return Freshness.FRESH
         head_start_s = -cost_s * self.eagerness * math.log(max(draw, 1e-12))
-        due = age_s + head_start_s >= rule.l2_ttl_s - rule.stale_s
+        due = age_s + head_start_s >= rule.shared_ttl_s - rule.stale_s
         return Freshness.REFRESH if due else Freshness.FRESH

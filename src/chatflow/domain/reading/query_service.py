@@ -1,112 +1,240 @@
-"""Answer every question of the read side, through the caches where there are some.
+"""The use case of the read side: build a query, answer it through the caches.
 
-* The tags' version is read before the store is, and a value is kept under that version only: a commit in between
-  makes it a value that nobody accepts.
-* The shared cache never fails a question: down or slow, the store answers.
-* ``min_seq``: a room page is never read from behind it; caches are passed over until the room has caught up.
-* What is cached is the encoded answer, so a hit costs no decoding.
+``min_seq`` is read-your-writes for room pages: no answer is from before that ``seq``, whatever a cache holds.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import attrs
 
-from chatflow.domain.reading.answers import Answered, Everything
-from chatflow.domain.reading.cache_policy import CachePolicy
-from chatflow.domain.reading.fetching import Fetcher
-from chatflow.domain.reading.local_cache import NearCache
-from chatflow.domain.reading.metrics import ReadingMetrics
-from chatflow.domain.reading.queries import AnswerEncoder, Question, Questions
-from chatflow.domain.reading.read_cache import ReadThrough
-from chatflow.ports.cache import Cache, Leases
+from chatflow.domain.reading import cursors
+from chatflow.domain.reading.answers import (
+    ActiveUsers,
+    Answer,
+    Answered,
+    Patterns,
+    RoomPage,
+    Source,
+    Throughput,
+    TopRooms,
+    TopUsers,
+    Total,
+    UserPage,
+    UserRooms,
+)
+from chatflow.domain.reading.cache_policy import Family
+from chatflow.domain.reading.query import Query, Reading
+from chatflow.domain.reading.read_cache import ReadCache
+from chatflow.domain.reading.room_tails import NewestPage
 from chatflow.ports.clock import Clock
-from chatflow.ports.store import Analytics, MessageReader, TimeWindow
+from chatflow.ports.errors import Refusal
+from chatflow.ports.messages import StoredMessage
+from chatflow.ports.store import Analytics, MessageReader, TimeWindow, UserCursor
+
+POLL_S = 0.01
+"""Between two looks at a head that is behind."""
+
+PATIENCE_S = 0.5
+"""How long a query waits for a head that is behind."""
+
+
+class Behind(Refusal):
+    """The room's head is still below the reader's ``min_seq`` after waiting.
+
+    Attributes:
+        head: the room's last ``seq``.
+    """
+
+    def __init__(self, room_id: str, *, min_seq: int, head: int) -> None:
+        self.head = head
+        super().__init__(f"room {room_id} is at seq {head}, behind minSeq {min_seq}")
 
 
 @attrs.define(eq=False)
 class QueryService:
-    """The use case of the role ``api``; close it to stop refreshes that run on their own.
+    """One method per kind of query, which reads nothing yet, and two that answer a query.
 
     Attributes:
-        near: what this process keeps; ``None``: nothing, not even the newest messages of rooms.
-        cache: what is shared with other processes; ``None``: nothing.
-        leases: over the processes that share the cache; ``None``: each reads for itself.
-        uncached_limit: reads at one time while the shared cache is out of reach; the next is ``StoreOverloaded``.
+        cache: whoever closes the service closes it.
+        encode: turns answers into the bytes that are cached and sent; the edge's.
         clock: monotonic seconds.
         sleep: waits that many seconds.
-        draw: a uniform random number in ``[0, 1)``, for early refresh.
-        questions: what can be asked.
     """
 
     reader: MessageReader
     analytics: Analytics
-    near: NearCache | None = attrs.field(kw_only=True, default=None)
-    cache: Cache | None = attrs.field(kw_only=True)
-    leases: Leases | None = attrs.field(kw_only=True, default=None)
-    uncached_limit: int = attrs.field(kw_only=True, default=50)
-    encoder: AnswerEncoder = attrs.field(kw_only=True)
+    cache: ReadCache
+    encode: Callable[[Answer], bytes] = attrs.field(kw_only=True)
     clock: Clock = attrs.field(kw_only=True)
-    draw: Callable[[], float] = attrs.field(kw_only=True)
-    policy: CachePolicy = attrs.field(kw_only=True, factory=CachePolicy)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
-    questions: Questions = attrs.field(init=False)
-    _tier: ReadThrough = attrs.field(init=False)
 
-    def __attrs_post_init__(self) -> None:
-        self.questions = Questions(
-            self.reader,
-            self.analytics,
-            self.near.tails if self.near is not None else None,
-            policy=self.policy,
-            encoder=self.encoder,
-            clock=self.clock,
-            sleep=self.sleep,
-        )
-        fetcher = Fetcher(
-            self.near,
-            self.cache,
-            self.leases,
-            policy=self.policy,
-            clock=self.clock,
-            sleep=self.sleep,
-            uncached_limit=self.uncached_limit,
-        )
-        self._tier = ReadThrough(fetcher, draw=self.draw)
-
-    @property
-    def metrics(self) -> ReadingMetrics:
-        """Counts since start."""
-        return self._tier.metrics
-
-    async def ask(self, question: Question) -> Answered:
+    async def answer(self, query: Query) -> Answered:
         """The answer.
 
         Raises:
             StoreUnavailable, StoreOverloaded, QueryTimeout: the store has to answer and cannot.
             Behind: of a room page, the head stays below ``min_seq`` for half a second.
         """
-        return await self._tier.ask(question)
+        started = self.clock()
+        encoded, source = await self.cache.get(query)
+        return self._answered(query, encoded, source, started)
 
-    def recall(self, question: Question) -> Answered | None:
-        """The answer if this process has it; waits for nothing."""
-        return self._tier.recall(question)
+    def answer_locally(self, query: Query) -> Answered | None:
+        """The answer if the local cache has it; never waits."""
+        started = self.clock()
+        encoded = self.cache.peek(query)
+        return None if encoded is None else self._answered(query, encoded, Source.LOCAL, started)
 
-    async def everything(self, *, room_id: str, user_id: int, limit: int, n: int, minutes: int) -> Everything:
-        """Every question once, one after the other: one caller takes no more than one reader. Raises like ``ask``."""
-        questions = self.questions
-        return Everything(
-            room=await self.ask(questions.room(room_id, limit=limit)),
-            user=await self.ask(questions.user(user_id, limit=limit)),
-            active=await self.ask(questions.active_users(TimeWindow())),
-            user_rooms=await self.ask(questions.user_rooms(user_id)),
-            throughput=await self.ask(questions.throughput(minutes)),
-            top_users=await self.ask(questions.top_users(n)),
-            top_rooms=await self.ask(questions.top_rooms(n)),
-            patterns=await self.ask(questions.patterns()),
-            total=await self.ask(questions.total()),
+    def _answered(self, query: Query, encoded: memoryview, source: Source, started: float) -> Answered:
+        took_s, metrics = self.clock() - started, self.cache.metrics
+        metrics.answers[query.name, source] += 1
+        metrics.took_s[query.name].observe(took_s)
+        return Answered(encoded, source, took_s)
+
+    def room(
+        self,
+        room_id: str,
+        *,
+        limit: int,
+        cursor: str | None = None,
+        window: TimeWindow | None = None,
+        min_seq: int = 0,
+    ) -> Query:
+        """A page of a room, newest first, never of a head below ``min_seq``.
+
+        Raises:
+            InvalidCursor: not a cursor of this room.
+        """
+        before_seq = None if cursor is None else cursors.decode_room_cursor(cursor, room_id)
+        family = Family.ROOM_NEWEST if before_seq is None else Family.ROOM_OLDER
+        tags = self.cache.policy.tags(family, room_id=room_id)
+        local, at_hand = self.cache.local, None
+        read: Callable[[], Awaitable[Reading]] = partial(self._read_room, room_id, limit, before_seq, window)
+        if local is not None and before_seq is None and window is None:
+            tails, page = local.tails, NewestPage(room_id, tags[0], limit)
+            read = partial(tails.read, self.reader, page)
+            at_hand = partial(tails.page, page)
+        return Query(
+            "room",
+            f"room:{room_id}:{limit}:{_text(before_seq)}:{_span(window)}",
+            family,
+            tags,
+            read,
+            at_hand=at_hand,
+            min_head=min_seq,
+            catch_up=partial(self._catch_up, room_id, min_seq),
         )
 
-    async def close(self) -> None:
-        """Stop every refresh under way."""
-        await self._tier.close()
+    def user(self, user_id: int, *, limit: int, cursor: str | None = None, window: TimeWindow | None = None) -> Query:
+        """A page of a user's history, newest first.
+
+        Raises:
+            InvalidCursor: not a cursor of this user.
+        """
+        before = None if cursor is None else cursors.decode_user_cursor(cursor, user_id)
+        family = Family.USER_NEWEST if before is None else Family.USER_OLDER
+
+        async def read() -> UserPage:
+            rows = await self.reader.user_page(user_id, limit=limit + 1, before=before, window=window)
+            page = tuple(rows[:limit])
+            more = cursors.encode_user_cursor(user_id, _place_of(page[-1])) if len(rows) > limit else None
+            return UserPage(user_id, limit, page, more)
+
+        tags = self.cache.policy.tags(family, user_id=user_id)
+        return self._query("user", f"user:{user_id}:{limit}:{cursor or ''}:{_span(window)}", family, read, tags)
+
+    def user_rooms(self, user_id: int) -> Query:
+        """The rooms a user has written in."""
+
+        async def read() -> UserRooms:
+            return UserRooms(user_id, tuple(await self.analytics.user_rooms(user_id)))
+
+        tags = self.cache.policy.tags(Family.USER_NEWEST, user_id=user_id)
+        return self._query("user_rooms", f"user-rooms:{user_id}", Family.USER_NEWEST, read, tags)
+
+    def active_users(self, window: TimeWindow) -> Query:
+        """How many different users wrote in the window."""
+
+        async def read() -> ActiveUsers:
+            return ActiveUsers(window, await self.analytics.active_users(window))
+
+        return self._query("active", f"active:{_span(window)}", Family.ANALYTICS, read)
+
+    def throughput(self, limit: int) -> Query:
+        """Messages per minute, of the latest ``limit`` minutes that have any."""
+
+        async def read() -> Throughput:
+            return Throughput(limit, tuple(await self.analytics.throughput(limit)))
+
+        return self._query("throughput", f"throughput:{limit}", Family.ANALYTICS, read)
+
+    def top_users(self, n: int) -> Query:
+        """The users with most messages."""
+
+        async def read() -> TopUsers:
+            return TopUsers(n, tuple(await self.analytics.top_users(n)))
+
+        return self._query("top_users", f"top-users:{n}", Family.ANALYTICS, read)
+
+    def top_rooms(self, n: int) -> Query:
+        """The rooms with most messages."""
+
+        async def read() -> TopRooms:
+            return TopRooms(n, tuple(await self.analytics.top_rooms(n)))
+
+        return self._query("top_rooms", f"top-rooms:{n}", Family.ANALYTICS, read)
+
+    def patterns(self) -> Query:
+        """Messages by hour of the day."""
+
+        async def read() -> Patterns:
+            return Patterns(tuple(await self.analytics.patterns()))
+
+        return self._query("patterns", "patterns", Family.ANALYTICS, read)
+
+    def total(self) -> Query:
+        """How many messages there are."""
+
+        async def read() -> Total:
+            return Total(await self.analytics.total_messages())
+
+        return self._query("total", "total", Family.TOTAL, read)
+
+    def _query(
+        self, name: str, key: str, family: Family, read: Callable[[], Awaitable[Answer]], tags: tuple[str, ...] = ()
+    ) -> Query:
+        async def read_and_encode() -> Reading:
+            return Reading(self.encode(await read()))
+
+        return Query(name, key, family, tags, read_and_encode)
+
+    async def _read_room(self, room_id: str, limit: int, before_seq: int | None, window: TimeWindow | None) -> Reading:
+        rows = await self.reader.room_page(room_id, limit=limit + 1, before_seq=before_seq, window=window)
+        page = rows[:limit]
+        more = cursors.encode_room_cursor(room_id, page[-1].seq) if len(rows) > limit else None
+        head = max(page[0].seq if page else 0, before_seq or 0)
+        return Reading(self.encode(RoomPage(room_id, limit, page, more)), head)
+
+    async def _catch_up(self, room_id: str, min_seq: int) -> None:
+        deadline = self.clock() + PATIENCE_S
+        while True:
+            head = (await self.reader.heads([room_id])).get(room_id, 0)
+            if head >= min_seq:
+                return
+            if self.clock() >= deadline:
+                raise Behind(room_id, min_seq=min_seq, head=head)
+            await self.sleep(POLL_S)
+
+
+def _place_of(stored: StoredMessage) -> UserCursor:
+    return UserCursor(stored.message.accepted_at_us, stored.message.room_id, stored.seq)
+
+
+def _text(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _span(window: TimeWindow | None) -> str:
+    return "" if window is None else f"{_text(window.start_us)}..{_text(window.end_us)}"

@@ -1,127 +1,257 @@
-"""The tiers of one read: this process's cache, the shared one, the store."""
+"""The tiers of a read: the local cache, the shared cache, the store.
+
+* **Coherence.** The version of a query's tags is taken before the store is read, and the value is kept under that
+  version only: a commit in between makes it a value that no lookup accepts. The local cache is off while the commit
+  feed may be missing commits, and dropped before it is on again. Lifetimes bound whatever is left.
+* **Cache misses** are coalesced into one read of the store per key and version: in this process by `SingleFlight`, over
+  processes by a lease, whose holder's value the others take from the shared cache. A query that comes after a commit
+  finds another version and never joins a read that began before it. While no cache can tell the version, an answer may
+  be as old as one read takes.
+* **The shared cache never fails a query**: without it the store answers, for a limited number of reads at a time.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.reading import cached_body as kept
-from chatflow.domain.reading.answers import Answered, Source
-from chatflow.domain.reading.cache_policy import Freshness
-from chatflow.domain.reading.fetching import Fetcher, Seen
+from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.cache_policy import CachePolicy, Family, Freshness
+from chatflow.domain.reading.local_cache import LocalCache
 from chatflow.domain.reading.metrics import ReadingMetrics
-from chatflow.domain.reading.queries import Question
+from chatflow.domain.reading.query import Query, Reading
+from chatflow.domain.reading.room_tails import RoomTails
+from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.domain.resilience.tasks import end
-from chatflow.ports.cache import Lookup
-from chatflow.ports.errors import ChatflowError
+from chatflow.ports.cache import Cache, Lease, Leases, Lookup
+from chatflow.ports.clock import Clock
+from chatflow.ports.commit_feed import Commit, CommitFeed
+from chatflow.ports.errors import CacheUnavailable, ChatflowError, StoreOverloaded
+
+LEASE_S = 2.0
+"""A lease's longest life, and how long others wait for what its holder reads."""
+LOOK = Backoff(first_s=0.005, last_s=0.05)
+"""Between two looks for the value that a lease's holder puts."""
 
 REFRESHES = 8
-"""Most refreshes that run on their own at one time; the others wait for a later reader."""
+"""Most refreshes at a time; beyond that, a later reader refreshes."""
+
+HEAD_BYTES = 8
+"""In front of each cached value: the head of a room page, big-endian."""
 
 
 @attrs.define(eq=False)
-class ReadThrough:
-    """Answers questions from the nearest tier that has the answer.
+class LocalTier:
+    """What this process keeps: answers, the newest messages of rooms, and the feed that keeps both coherent."""
+
+    answers: LocalCache
+    tails: RoomTails
+    feed: CommitFeed
+
+    async def follow(self) -> None:
+        """Follow the feed until cancelled; the tier is off without it."""
+        await self.feed.follow(self._hear)
+
+    def _hear(self, commit: Commit | None) -> None:
+        self.answers.forget(None if commit is None else commit.tags)
+        self.tails.hear(commit)
+
+
+@attrs.define(eq=False)
+class ReadCache:
+    """Reads through the tiers; close it to stop refreshes under way.
 
     Attributes:
+        local: ``None``: this process keeps nothing.
+        shared: ``None``: nothing is shared with other processes.
+        leases: over the processes that share the cache; ``None``: each reads for itself.
+        uncached_limit: reads at a time while the shared cache is out of reach; the next is ``StoreOverloaded``.
+        clock: monotonic seconds.
         draw: a uniform random number in ``[0, 1)``, for early refresh.
+        sleep: waits that many seconds.
     """
 
-    fetcher: Fetcher
+    local: LocalTier | None = attrs.field(default=None, kw_only=True)
+    shared: Cache | None = attrs.field(kw_only=True)
+    leases: Leases | None = attrs.field(default=None, kw_only=True)
+    policy: CachePolicy = attrs.field(factory=CachePolicy, kw_only=True)
+    uncached_limit: int = attrs.field(default=50, kw_only=True)
+    clock: Clock = attrs.field(kw_only=True)
     draw: Callable[[], float] = attrs.field(kw_only=True)
+    sleep: Callable[[float], Awaitable[None]] = attrs.field(default=asyncio.sleep, kw_only=True)
+    metrics: ReadingMetrics = attrs.field(init=False, factory=ReadingMetrics)
     _flights: SingleFlight[tuple[bytes, Source]] = attrs.field(init=False, factory=SingleFlight)
     _refreshes: dict[str, asyncio.Task[None]] = attrs.field(init=False, factory=dict)
+    _cost_s: dict[Family, float] = attrs.field(init=False, factory=dict)
+    _uncached: int = attrs.field(init=False, default=0)
 
-    @property
-    def metrics(self) -> ReadingMetrics:
-        """Counts since start."""
-        return self.fetcher.metrics
-
-    def recall(self, question: Question) -> Answered | None:
-        """The answer if this process has it, without waiting."""
-        started = self.fetcher.clock()
-        near = self._look_near(question)
-        if near is None or near.value is None or kept.head_of(near.value) < question.min_head:
+    def peek(self, query: Query) -> memoryview | None:
+        """The encoded answer if the local cache has it; never waits."""
+        found = self._find(query)
+        if found is None or found.value is None or _head_of(found.value) < query.min_head:
             return None
-        return self._answered(question, near.value, Source.L1, started)
+        return memoryview(found.value)[HEAD_BYTES:]
 
-    async def ask(self, question: Question) -> Answered:
-        """The answer."""
-        started = self.fetcher.clock()
-        near = self._look_near(question)
-        if near is not None and near.value is not None and kept.head_of(near.value) >= question.min_head:
-            value, source = near.value, Source.L1
-        elif question.min_head:
-            value, source = await self._from_beyond(question, near)
-        elif near is None:
-            value, source = await self._from_afar(question, None)
+    async def get(self, query: Query) -> tuple[memoryview, Source]:
+        """The encoded answer and the tier it came from; raises what ``query.read`` and ``query.catch_up`` raise."""
+        found = self._find(query)
+        if found is not None and found.value is not None and _head_of(found.value) >= query.min_head:
+            return memoryview(found.value)[HEAD_BYTES:], Source.LOCAL
+        if query.min_head:
+            value, source = await self._read_from_head(query, found)
+        elif found is None:
+            value, source = await self._look_up_or_read(query, None)
         else:
-            flight = (question.key, near.version.stamps)
-            value, source = await self._flights.run(flight, lambda: self._from_afar(question, near))
-        return self._answered(question, value, source, started)
-
-    async def _from_beyond(self, question: Question, near: Lookup | None) -> tuple[bytes, Source]:
-        """Never a page that was read while the room's head may have been below ``min_head``.
-
-        A read of the store starts only after the room has caught up, and joins no flight that began earlier.
-        """
-        seen = Seen(near, await self.fetcher.look_up(question))
-        value = self._servable(question, seen)
-        if value is not None and kept.head_of(value) >= question.min_head:
-            return value, Source.L2
-        if question.catch_up is not None:
-            await question.catch_up()
-        return await self.fetcher.read(question, seen), Source.MISS
-
-    async def _from_afar(self, question: Question, near: Lookup | None) -> tuple[bytes, Source]:
-        """The shared cache's answer or the store's; one question to it for all who found the same version near."""
-        seen = Seen(near, await self.fetcher.look_up(question))
-        if (value := self._servable(question, seen)) is not None:
-            return value, Source.L2
-        return await self.fetcher.fetch(question, seen)
+            flight = (query.key, "local", found.version.stamps)
+            value, source = await self._flights.run(flight, lambda: self._look_up_or_read(query, found))
+        return memoryview(value)[HEAD_BYTES:], source
 
     async def close(self) -> None:
         """Stop every refresh under way."""
         await end(list(self._refreshes.values()))
 
-    def _answered(self, question: Question, value: bytes, source: Source, started: float) -> Answered:
-        took_s = self.fetcher.clock() - started
-        self.metrics.answers[question.query, source] += 1
-        self.metrics.took_s[question.query].observe(took_s)
-        return Answered(value, source, took_s)
-
-    def _look_near(self, question: Question) -> Lookup | None:
-        near = self.fetcher.near
-        return None if near is None else near.find(question)
-
-    def _servable(self, question: Question, seen: Seen) -> bytes | None:
-        """What the shared cache has, if its age allows; it is then kept near too."""
-        found = seen.shared
-        if found is None or found.value is None:
+    def _find(self, query: Query) -> Lookup | None:
+        """The local value, or the version to keep a fresh one under; ``None`` while the local cache is off."""
+        local = self.local
+        if local is None or not local.feed.is_current():
             return None
-        cost_s = self.fetcher.cost_s.get(question.family, 0.0)
-        policy = self.fetcher.policy
-        freshness = policy.freshness(question.family, age_s=found.age_s, cost_s=cost_s, draw=self.draw())
+        found = local.answers.find(query.key, query.tags)
+        if found.value is not None or query.at_hand is None or (at_hand := query.at_hand()) is None:
+            return found
+        reading, ttl_s = at_hand
+        value = _pack(reading)
+        local.answers.keep(query.key, value, tags=query.tags, version=found.version, ttl_s=ttl_s)
+        return Lookup(value, found.version)
+
+    async def _read_from_head(self, query: Query, found: Lookup | None) -> tuple[bytes, Source]:
+        """An answer that was read when the room's head was not below ``min_head``.
+
+        The store is read only after the room has caught up, and no read that began earlier is joined.
+        """
+        shared = await self._look_up(query)
+        value = self._servable(query, found, shared)
+        if value is not None and _head_of(value) >= query.min_head:
+            return value, Source.SHARED
+        if query.catch_up is not None:
+            await query.catch_up()
+        return await self._read(query, found, shared)
+
+    async def _look_up_or_read(self, query: Query, found: Lookup | None) -> tuple[bytes, Source]:
+        """The shared cache's value or the store's. ``found``: the local miss, if that has coalesced the callers."""
+        shared = await self._look_up(query)
+        if (value := self._servable(query, found, shared)) is not None:
+            return value, Source.SHARED
+        if found is not None or self.shared is None:
+            return await self._read_leased(query, found, shared)
+        flight = (query.key, "shared", None if shared is None else shared.version.stamps)
+        return await self._flights.run(flight, lambda: self._read_leased(query, None, shared))
+
+    async def _look_up(self, query: Query) -> Lookup | None:
+        """What the shared cache has; ``None`` without one, or while it is out of reach."""
+        if self.shared is None:
+            return None
+        try:
+            return await self.shared.get(query.key, query.tags)
+        except CacheUnavailable:
+            self.metrics.cache_errors += 1
+            return None
+
+    def _servable(self, query: Query, found: Lookup | None, shared: Lookup | None) -> bytes | None:
+        """The shared value, if its age allows; it is then kept locally too."""
+        if shared is None or shared.value is None:
+            return None
+        cost_s = self._cost_s.get(query.family, 0.0)
+        freshness = self.policy.freshness(query.family, age_s=shared.age_s, cost_s=cost_s, draw=self.draw())
         if freshness is Freshness.EXPIRED:
             return None
-        self.fetcher.keep_near(question, found.value, seen.near, age_s=found.age_s)
+        self._keep_local(query, shared.value, found, age_s=shared.age_s)
         if freshness is Freshness.REFRESH:
             self.metrics.stale += 1
-            self._refresh(question, seen)
-        return found.value
+            self._refresh(query, found, shared)
+        return shared.value
 
-    def _refresh(self, question: Question, seen: Seen) -> None:
-        """Start one refresh of this key, unless there is one or too many others."""
-        if question.key in self._refreshes or len(self._refreshes) >= REFRESHES:
+    def _refresh(self, query: Query, found: Lookup | None, shared: Lookup) -> None:
+        """Start one refresh of this key, unless there is one or there are too many others."""
+        if query.key in self._refreshes or len(self._refreshes) >= REFRESHES:
             return
         self.metrics.refreshes += 1
-        task = asyncio.ensure_future(self._refresh_quietly(question, seen))
-        self._refreshes[question.key] = task
-        task.add_done_callback(lambda _: self._refreshes.pop(question.key))
+        task = asyncio.ensure_future(self._refresh_quietly(query, found, shared))
+        self._refreshes[query.key] = task
+        task.add_done_callback(lambda _: self._refreshes.pop(query.key))
 
-    async def _refresh_quietly(self, question: Question, seen: Seen) -> None:
+    async def _refresh_quietly(self, query: Query, found: Lookup | None, shared: Lookup) -> None:
         try:
-            await self.fetcher.fetch(question, seen)
+            await self._read_leased(query, found, shared)
         except ChatflowError:
             return  # the cached value serves until its end; then a reader meets the error
+
+    async def _read_leased(self, query: Query, found: Lookup | None, shared: Lookup | None) -> tuple[bytes, Source]:
+        """Read the store, unless another process is reading it: then wait for what that puts into the shared cache."""
+        leases = self.leases
+        if leases is None:
+            return await self._read(query, found, shared)
+        waited_until, looks = self.clock() + LEASE_S, 0
+        while shared is not None and self.clock() < waited_until:
+            try:
+                lease = await leases.acquire(f"{query.key}@{' '.join(shared.version.stamps)}", ttl_s=LEASE_S)
+            except CacheUnavailable:
+                break
+            if lease is not None:
+                try:
+                    return await self._read(query, found, shared)
+                finally:
+                    await self._give_back(leases, lease)
+            looks += 1
+            await self.sleep(LOOK.pause_s(looks))
+            shared = await self._look_up(query)
+            if shared is not None and shared.value is not None:
+                self._keep_local(query, shared.value, found, age_s=shared.age_s)
+                return shared.value, Source.SHARED
+        return await self._read(query, found, shared)
+
+    async def _give_back(self, leases: Leases, lease: Lease) -> None:
+        try:
+            await leases.release(lease)
+        except CacheUnavailable:
+            self.metrics.cache_errors += 1  # it ends by itself
+
+    async def _read(self, query: Query, found: Lookup | None, shared: Lookup | None) -> tuple[bytes, Source]:
+        """Read the store now, and keep the answer under the versions that the caches gave before."""
+        capped = self.shared is not None and shared is None
+        if capped and self._uncached >= self.uncached_limit:
+            raise StoreOverloaded(f"{self._uncached} reads are under way, and the shared cache is out of reach")
+        self._uncached += capped
+        started = self.clock()
+        try:
+            value = _pack(await query.read())
+        finally:
+            self._uncached -= capped
+        self._cost_s[query.family] = self.clock() - started
+        await self._keep_shared(query, value, shared)
+        self._keep_local(query, value, found, age_s=0.0)
+        return value, Source.MISS
+
+    def _keep_local(self, query: Query, value: bytes, found: Lookup | None, *, age_s: float) -> None:
+        """Keep it in this process, for no longer than it may be served at all."""
+        if self.local is not None and found is not None:
+            rule = self.policy.rule(query.family)
+            ttl_s = min(rule.local_ttl_s, rule.shared_ttl_s - age_s)
+            self.local.answers.keep(query.key, value, tags=query.tags, version=found.version, ttl_s=ttl_s)
+
+    async def _keep_shared(self, query: Query, value: bytes, shared: Lookup | None) -> None:
+        if self.shared is None or shared is None:
+            return
+        ttl_s = self.policy.rule(query.family).shared_ttl_s
+        try:
+            await self.shared.put(query.key, value, tags=query.tags, version=shared.version, ttl_s=ttl_s)
+        except CacheUnavailable:
+            self.metrics.cache_errors += 1
+
+
+def _pack(reading: Reading) -> bytes:
+    return reading.head.to_bytes(HEAD_BYTES, "big") + reading.encoded
+
+
+def _head_of(value: bytes) -> int:
+    return int.from_bytes(value[:HEAD_BYTES], "big")

@@ -1,45 +1,35 @@
-"""The newest messages of rooms that are read often, encoded, and kept up by what commits tell of themselves.
+"""The newest messages of rooms that are read often, encoded, and extended by the commits that the feed brings.
 
-A stored message does not change, and a room's messages become visible in the order of their numbers, without gaps. So
-what was the newest part of a room stays the lower part of its newest page, and only what continues it is needed: heard
-of from whoever committed it, or else read from the store.
+A stored message does not change, and a room's messages become visible in the order of their ``seq``, without gaps. So
+the newest part of a room stays the lower part of its newest page; only what continues it is needed, from the feed or
+else from the store.
 
-A tail is current while every commit to its room was heard with its messages; one that was not, or that leaves a gap,
-ends that until the store was asked. And it counts as current for no longer than a page may be kept in a process, after
-the store or a commit last confirmed it.
+A tail is current while the feed brought the messages of every commit to its room. A commit without messages, or a gap,
+ends that until the store is read. And a tail counts as current for no longer than a page may stay in the local cache,
+counted from the last read or commit that confirmed it.
 """
 
 import itertools
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import attrs
 
-from chatflow.domain.reading import cached_body as kept
 from chatflow.domain.reading import cursors
-from chatflow.ports.cache import Invalidation
+from chatflow.domain.reading.answers import Answer, EncodedRows
+from chatflow.domain.reading.query import Reading
 from chatflow.ports.clock import Clock
+from chatflow.ports.commit_feed import Commit
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import MessageReader
 
 TAIL_S = 60.0
-"""After which a tail is read anew as a whole, like any old page in L1."""
-
-
-class PageEncoder(Protocol):
-    """Room pages in two steps."""
-
-    def row(self, stored: StoredMessage) -> bytes:
-        """One message of a room's page."""
-
-    def room_page(self, room_id: str, limit: int, rows: Sequence[bytes], next_cursor: str | None) -> bytes:
-        """The page of these rows."""
+"""Age at which a tail is read anew as a whole, like any older page in the local cache."""
 
 
 @attrs.frozen
 class NewestPage:
-    """The newest page of a room. ``tag``: what a commit to the room invalidates."""
+    """The newest page of a room. ``tag``: the room's cache tag."""
 
     room_id: str
     tag: str
@@ -47,13 +37,13 @@ class NewestPage:
 
     @property
     def reach(self) -> int:
-        """Messages that have to be known to tell the page and whether another one follows."""
+        """Messages needed for the page and to know whether another one follows."""
         return self.limit + 1
 
 
 @attrs.define(eq=False)
 class _Tail:
-    """``rows``: encoded, newest first, from ``head`` downwards. ``wanted``: no more of them need be kept."""
+    """``rows``: encoded, newest first, from ``head`` downwards. ``wanted``: the most that any page needs."""
 
     encode: Callable[[StoredMessage], bytes]
     wanted: int
@@ -85,8 +75,8 @@ class _Tail:
 
 
 @attrs.define(eq=False)
-class _Reading:
-    """One read of the store under way. ``heard``: commits meanwhile; ``None``: one of them told no messages."""
+class _StoreRead:
+    """One read of the store under way. ``heard``: commits meanwhile; ``None``: one came without its messages."""
 
     heard: list[Sequence[StoredMessage]] | None = attrs.field(factory=list)
 
@@ -99,26 +89,29 @@ class _Reading:
 
 @attrs.define(eq=False)
 class RoomTails:
-    """Bounded by bytes: the rooms that were least recently read go first.
+    """Bounded by bytes: the least recently read rooms go first.
 
     Attributes:
+        encode: the edge's; of `EncodedRows`.
+        encode_row: the edge's; of one message of such a page.
         clock: monotonic seconds.
         fresh_s: how long after it was confirmed a tail counts as current.
         tag_of: the tag of a room.
         limit_bytes: of all rows together.
     """
 
-    encoder: PageEncoder
+    encode: Callable[[Answer], bytes]
+    encode_row: Callable[[StoredMessage], bytes]
     clock: Clock
     fresh_s: float = attrs.field(kw_only=True)
     tag_of: Callable[[str], str] = attrs.field(kw_only=True)
     limit_bytes: int = attrs.field(default=16 * 1024 * 1024, kw_only=True)
     held_bytes: int = attrs.field(default=0, init=False)
     _tails: OrderedDict[str, _Tail] = attrs.field(factory=OrderedDict, init=False)
-    _readings: dict[str, list[_Reading]] = attrs.field(factory=dict, init=False)
+    _readings: dict[str, list[_StoreRead]] = attrs.field(factory=dict, init=False)
 
-    def page(self, page: NewestPage) -> tuple[bytes, float] | None:
-        """The page as it is kept, and the seconds for which it may be; ``None``: the store has to be asked."""
+    def page(self, page: NewestPage) -> tuple[Reading, float] | None:
+        """The page, and the seconds for which it may be kept; ``None``: the store has to be read."""
         tail, now = self._tails.get(page.tag), self.clock()
         if tail is None or not tail.is_current or not self._serves(tail, page, now):
             return None
@@ -127,11 +120,11 @@ class RoomTails:
             return None
         tail.wanted = max(tail.wanted, page.reach)
         self._tails.move_to_end(page.tag)
-        return self._packed(tail, page), left_s
+        return self._encoded(tail, page), left_s
 
-    async def read(self, reader: MessageReader, page: NewestPage) -> bytes:
-        """The page as it is kept, after asking the store for what is not known; raises what the reader raises."""
-        reading, started = _Reading(), self.clock()
+    async def read(self, reader: MessageReader, page: NewestPage) -> Reading:
+        """The page, after reading what is not known from the store; raises what the reader raises."""
+        reading, started = _StoreRead(), self.clock()
         self._readings.setdefault(page.tag, []).append(reading)
         try:
             known = await self._continued(reader, page, started)
@@ -141,23 +134,23 @@ class RoomTails:
         heard = reading.heard
         tail.is_current = heard is not None and all(self._extend(page.tag, tail, messages) for messages in heard)
         tail.confirmed_at = started
-        packed = self._packed(tail, page)
+        encoded = self._encoded(tail, page)
         self._keep(page.tag, tail)
-        return packed
+        return encoded
 
-    def hear(self, invalidation: Invalidation | None) -> None:
+    def hear(self, commit: Commit | None) -> None:
         """A commit; ``None``: there may have been any."""
-        if invalidation is None:
-            for kept_tail in self._tails.values():
-                kept_tail.is_current = False
+        if commit is None:
+            for each in self._tails.values():
+                each.is_current = False
             for reading in itertools.chain.from_iterable(self._readings.values()):
                 reading.hear(None)
             return
-        told: dict[str, list[StoredMessage]] = defaultdict(list)
-        for stored in invalidation.stored:
-            told[self.tag_of(stored.message.room_id)].append(stored)
-        for tag in invalidation.tags:
-            messages = told.get(tag)
+        brought: dict[str, list[StoredMessage]] = defaultdict(list)
+        for stored in commit.stored:
+            brought[self.tag_of(stored.message.room_id)].append(stored)
+        for tag in commit.tags:
+            messages = brought.get(tag)
             for reading in self._readings.get(tag, ()):
                 reading.hear(messages)
             if (tail := self._tails.get(tag)) is not None:
@@ -186,19 +179,19 @@ class RoomTails:
         read_at = self.clock()
         messages = await reader.room_page(page.room_id, limit=page.reach)
         head = messages[0].seq - len(messages) if messages else 0
-        tail = _Tail(self.encoder.row, page.reach, read_at, head)
+        tail = _Tail(self.encode_row, page.reach, read_at, head)
         tail.extend(list(reversed(messages)))
         return tail
 
     def _serves(self, tail: _Tail, page: NewestPage, now: float) -> bool:
         return tail.reaches(page.reach) and now - tail.read_at < TAIL_S
 
-    def _packed(self, tail: _Tail, page: NewestPage) -> bytes:
+    def _encoded(self, tail: _Tail, page: NewestPage) -> Reading:
         rows = list(itertools.islice(tail.rows, page.limit))
         more = None
         if len(tail.rows) > page.limit:
             more = cursors.encode_room_cursor(page.room_id, tail.head - page.limit + 1)
-        return kept.pack(self.encoder.room_page(page.room_id, page.limit, rows, more), tail.head)
+        return Reading(self.encode(EncodedRows(page.room_id, page.limit, rows, more)), tail.head)
 
     def _extend(self, tag: str, tail: _Tail, messages: Sequence[StoredMessage]) -> bool:
         before = tail.size_bytes
@@ -223,7 +216,7 @@ class RoomTails:
         while self.held_bytes > self.limit_bytes:
             self._drop(next(iter(self._tails)))
 
-    def _forget(self, tag: str, reading: _Reading) -> None:
+    def _forget(self, tag: str, reading: _StoreRead) -> None:
         readings = self._readings[tag]
         readings.remove(reading)
         if not readings:

@@ -11,13 +11,11 @@ from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.domain.reading.answers import Source
-from chatflow.domain.reading.local_cache import NearCache
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
 from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
-from chatflow.ports.cache import Cache
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageReader
 
@@ -29,14 +27,12 @@ log = structlog.get_logger()
 
 @attrs.define(eq=False)
 class ApiRole:
-    """Answers questions until closed."""
+    """Answers queries until closed."""
 
     settings: ApiSettings
     identity: Identity
     queries: QueryService
     reader: MessageReader
-    near: NearCache | None
-    cache: Cache | None
     fleet: Fleet
     gateway_port: int
     port: int = attrs.field(default=0, init=False)
@@ -53,14 +49,14 @@ class ApiRole:
             self._server = await serve(self._application(), host=host, port=port)
         self.port = self._server.port
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
-        if self.near is not None:
-            lifetime.run(self.near.follow())
+        if (local := self.queries.cache.local) is not None:
+            lifetime.run(local.follow())
         log.info("api.listening", port=self.port)
 
     def _application(self) -> web.Application:
         settings, limits = self.settings, self.settings.limits
         registry = registry_of(self.snapshot)
-        registry.register(QueryCollector(self.queries.metrics))
+        registry.register(QueryCollector(self.queries.cache.metrics))
         return build_api(
             self.queries,
             fleet=self.fleet,
@@ -74,36 +70,36 @@ class ApiRole:
         )
 
     async def drain(self) -> None:
-        """Answer what was asked, and take no more questions."""
+        """Answer the requests under way, and take no more."""
         if self._server is not None:
             await self._server.close()
 
     async def close(self) -> None:
         """Stop listening, and the refreshes under way."""
         await self.drain()
-        await self.queries.close()
+        await self.queries.cache.close()
 
     async def health(self) -> HealthReport:
         """Fit while the store answers; the cache is optional."""
         store_up = await answers(lambda: self.reader.heads(["health"]))
-        return HealthReport(store_up, {"store": WORDS[store_up], "cache": await cache_word(self.cache)})
+        return HealthReport(store_up, {"store": WORDS[store_up], "cache": await cache_word(self.queries.cache.shared)})
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""
-        metrics = self.queries.metrics
+        metrics = self.queries.cache.metrics
         counters = {
-            "cache_l1_hits": metrics.from_source(Source.L1),
-            "cache_l2_hits": metrics.from_source(Source.L2),
+            "cache_l1_hits": metrics.from_source(Source.LOCAL),
+            "cache_l2_hits": metrics.from_source(Source.SHARED),
             "cache_misses": metrics.from_source(Source.MISS),
             "cache_errors": metrics.cache_errors,
         }
         gauges = {}
-        if self.near is not None:
-            counters["l1_evictions"] = self.near.local.evictions
-            gauges["l1_entries"] = float(len(self.near.local))
+        if (local := self.queries.cache.local) is not None:
+            counters["l1_evictions"] = local.answers.evictions
+            gauges["l1_entries"] = float(len(local.answers))
         return self.identity.snapshot(counters, gauges, {"cache": self._cache_word()})
 
     def _cache_word(self) -> str:
-        if self.cache is None:
+        if (shared := self.queries.cache.shared) is None:
             return "off"
-        return "up" if self.cache.is_available() else "down"
+        return "up" if shared.is_available() else "down"
