@@ -25,7 +25,7 @@ import chatflow
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.serving import Role, serve_roles
-from chatflow.entrypoints.settings import UpSettings, load_settings
+from chatflow.entrypoints.settings import Settings, load_settings
 from chatflow.entrypoints.up import prepare_data
 
 ROOMS = 12
@@ -107,7 +107,7 @@ def _in_each(walks: list[list[str]]) -> list[str]:
     return [module for module in walks[-1] if all(module in each for each in walks)]
 
 
-async def trace(settings: UpSettings) -> tuple[list[str], list[str]]:
+async def trace(settings: Settings) -> tuple[list[str], list[str]]:
     """Both walks through a process that is started, and stopped at the end."""
     tracer, started, roles = Tracer(), asyncio.Event(), dict[str, Role]()
     tracer.install()
