@@ -8,9 +8,11 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.broker import MemoryBroker
+from chatflow.adapters.rabbitmq import compat
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import RabbitConsumer
+from chatflow.adapters.rabbitmq.public_connection import PublicConnection
 from chatflow.adapters.rabbitmq.topology import ingest_queue
 from chatflow.ports.broker import Broker, Consumer, Envelope
 from tests.harness.rabbit import RabbitServer
@@ -103,7 +105,10 @@ class RabbitFleet:
 
     async def consume(self, partition: int, *, prefetch: int) -> RabbitConsumer:
         self.main.consuming.connection()  # a broker that was taken away gets no new connections
-        twin = attrs.evolve(self.main, consuming=ReconnectingConnection("consumer", (self.url,)))
+        as_main = self.main.consuming.connection_class
+        twin = attrs.evolve(
+            self.main, consuming=ReconnectingConnection("consumer", (self.url,), connection_class=as_main)
+        )
         await twin.consuming.start()
         consumer = await twin.consume(partition, prefetch=prefetch)
         self.consumers[id(consumer)] = twin
@@ -179,11 +184,27 @@ async def memory(_: pytest.FixtureRequest) -> Harness:
     return MemoryHarness()
 
 
-async def rabbitmq(request: pytest.FixtureRequest) -> Harness:
+async def rabbitmq(request: pytest.FixtureRequest) -> RabbitHarness:
     url = request.getfixturevalue("vhost_url")
     main = open_broker([url], partitions=PARTITIONS, queue_limit_bytes=2**26)
     await main.open()
     return RabbitHarness(request.getfixturevalue("rabbit_server"), url, RabbitFleet(url, main))
 
 
-HARNESSES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[Harness]]] = {"memory": memory, "rabbitmq": rabbitmq}
+def fail_self_check(request: pytest.FixtureRequest) -> None:
+    """From now on the adapter does without private parts of its driver."""
+    request.getfixturevalue("monkeypatch").setattr(compat, "CHECKS", {"a check of this test": lambda: False})
+
+
+async def rabbitmq_fallback(request: pytest.FixtureRequest) -> Harness:
+    fail_self_check(request)
+    harness = await rabbitmq(request)
+    assert harness.broker.main.consuming.connection_class is PublicConnection
+    return harness
+
+
+HARNESSES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[Harness]]] = {
+    "memory": memory,
+    "rabbitmq": rabbitmq,
+    "rabbitmq, self-check failed": rabbitmq_fallback,
+}

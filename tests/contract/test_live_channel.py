@@ -12,6 +12,7 @@ from chatflow.adapters.memory.broker import MemoryLiveChannel
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.ports.broker import LiveChannel, LiveEnvelope, LiveSubscription
 from chatflow.ports.errors import BrokerUnavailable
+from tests.contract.broker_harnesses import fail_self_check
 from tests.unit.fakes import live, stored
 
 WAIT_S = 10.0
@@ -63,7 +64,16 @@ async def rabbitmq(request: pytest.FixtureRequest) -> Harness:
     return RabbitHarness(broker)
 
 
-HARNESSES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[Harness]]] = {"memory": memory, "rabbitmq": rabbitmq}
+async def rabbitmq_fallback(request: pytest.FixtureRequest) -> Harness:
+    fail_self_check(request)
+    return await rabbitmq(request)
+
+
+HARNESSES: dict[str, Callable[[pytest.FixtureRequest], Awaitable[Harness]]] = {
+    "memory": memory,
+    "rabbitmq": rabbitmq,
+    "rabbitmq, self-check failed": rabbitmq_fallback,
+}
 
 
 @pytest.fixture(params=list(HARNESSES))

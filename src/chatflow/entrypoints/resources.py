@@ -51,6 +51,7 @@ async def open_broker(common: Common, confirm_timeout_s: float, breaker: Circuit
             queue_limit_bytes=common.broker_limit_bytes,
             confirm_timeout_s=confirm_timeout_s,
             on_up=breaker.probe_now,
+            driver_fallback=common.driver_fallback,
         )
     await until_there("broker", broker.open)
     yield broker

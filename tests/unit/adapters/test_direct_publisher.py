@@ -14,8 +14,9 @@ from pamqp import commands
 from pamqp.body import ContentBody
 from pamqp.header import ContentHeader
 
+from chatflow.adapters.rabbitmq.compat import DirectPublisher
 from chatflow.adapters.rabbitmq.frame_cutter import FrameCutter
-from chatflow.adapters.rabbitmq.publish_frames import DirectPublisher, PublishRoute
+from chatflow.adapters.rabbitmq.publish_frames import PublishRoute
 
 NUMBER = 3
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity
 
-from chatflow.adapters.rabbitmq.compat import DirectConnection
+from chatflow.adapters.rabbitmq.compat import connection_class
 from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import RabbitConsumer, open_consumer
 from chatflow.adapters.rabbitmq.dead_letters import RabbitDeadLetterQueue
+from chatflow.adapters.rabbitmq.driver_connection import DriverConnection
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
 from chatflow.adapters.rabbitmq.publisher import ConfirmDeadlines, ConfirmedPublisher, PublisherPool
@@ -98,6 +99,7 @@ def open_broker(
     heartbeat_s: int = 4,
     connect_timeout_s: float = 5.0,
     on_up: Callable[[], None] = lambda: None,
+    driver_fallback: bool = False,
 ) -> RabbitBroker:
     """A broker that is not open yet.
 
@@ -111,6 +113,7 @@ def open_broker(
         delivery_limit: how often an envelope is given out before it is put aside as dead.
         connect_timeout_s: for one node, the checks included.
         on_up: called when the server takes publishes again after it did not.
+        driver_fallback: use only the driver's public interface, as after a failed self-check.
         heartbeat_s: publishes are refused after 1.125 of it without a sign of life, the connection ends after 1.5.
     """
     quiet_driver()
@@ -118,16 +121,20 @@ def open_broker(
     deadlines = ConfirmDeadlines(confirm_timeout_s)
     confirmed, transient = PublisherPool(min(channels, partitions), confirms=True), PublisherPool(1, confirms=False)
 
-    async def prepare(connection: DirectConnection) -> None:
+    async def prepare(connection: DriverConnection) -> None:
         await topology.establish(connection)
         await confirmed.fill(connection)
         await transient.fill(connection)
 
-    link = functools.partial(
-        ReconnectingConnection, urls=tuple(urls), heartbeat_s=heartbeat_s, connect_timeout_s=connect_timeout_s
+    connected = functools.partial(
+        ReconnectingConnection,
+        urls=tuple(urls),
+        heartbeat_s=heartbeat_s,
+        connect_timeout_s=connect_timeout_s,
+        connection_class=connection_class(forced_fallback=driver_fallback),
     )
-    publishing = link("publisher", prepare=prepare, on_up=on_up, on_outage=deadlines.end_all)
-    consuming = link("consumer")
+    publishing = connected("publisher", prepare=prepare, on_up=on_up, on_outage=deadlines.end_all)
+    consuming = connected("consumer")
     restore = TopologyRestorer(topology)
     return RabbitBroker(
         topology,

@@ -17,6 +17,7 @@ import structlog
 from aio_pika.connection import make_url
 
 from chatflow.adapters.rabbitmq.compat import DirectConnection
+from chatflow.adapters.rabbitmq.driver_connection import DriverConnection
 from chatflow.adapters.rabbitmq.errors import starting
 from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.tasks import end
@@ -32,7 +33,7 @@ LOST = 1.5
 log = structlog.get_logger()
 
 
-async def _nothing(_: DirectConnection) -> None:
+async def _nothing(_: DriverConnection) -> None:
     pass
 
 
@@ -51,12 +52,13 @@ class ReconnectingConnection:
 
     name: str
     urls: tuple[str, ...]
-    prepare: Callable[[DirectConnection], Awaitable[None]] = attrs.field(kw_only=True, default=_nothing)
+    prepare: Callable[[DriverConnection], Awaitable[None]] = attrs.field(kw_only=True, default=_nothing)
     on_up: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
     on_outage: Callable[[], None] = attrs.field(kw_only=True, default=lambda: None)
     heartbeat_s: int = attrs.field(kw_only=True, default=4)
     connect_timeout_s: float = attrs.field(kw_only=True, default=5.0)
-    _connection: DirectConnection | None = attrs.field(default=None, init=False)
+    connection_class: type[DriverConnection] = attrs.field(kw_only=True, default=DirectConnection)
+    _connection: DriverConnection | None = attrs.field(default=None, init=False)
     _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _turn: int = attrs.field(default=0, init=False)
     _was_silent: bool = attrs.field(default=False, init=False)
@@ -86,17 +88,17 @@ class ReconnectingConnection:
         if connection is not None:
             await connection.shut(CLOSE_GRACE_S)
 
-    def connection(self) -> DirectConnection:
+    def connection(self) -> DriverConnection:
         """The connection.
 
         Raises:
             BrokerUnavailable: there is none now.
         """
-        if self._connection is None or not self._connection.driver_is_open:
+        if self._connection is None or not self._connection.is_open:
             raise BrokerUnavailable("not connected to the broker")
         return self._connection
 
-    def ready(self) -> DirectConnection:
+    def ready(self) -> DriverConnection:
         """The connection, fit for publishing.
 
         Raises:
@@ -108,7 +110,7 @@ class ReconnectingConnection:
 
     def _outage(self) -> str | None:
         connection = self._connection
-        if connection is None or not connection.driver_is_open:
+        if connection is None or not connection.is_open:
             return "not connected to the broker"
         if connection.is_blocked:
             return "the broker is out of memory or disk and takes nothing"
@@ -117,10 +119,10 @@ class ReconnectingConnection:
             return "the broker is silent"
         return None
 
-    def _is_silent(self, connection: DirectConnection, heartbeats: float) -> bool:
+    def _is_silent(self, connection: DriverConnection, heartbeats: float) -> bool:
         return connection.silent_s() > heartbeats * self.heartbeat_s
 
-    async def _keep(self, connection: DirectConnection) -> None:
+    async def _keep(self, connection: DriverConnection) -> None:
         while True:
             reason = await self._until_lost(connection)
             self._connection = None
@@ -132,7 +134,7 @@ class ReconnectingConnection:
             log.info("broker.connected", connection=self.name)
             self.on_up()
 
-    async def _until_lost(self, connection: DirectConnection) -> str:
+    async def _until_lost(self, connection: DriverConnection) -> str:
         """Wait for the end of the connection, and say why it ended."""
         lost, tick_s = connection.lost(), self.heartbeat_s / 4
         try:
@@ -140,7 +142,7 @@ class ReconnectingConnection:
                 asked = time.monotonic()
                 await asyncio.wait([lost], timeout=tick_s)
                 if lost.done():
-                    return "cancelled" if lost.cancelled() else repr(lost.exception())
+                    return lost.result()
                 if time.monotonic() - asked > 2 * tick_s:
                     continue  # this process was stopped, and what the peer said is still unread
                 if self._is_silent(connection, LOST):
@@ -155,24 +157,26 @@ class ReconnectingConnection:
         finally:
             lost.cancel()
 
-    def _note_silence(self, connection: DirectConnection) -> None:
+    def _note_silence(self, connection: DriverConnection) -> None:
         if not self._was_silent:
             log.warning("broker.silent", connection=self.name, seconds=round(connection.silent_s(), 1))
         self._was_silent = True
 
-    async def _reconnect(self) -> DirectConnection:
-        failures, told_at = 1, 0.0
+    async def _reconnect(self) -> DriverConnection:
+        failures, logged_at = 1, float("-inf")
         while True:
             await asyncio.sleep(RECONNECT.jittered_s(failures, random.random()))
             failures += 1
             try:
                 return await self._connect()
             except BrokerError as exc:
-                if time.monotonic() - told_at >= LOG_INTERVAL_S:
-                    told_at = time.monotonic()
+                if time.monotonic() - logged_at >= LOG_INTERVAL_S:
+                    logged_at = time.monotonic()
                     log.warning("broker.unreachable", connection=self.name, error=str(exc))
+            except Exception:  # a bug must not end the reconnecting, and must be loud
+                log.exception("broker.connect_failed", connection=self.name)
 
-    async def _connect(self) -> DirectConnection:
+    async def _connect(self) -> DriverConnection:
         failure = BrokerUnavailable("no broker was named")
         for _ in self.urls:
             try:
@@ -182,8 +186,8 @@ class ReconnectingConnection:
                 self._turn += 1
         raise failure
 
-    async def _connect_to(self, url: str) -> DirectConnection:
-        connection = DirectConnection(
+    async def _connect_to(self, url: str) -> DriverConnection:
+        connection = self.connection_class(
             make_url(url, heartbeat=self.heartbeat_s),
             on_blocked=self._blocked,
             client_properties={"connection_name": f"chatflow {self.name}"},

@@ -11,7 +11,7 @@ import attrs
 import structlog
 
 from chatflow.adapters.rabbitmq.codec import Undecodable, decode_messages, partition_in
-from chatflow.adapters.rabbitmq.compat import DirectConnection
+from chatflow.adapters.rabbitmq.driver_connection import DriverConnection
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.frame_cutter import RawDelivery
 from chatflow.adapters.rabbitmq.topology import ingest_queue
@@ -56,10 +56,9 @@ class DeliveryStream:
         self.channel.closing.add_done_callback(lambda _: self.end("the channel was closed"))
         self.channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the queue was deleted or has moved"))
 
-    async def open(self, connection: DirectConnection, queue: str, *, no_ack: bool = False) -> None:
+    async def open(self, connection: DriverConnection, queue: str, *, no_ack: bool = False) -> None:
         """Start to consume, once for each stream; raises what the driver raises."""
-        connection.on_delivery(self.channel, self.put)
-        await self.channel.basic_consume(queue, self._astray, no_ack=no_ack)
+        await connection.consume(self.channel, queue, self.put, self.end, no_ack=no_ack)
 
     def put(self, message: RawDelivery) -> None:
         """Called in delivery order, as soon as the bytes are here."""
@@ -90,10 +89,6 @@ class DeliveryStream:
         """Wait until something has come, or the stream has ended."""
         self._changed.clear()
         await self._changed.wait()
-
-    async def _astray(self, _: aiormq.abc.DeliveredMessage) -> None:
-        """The driver has got what could not be read; a stream with a gap is none."""
-        self.end("a delivery could not be read")
 
     def check(self) -> None:
         """Raise BrokerUnavailable when the stream has ended."""
@@ -227,7 +222,7 @@ class RabbitConsumer:
         log.error("broker.envelope_rejected", partition=self.partition, reason=reason, bytes=len(message.body))
 
 
-async def open_consumer(connection: DirectConnection, partition: int, *, prefetch: int) -> RabbitConsumer:
+async def open_consumer(connection: DriverConnection, partition: int, *, prefetch: int) -> RabbitConsumer:
     """Consume one partition; raises what the driver raises."""
     channel = await connection.open_channel()
     try:

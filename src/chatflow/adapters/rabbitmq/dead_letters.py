@@ -11,6 +11,7 @@ import attrs
 from aiormq import spec
 
 from chatflow.adapters.rabbitmq.codec import SCHEMA_HEADER, Undecodable, decode_messages
+from chatflow.adapters.rabbitmq.compat import connection_class
 from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import close_channel
 from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
@@ -59,7 +60,9 @@ class RabbitDeadLetterQueue:
 
 
 @asynccontextmanager
-async def open_dead_letter_queue(urls: Sequence[str]) -> AsyncIterator[RabbitDeadLetterQueue]:
+async def open_dead_letter_queue(
+    urls: Sequence[str], *, driver_fallback: bool = False
+) -> AsyncIterator[RabbitDeadLetterQueue]:
     """Only what reading takes: one connection, and nothing is declared.
 
     Raises:
@@ -67,7 +70,9 @@ async def open_dead_letter_queue(urls: Sequence[str]) -> AsyncIterator[RabbitDea
         BrokerMisconfigured: refused.
     """
     quiet_driver()
-    connection = ReconnectingConnection("dead letters", tuple(urls))
+    connection = ReconnectingConnection(
+        "dead letters", tuple(urls), connection_class=connection_class(forced_fallback=driver_fallback)
+    )
     await connection.start()
     dead = RabbitDeadLetterQueue(connection)
     try:

@@ -1,12 +1,13 @@
-"""Every driver error, translated in one place.
+"""Translates the driver's errors, in one place.
 
     returned as unroutable                   -> BrokerUnavailable
     nack                                     -> BrokerFull
     refused user, virtual host or permission -> BrokerMisconfigured while starting, else BrokerUnavailable
-    everything else                          -> BrokerUnavailable
+    every other one of `DRIVER_ERRORS`       -> BrokerUnavailable
 
-A queue with ``x-overflow=reject-publish`` says that it is full with a nack, and by nothing else. RabbitMQ also nacks
-when a queue breaks down while it holds the envelope; that is told as full once, and the retry learns better.
+Anything else is a bug and stays what it is. A queue with ``x-overflow=reject-publish`` says that it is full with a
+nack, and by nothing else. RabbitMQ also nacks when a queue breaks down while it holds the envelope; that is reported as
+full once, and the retry finds out.
 """
 
 import asyncio
@@ -14,27 +15,39 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aio_pika.exceptions import AuthenticationError, DeliveryError, ProbableAuthenticationError, PublishError
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    AuthenticationError,
+    DeliveryError,
+    ProbableAuthenticationError,
+    PublishError,
+)
 from aiormq.exceptions import ChannelAccessRefused, ConnectionNotAllowed
 
-from chatflow.ports.errors import BrokerError, BrokerFull, BrokerMisconfigured, BrokerUnavailable, ChatflowError
+from chatflow.ports.errors import BrokerError, BrokerFull, BrokerMisconfigured, BrokerUnavailable
 
 REFUSED = (AuthenticationError, ProbableAuthenticationError, ChannelAccessRefused, ConnectionNotAllowed)
+DRIVER_ERRORS = (*CONNECTION_EXCEPTIONS, TimeoutError, EOFError)
+"""What a broken connection, a closed channel or a refusal looks like: aio-pika's own list, which has RuntimeError for
+what is used after it was closed, and asyncio's."""
 
 
 @contextmanager
 def translated(doing: str) -> Iterator[None]:
-    """Let nothing but chatflow's own errors out of a driver call; keep other work out of the block."""
+    """Translate what a call of the driver raises; keep other work out of the block."""
     try:
         yield
     except asyncio.CancelledError as exc:
         if was_cancelled():
             raise
         raise BrokerUnavailable(f"{doing}: the connection ended") from exc
-    except ChatflowError:
-        raise
-    except Exception as exc:  # what a server may say is open, and so is what the driver makes of it
+    except DRIVER_ERRORS as exc:
         raise _meaning(exc, doing) from exc
+    except Exception as exc:
+        if type(exc) is not Exception:
+            raise
+        # The driver fails those who wait for a channel that was closed without a reason with a bare Exception.
+        raise BrokerUnavailable(f"{doing}: the channel was closed") from exc
 
 
 @contextmanager
@@ -51,13 +64,13 @@ def starting(doing: str) -> Iterator[None]:
 
 
 def quiet_driver() -> None:
-    """The driver logs each attempt to connect, and a traceback for each lost connection; the adapter says it once."""
+    """Silence the driver's loggers: they log every attempt to connect and a traceback for every lost connection."""
     for name in ("aio_pika", "aiormq"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
 def was_cancelled() -> bool:
-    """Whether this task was cancelled; the driver also raises CancelledError into those who wait for a dead socket."""
+    """Whether this task was cancelled: the driver also raises CancelledError in tasks that wait for a dead socket."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -22,9 +22,9 @@ from chatflow.adapters.rabbitmq.codec import (
     encode_stored,
     partition_in,
 )
-from chatflow.adapters.rabbitmq.compat import DirectConnection
 from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.consumer import CLOSED, DeliveryStream, close_channel
+from chatflow.adapters.rabbitmq.driver_connection import DriverConnection
 from chatflow.adapters.rabbitmq.errors import translated
 from chatflow.adapters.rabbitmq.frame_cutter import RawDelivery
 from chatflow.adapters.rabbitmq.publish_frames import PublishRoute
@@ -134,12 +134,14 @@ class RabbitLiveChannel:
         self._streams.append(stream)
         return RabbitLiveSubscription(stream)
 
-    async def _publish(self, partition: int, body: bytes, connection: DirectConnection) -> None:
+    async def _publish(self, partition: int, body: bytes, connection: DriverConnection) -> None:
         channel = await self.pool.channel(partition, connection)
-        channel.publish(live_route(partition), body)
+        written = channel.publish(live_route(partition), body)
+        if written is not None:
+            await written
         await connection.drain()
 
-    async def _open(self, connection: DirectConnection, limit: int) -> LiveStream:
+    async def _open(self, connection: DriverConnection, limit: int) -> LiveStream:
         channel = await connection.open_channel()
         try:
             return await self._consume(connection, channel, limit)
@@ -147,7 +149,7 @@ class RabbitLiveChannel:
             await close_channel(channel)
             raise
 
-    async def _consume(self, connection: DirectConnection, channel: aiormq.Channel, limit: int) -> LiveStream:
+    async def _consume(self, connection: DriverConnection, channel: aiormq.Channel, limit: int) -> LiveStream:
         declared = await channel.queue_declare(
             exclusive=True, auto_delete=True, arguments={"x-max-length": limit, "x-overflow": "drop-head"}
         )

@@ -1,24 +1,13 @@
-"""Publishes past the driver: an envelope is one write to the socket, and its confirm one call.
+"""The bytes of a publish: what envelopes of one kind have in common is encoded once per route.
 
-The driver locks the channel, marshals three frames from objects, hands them to a task that writes them, and reads a
-confirm with four awaits over two tasks. Here the frames of an envelope differ from those of the one before it in
-three numbers and the body; the rest is encoded once per route. What the driver has to know stays with it: the next
-delivery tag and the futures of the unconfirmed are its own, so it fails them when the channel or the connection ends.
-
-Only ``basic.ack`` and ``basic.nack`` are taken from what the server says. A returned envelope is the driver's matter,
-and so is every confirm of that channel from then on: the ack that follows a return must not be seen before it.
+An envelope's frames differ from those of the one before it in three numbers and the body. AMQP 0-9-1, section 4.2.
 """
 
-import asyncio
 import struct
-from collections.abc import Callable
 from typing import Any
 
-import aiormq
 import attrs
 import pamqp.encode
-from aio_pika.exceptions import ChannelInvalidStateError, DeliveryError
-from aiormq import spec
 
 from chatflow.adapters.rabbitmq.frame_cutter import BODY, FRAME_END, HEADER, METHOD
 
@@ -81,60 +70,6 @@ class PublishRoute:
             piece = body[start : start + longest]
             parts += (_frame.pack(BODY, channel, len(piece)), piece, _END)
         return b"".join(parts)
-
-
-@attrs.define(eq=False)
-class DirectPublisher:
-    """One channel to publish over.
-
-    Attributes:
-        write: to the socket, at once.
-    """
-
-    channel: aiormq.Channel
-    write: Callable[[bytes], None]
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing can be published any more."""
-        return bool(self.channel.is_closed)
-
-    def publish(self, route: PublishRoute, body: bytes) -> "asyncio.Future[Any] | None":
-        """Write an envelope; on a channel with confirms, what ends with the server's answer to it.
-
-        The future fails with ``DeliveryError`` if no queue took it for long, with ``PublishError`` if there was none,
-        and with the reason when channel or connection end.
-
-        Raises:
-            ChannelInvalidStateError: the channel is closed.
-        """
-        channel = self.channel
-        if channel.is_closed:
-            raise ChannelInvalidStateError(f"{channel} is closed")
-        tag = channel.delivery_tag + 1
-        message_id = str(tag)
-        self.write(route.frames(channel.number, message_id, body, channel.max_content_size))
-        channel.delivery_tag = tag
-        if not channel.publisher_confirms:
-            return None
-        confirmed = channel.create_future()
-        channel.confirmations[tag] = confirmed
-        channel.message_id_delivery_tag[message_id] = tag
-        return confirmed
-
-    def confirm(self, tag: int, *, multiple: bool, acked: bool) -> None:
-        """The server's answer to one envelope, or to all up to it."""
-        waiting = self.channel.confirmations
-        tags = [each for each in waiting if each <= tag] if multiple else [tag]
-        for each in tags:
-            self.channel.message_id_delivery_tag.pop(str(each), None)
-            confirmed = waiting.pop(each, None)
-            if not isinstance(confirmed, asyncio.Future) or confirmed.done():
-                continue
-            if acked:
-                confirmed.set_result(None)
-            else:
-                confirmed.set_exception(DeliveryError(None, spec.Basic.Nack(delivery_tag=each)))
 
 
 def _short(text: str) -> bytes:

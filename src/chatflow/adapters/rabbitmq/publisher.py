@@ -9,15 +9,15 @@ import attrs
 from aio_pika.exceptions import ChannelNotFoundEntity, PublishError
 
 from chatflow.adapters.rabbitmq.codec import CONTENT_TYPE, INGEST_SCHEMA, SCHEMA_HEADER, encode_messages
-from chatflow.adapters.rabbitmq.compat import DirectConnection
 from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
+from chatflow.adapters.rabbitmq.driver_connection import DriverConnection, PublishChannel
 from chatflow.adapters.rabbitmq.errors import translated
-from chatflow.adapters.rabbitmq.publish_frames import DirectPublisher, PublishRoute
+from chatflow.adapters.rabbitmq.publish_frames import PublishRoute
 from chatflow.adapters.rabbitmq.topology import INGEST
 from chatflow.ports.broker import Envelope
 
 PERSISTENT = 2
-Restore = Callable[[DirectConnection], Awaitable[None]]
+Restore = Callable[[DriverConnection], Awaitable[None]]
 TOPOLOGY_GONE = (PublishError, ChannelNotFoundEntity)
 
 
@@ -40,7 +40,7 @@ class PublisherPool:
 
     size: int
     confirms: bool
-    _channels: list[DirectPublisher | None] = attrs.field(init=False)
+    _channels: list[PublishChannel | None] = attrs.field(init=False)
     _opening: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -51,11 +51,11 @@ class PublisherPool:
         """How many can be used right now."""
         return sum(channel is not None and not channel.is_closed for channel in self._channels)
 
-    async def fill(self, connection: DirectConnection) -> None:
+    async def fill(self, connection: DriverConnection) -> None:
         """Open all of them on a new connection."""
         self._channels = [await connection.open_publisher(confirms=self.confirms) for _ in range(self.size)]
 
-    async def channel(self, partition: int, connection: DirectConnection) -> DirectPublisher:
+    async def channel(self, partition: int, connection: DriverConnection) -> PublishChannel:
         """The partition's channel, opened again if need be."""
         slot = partition % self.size
         channel = self._channels[slot]

@@ -59,7 +59,7 @@ async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> Li
     if common.is_embedded:
         return Listing(rows)
     try:
-        async with open_dead_letter_queue(common.broker_urls) as dead:
+        async with open_dead_letter_queue(common.broker_urls, driver_fallback=common.driver_fallback) as dead:
             rows += [row_of_envelope(letter) async for letter in oldest(dead, limit=limit)]
     except BrokerError as exc:
         return Listing(rows, str(exc))
@@ -79,7 +79,7 @@ async def show_dead(common: Common, name: str) -> dict[str, Any]:
             (letter,) = await _found(_box(database), numbers)
             return shown_letter(letter)
     _check_broker(common, ids)
-    async with open_dead_letter_queue(common.broker_urls) as dead:
+    async with open_dead_letter_queue(common.broker_urls, driver_fallback=common.driver_fallback) as dead:
         async for envelope in oldest(dead):
             if envelope.id in ids:
                 return shown_envelope(envelope)
