@@ -1,5 +1,6 @@
 """The client programs in README.md and docs/protocol.md run as they stand, against a real server."""
 
+import ast
 import asyncio
 import contextlib
 import functools
@@ -195,3 +196,11 @@ async def test_the_documented_client_chats_in_a_browser(server: UpServer, browse
 @pytest.mark.browser
 async def test_the_documented_client_repeats_in_a_browser_what_has_no_ack(server: UpServer, browser: Browser) -> None:
     await verify_repeats(server, Runtime("browser", browser))
+
+
+async def test_the_fifteen_lines_of_the_readme_show_a_message_and_its_ack(server: UpServer) -> None:
+    program = adapted(example("README.md", "python"), server.gateway_url, "readme")
+    async with running(sys.executable, "-u", "-c", program) as output:
+        items = [ast.literal_eval(line) for line in await lines(output, 4)]
+    assert [item["op"] for item in items[:2]] == ["welcome", "joined"]
+    assert {item["op"]: item["seq"] for item in items[2:]} == {"message": 1, "ack": 1}
