@@ -10,6 +10,7 @@ import redis.asyncio
 
 from chatflow.adapters.memory.cache import MemoryCache, MemoryLeases
 from chatflow.adapters.memory.fleet import MemoryFleet
+from chatflow.adapters.redis import compat
 from chatflow.adapters.redis.services import open_redis
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.fleet import Fleet
@@ -92,8 +93,11 @@ def opener(request: pytest.FixtureRequest) -> Open:
     """A function that opens the technology that a fixture's parameter names."""
     if request.param == "memory":
         return memory
+    if request.param == FALLBACK:
+        request.getfixturevalue("monkeypatch").setattr(compat, "CHECKS", {"a check of this test": lambda: False})
     url = request.getfixturevalue("redis_url")
     return lambda: real_redis(url)
 
 
-TECHNOLOGIES = ["memory", "redis"]
+FALLBACK = "redis, self-check failed"
+TECHNOLOGIES = ["memory", "redis", FALLBACK]

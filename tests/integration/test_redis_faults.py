@@ -151,8 +151,8 @@ async def test_more_owed_tags_than_are_remembered_forget_everything(redis_url, f
     async with process(redis_url) as reader, process(proxy.url(redis_url)) as processor:
         await fill(reader, "k", b"old")
         proxy.half_open()
-        await fails(processor.cache.invalidate([f"room:{n}" for n in range(commands.FORGOTTEN_AT_ONCE + 1)]))
-        assert not processor.cache.commands._owed.tags
+        await fails(processor.cache.invalidate([f"room:{n}" for n in range(commands.TAGS_PER_SCRIPT + 1)]))
+        assert not processor.cache.commands._pending.tags
         proxy.heal()
         await told(processor)
         assert (await reader.cache.get("k", ("t",))).value is None
@@ -166,7 +166,7 @@ async def test_what_comes_to_be_owed_while_it_is_told_is_told_again(redis_url, f
         await eventually(lambda: len(listener.heard) == 2, "not told")
         assert not mine.cache.commands.is_trusted
         mine.cache.commands.distrust()
-        mine.cache.commands._owed.add(["ignored"])
+        mine.cache.commands._pending.add(["ignored"])
         proxy.heal()
         await eventually(lambda: len(listener.heard) > 2, "not told again")
         await told(mine)

@@ -61,7 +61,7 @@ class RedisCache:
 
     async def invalidate(self, tags: Sequence[str] | None) -> None:
         """See the port; a failed invalidation is repeated until it succeeds."""
-        await self.commands.forget(tags)
+        await self.commands.invalidate(tags)
 
     def is_available(self) -> bool:
         """See the port; what opens the circuit is owed, too."""

@@ -4,6 +4,7 @@ Every key has the same hash tag, so a cluster keeps all of them in one slot and 
 then costs what one server costs and survives the loss of a node; it does not spread the load of one deployment.
 """
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias, cast
 
 import attrs
@@ -12,24 +13,26 @@ from redis.asyncio.client import PubSub
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.maint_notifications import MaintNotificationsConfig
 
 from chatflow.adapters.redis.address import Address, Kind, Tls
+from chatflow.adapters.redis.compat import connection_options
 
 Client: TypeAlias = "Redis | RedisCluster"
 
 
 @attrs.define(eq=False)
 class RedisClients:
-    """Opens nothing by itself; connections are made when they are used.
+    """Opens nothing by itself: connections are made at their first use.
 
     Attributes:
-        connections: most at a time, without those of listeners.
-        sentinel_timeout_s: for one Sentinel to answer; the next is asked then.
+        connections: at most so many at a time, listeners not counted.
+        options: of every connection, see `compat`.
+        sentinel_timeout_s: how long one Sentinel may take to answer before the next one is asked.
     """
 
     address: Address
     connections: int = attrs.field(kw_only=True)
+    options: Mapping[str, Any] = attrs.field(factory=connection_options, kw_only=True)
     sentinel_timeout_s: float = attrs.field(default=0.25, kw_only=True)
     data: Client = attrs.field(init=False)
     _sentinels: Sentinel | None = attrs.field(default=None, init=False)
@@ -40,12 +43,12 @@ class RedisClients:
         self.data = self._cluster() if self.address.kind is Kind.CLUSTER else self._one_server(self.connections)
 
     async def listener(self) -> "tuple[Redis, PubSub]":
-        """A connection of its own, to the server that keeps the keys."""
+        """A client with one connection to the server that keeps the keys, and its pub/sub."""
         client = await self._owner() if isinstance(self.data, RedisCluster) else self._one_server(1)
         return client, client.pubsub()
 
     async def close(self) -> None:
-        """End every connection but those of listeners."""
+        """Close all connections but those of listeners."""
         await self.data.aclose()
         if self._sentinels is not None:
             await self._sentinels.aclose()
@@ -70,7 +73,7 @@ class RedisClients:
         return RedisCluster(startup_nodes=nodes, max_connections=self.connections, ssl=is_tls, **self._arguments())
 
     async def _owner(self) -> Redis:
-        """A client of the node that executes our scripts: what they publish is heard there first."""
+        """A client of the node that runs our scripts: it delivers what they publish first."""
         cluster = cast("RedisCluster", self.data)
         cluster = await cluster.initialize()
         node = cluster.get_node_from_key(SLOT)
@@ -100,9 +103,7 @@ class RedisClients:
             "retry": Retry(NoBackoff(), 0),
             "socket_timeout": None,
             "socket_connect_timeout": None,
-            # Each of these would cost every new connection a round trip.
-            "driver_info": None,
-            "maint_notifications_config": MaintNotificationsConfig(enabled=False),
+            **self.options,
             **_tls_arguments(self.address.tls),
         }
 

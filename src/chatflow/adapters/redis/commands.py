@@ -1,11 +1,11 @@
-"""Commands to one Redis: a deadline over all of each, no retries, a circuit, and what it has not been told yet.
+"""Commands to one Redis: one deadline for each, no retries, a circuit breaker, and the invalidations still pending.
 
-* A command that fails is `CacheUnavailable`, whatever the driver makes of it. While the circuit is open, nothing is
-  sent: a dead Redis costs no time per request. The probes are `RedisCommands`'s own, never a caller's.
-* An invalidation that failed is *owed*: told again until it arrived.
-* Whoever lost sight of Redis (the circuit tripped, a connection broke, the listener fell silent) cannot know what
-  others failed to tell it meanwhile, or which server it will meet again: then *everything* is owed.
-* While anything is owed, this process takes nothing from the cache and puts nothing into it.
+* A command that fails raises `CacheUnavailable`. While the circuit is open nothing is sent, so a dead Redis costs a
+  request no time. Only `RedisCommands` itself probes, never a caller.
+* An invalidation that failed stays *pending* and is repeated until it succeeds.
+* A process that lost sight of Redis - the circuit opened, a connection broke, the commit feed fell silent - cannot know
+  which invalidations of others failed meanwhile, or which server it meets next: then *everything* is pending.
+* While anything is pending, this process reads nothing from the cache and stores nothing in it.
 """
 
 import asyncio
@@ -16,12 +16,13 @@ from typing import Any
 import attrs
 import msgspec
 import structlog
+from redis.commands.core import AsyncScript
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chatflow.adapters.redis.client import SLOT, Client
-from chatflow.adapters.redis.scripts import FORGET, Script
+from chatflow.adapters.redis.scripts import INVALIDATE
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.commit_feed import Commit
@@ -29,29 +30,32 @@ from chatflow.ports.errors import CacheUnavailable, CircuitOpen
 from chatflow.ports.messages import StoredMessage
 
 EVERYTHING = f"{SLOT}:everything"
-FORGOTTEN_AT_ONCE = 4_000
-"""Tags; Lua unpacks no more than some 8,000. Who owes more owes everything."""
+TAGS_PER_SCRIPT = 4_000
+"""Lua unpacks some 8,000 keys at most. With more tags pending, everything is."""
 PROBE_DEADLINE_S = 1.0
-"""For a probe that may have to find the server first; nobody waits for it."""
+"""For a probe, which may have to find the server first; nobody waits for it."""
 PAUSE_S = 0.1
-"""Between two tries to tell what is owed while the circuit is closed."""
+"""Between two tries to send what is pending while the circuit is closed."""
+REDIS_ERRORS = (RedisError, RedisClusterException, OSError, EOFError, TimeoutError, RuntimeError)
+"""What redis-py raises when Redis fails or refuses; `RuntimeError` is uvloop's for a socket that was closed meanwhile.
+Anything else is a bug and stays what it is."""
 
 log = structlog.get_logger()
 
 
 def channel_of(database: int) -> str:
-    """Where the invalidations of a numbered database are published: its number does not part channels by itself."""
+    """The pub/sub channel of a numbered database; channels are not divided by database, so its name says which."""
     return f"{SLOT}:invalidated@{database}"
 
 
 def tag_key(tag: str) -> str:
-    """Where the version of a tag is kept."""
+    """The key of a tag's version."""
     return f"{SLOT}:tag:{tag}"
 
 
 @attrs.define(eq=False)
 class PendingInvalidations:
-    """What Redis must forget before it is trusted again."""
+    """The tags that Redis has yet to invalidate before it is trusted again."""
 
     tags: set[str] = attrs.field(factory=set, init=False)
     everything: bool = attrs.field(default=False, init=False)
@@ -65,10 +69,10 @@ class PendingInvalidations:
         return None if self.everything else list(self.tags)
 
     def add(self, tags: Collection[str] | None) -> None:
-        """These too; everything when they become too many, or for ``None``: no tag needs to be named any more."""
+        """Add tags; for ``None``, or when they become too many, everything."""
         if tags is not None and not self.everything:
             self.tags.update(tags)
-        if tags is None or len(self.tags) > FORGOTTEN_AT_ONCE:
+        if tags is None or len(self.tags) > TAGS_PER_SCRIPT:
             self.everything = True
             self.tags.clear()
 
@@ -78,8 +82,8 @@ class RedisCommands:
     """See the module.
 
     Attributes:
-        channel: where invalidations are published.
-        timeout_s: of one command, with the wait for a connection and the connecting.
+        channel: where commits are published.
+        timeout_s: for one command, including the wait for a connection and connecting.
         concurrency: commands at a time; others wait within their deadline.
     """
 
@@ -88,75 +92,76 @@ class RedisCommands:
     channel: str = attrs.field(kw_only=True)
     timeout_s: float = attrs.field(kw_only=True)
     concurrency: int = attrs.field(kw_only=True)
-    _owed: PendingInvalidations = attrs.field(factory=PendingInvalidations, init=False)
-    _telling: PendingInvalidations = attrs.field(factory=PendingInvalidations, init=False)
+    _scripts: dict[str, AsyncScript] = attrs.field(factory=dict, init=False)
+    _pending: PendingInvalidations = attrs.field(factory=PendingInvalidations, init=False)
+    _sending: PendingInvalidations = attrs.field(factory=PendingInvalidations, init=False)
     _slots: asyncio.Semaphore = attrs.field(init=False)
     _counted_at: float = attrs.field(default=float("-inf"), init=False)
-    _ailing: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _needs_recovery: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.concurrency)
 
     @contextlib.asynccontextmanager
     async def recovering(self) -> AsyncIterator[None]:
-        """Meanwhile, what is owed is told and an open circuit is probed."""
+        """Send what is pending and probe an open circuit, until this context ends."""
         with contextlib.suppress(CacheUnavailable):
             await self._probe()
-        task = asyncio.ensure_future(self._mend_for_ever())
+        task = asyncio.ensure_future(self._recover_for_ever())
         try:
             yield
         finally:
             await end([task])
-            if self._owed:
+            if self._pending:
                 with contextlib.suppress(CacheUnavailable):
                     await self._probe()
 
-    async def run(self, script: Script, keys: Sequence[str], *args: str | bytes | int) -> Any:
-        """What the script returned.
+    async def run(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
+        """Run one of `scripts` and return its result.
 
         Raises:
-            CacheUnavailable: not sent, or with an unknown outcome.
+            CacheUnavailable: not sent, or the outcome is unknown.
         """
-        return await self._guarded(lambda: self._evaluate(script, keys, args))
+        return await self._guarded(lambda: self._run(script, keys, args))
 
     async def command(self, *words: str | int) -> Any:
-        """What one command returned; its first argument is a key. Raises like `run`."""
+        """Run one command, whose first argument is a key, and return its result. Raises like `run`."""
         return await self._guarded(lambda: self.client.execute_command(*words))
 
-    async def forget(self, tags: Collection[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
-        """Invalidate now and tell who listens, or owe it; ``None``: everything.
+    async def invalidate(self, tags: Collection[str] | None, stored: Sequence[StoredMessage] = ()) -> None:
+        """Invalidate tags, ``None`` for everything, and publish the commit; what fails stays pending.
 
         Raises:
-            CacheUnavailable: owed.
+            CacheUnavailable: it is pending.
         """
         try:
             parts = _parts(tags)
             for part in parts:
-                keys, told = _forgetting(part, stored if len(parts) == 1 else ())
-                await self.run(FORGET, keys, self.channel, told)
+                keys, commit = _invalidation(part, stored if len(parts) == 1 else ())
+                await self.run(INVALIDATE, keys, self.channel, commit)
         except BaseException:
-            self._owed.add(tags)
-            self._ailing.set()
+            self._pending.add(tags)
+            self._needs_recovery.set()
             raise
 
     @property
     def is_trusted(self) -> bool:
-        """Whether what Redis says may be believed: nothing is owed to it."""
-        return not (self._owed or self._telling)
+        """Whether cached values may be used: no invalidation is pending."""
+        return not (self._pending or self._sending)
 
     def check_trust(self) -> None:
-        """Go on only while Redis is trusted.
+        """Raise unless Redis is trusted.
 
         Raises:
-            CacheUnavailable: something is owed to it.
+            CacheUnavailable: an invalidation is pending.
         """
         if not self.is_trusted:
-            raise CacheUnavailable("it has not been told yet what it must forget")
+            raise CacheUnavailable("an invalidation is pending")
 
     def distrust(self) -> None:
-        """Somebody found that Redis was out of reach; it may have missed anything."""
-        self._owed.add(None)
-        self._ailing.set()
+        """Make everything pending: Redis was out of reach and may have missed anything."""
+        self._pending.add(None)
+        self._needs_recovery.set()
 
     async def _guarded(self, call: Callable[[], Awaitable[Any]]) -> Any:
         if self.breaker.state is not BreakerState.CLOSED:
@@ -166,41 +171,45 @@ class RedisCommands:
             async with asyncio.timeout(self.timeout_s), self._slots:
                 sent = True
                 answer = await call()
-        except Exception as exc:  # what a server may say is open, and so is what the driver makes of it
+        except REDIS_ERRORS as exc:
             if sent:
                 self._failed(exc)
             raise CacheUnavailable(_reason(exc)) from exc
         self.breaker.success()
         return answer
 
-    async def _evaluate(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
-        try:
-            return await self.client.execute_command("EVALSHA", script.digest, len(keys), *keys, *args)
-        except NoScriptError:  # a server that has just started
-            return await self.client.execute_command("EVAL", script.source, len(keys), *keys, *args)
+    async def _run(self, source: str, keys: Sequence[str], args: Sequence[str | bytes | int]) -> Any:
+        script = self._scripts.get(source)
+        if script is None:
+            script = self._scripts[source] = self.client.register_script(source)
+        return await script(keys, args)
 
     def _failed(self, exc: Exception) -> None:
-        """Many that are late together count once: it may have been this process that was not looking."""
+        """Count a failure, but timeouts that come together once: this process may have been what did not run."""
         now = self.breaker.clock()
         tripped = False
         if now - self._counted_at >= self.timeout_s:
             self._counted_at = now
             tripped = self.breaker.failure()
         if tripped or _is_break(exc):
-            if not self._owed.everything:
+            if not self._pending.everything:
                 log.warning("cache.unavailable", reason=_reason(exc))
             self.distrust()
 
-    async def _mend_for_ever(self) -> None:
+    async def _recover_for_ever(self) -> None:
         while True:
-            await self._ailing.wait()
-            while self._owed or self.breaker.state is not BreakerState.CLOSED:
-                await self._mend()
-            self._ailing.clear()
+            await self._needs_recovery.wait()
+            while self._pending or self.breaker.state is not BreakerState.CLOSED:
+                try:
+                    await self._recover()
+                except Exception:  # a bug must not end the recovery, and must be loud
+                    log.exception("cache.recovery_failed")
+                    await asyncio.sleep(PAUSE_S)
+            self._needs_recovery.clear()
 
-    async def _mend(self) -> None:
+    async def _recover(self) -> None:
         await asyncio.sleep(self.breaker.retry_in_s())
-        was_everything = self._owed.everything
+        was_everything = self._pending.everything
         try:
             self.breaker.allow()
         except CircuitOpen:  # the loop's clock was a little early
@@ -211,47 +220,50 @@ class RedisCommands:
             self.breaker.failure()
             await asyncio.sleep(PAUSE_S)
             return
+        except Exception:
+            self.breaker.failure()
+            raise
         self.breaker.success()
         if was_everything:
             log.info("cache.available")
 
     async def _probe(self) -> None:
-        """Tell what is owed, or ask anything; what comes to be owed meanwhile stays so."""
-        telling, self._owed = self._owed, PendingInvalidations()
-        self._telling = telling
+        """Send what is pending, or any command; invalidations that fail meanwhile stay pending."""
+        sending, self._pending = self._pending, PendingInvalidations()
+        self._sending = sending
         try:
             async with asyncio.timeout(PROBE_DEADLINE_S):
-                if telling:
-                    keys, told = _forgetting(telling.named)
-                    await self._evaluate(FORGET, keys, [self.channel, told])
+                if sending:
+                    keys, commit = _invalidation(sending.named)
+                    await self._run(INVALIDATE, keys, [self.channel, commit])
                 else:
                     await self.client.execute_command("EXISTS", EVERYTHING)
-        except BaseException as exc:  # see `_guarded`
-            self._owed.add(telling.named)
-            if isinstance(exc, Exception):
+        except BaseException as exc:
+            self._pending.add(sending.named)
+            if isinstance(exc, REDIS_ERRORS):
                 raise CacheUnavailable(_reason(exc)) from exc
             raise
         finally:
-            self._telling = PendingInvalidations()
+            self._sending = PendingInvalidations()
 
 
 def _parts(tags: Collection[str] | None) -> list[list[str] | None]:
-    """What one script each forgets."""
+    """The tags of each script."""
     if tags is None:
         return [None]
     names = list(tags)
-    return [names[start : start + FORGOTTEN_AT_ONCE] for start in range(0, len(names), FORGOTTEN_AT_ONCE)]
+    return [names[start : start + TAGS_PER_SCRIPT] for start in range(0, len(names), TAGS_PER_SCRIPT)]
 
 
-def _forgetting(tags: list[str] | None, stored: Sequence[StoredMessage] = ()) -> tuple[list[str], bytes]:
-    """`FORGET`'s keys, and what listeners hear of a commit; ``null`` stands for any."""
+def _invalidation(tags: list[str] | None, stored: Sequence[StoredMessage] = ()) -> tuple[list[str], bytes]:
+    """The keys of `INVALIDATE`, and the commit it publishes; ``null`` stands for any."""
     if tags is None:
         return [EVERYTHING], msgspec.json.encode(None)
     return list(map(tag_key, tags)), msgspec.json.encode(Commit(tuple(tags), tuple(stored)))
 
 
 def _is_break(exc: Exception) -> bool:
-    """The connection ended or none could be made; an answer that is late says less."""
+    """Whether the connection ended or none could be made; a late answer says less."""
     return isinstance(exc, RedisConnectionError | OSError) and not isinstance(exc, RedisTimeoutError | TimeoutError)
 
 

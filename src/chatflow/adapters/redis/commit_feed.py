@@ -13,13 +13,13 @@ import structlog
 from redis.asyncio.client import PubSub
 
 from chatflow.adapters.redis.client import RedisClients
-from chatflow.adapters.redis.commands import RedisCommands
+from chatflow.adapters.redis.commands import REDIS_ERRORS, RedisCommands
 from chatflow.ports.commit_feed import Commit, CommitFeed, Follower
 
 PING_S = 0.2
-"""Of silence, after which the server is asked whether it is there."""
+"""Of silence, after which the server is pinged."""
 SILENT_PINGS = 2
-"""Questions without an answer, after which the connection is given up."""
+"""Pings without an answer, after which the connection is given up."""
 OPEN_DEADLINE_S = 1.0
 PAUSE_S = 0.25
 """Between two tries to subscribe."""
@@ -44,7 +44,7 @@ class RedisCommitFeed:
 
     async def publish(self, commit: Commit) -> None:
         """See the port."""
-        await self.commands.forget(commit.tags, commit.stored)
+        await self.commands.invalidate(commit.tags, commit.stored)
 
     def is_current(self) -> bool:
         """See the port."""
@@ -55,13 +55,19 @@ class RedisCommitFeed:
         while True:
             try:
                 await self._follow_one(follower)
-            except Exception as exc:  # noqa: BLE001 - what the driver makes of a lost connection is open
-                if self._is_subscribed:
-                    log.warning("cache.listener_lost", reason=repr(exc))
-                    self.commands.distrust()
+            except REDIS_ERRORS as exc:
+                self._note_loss(exc)
+            except Exception as exc:  # a bug must not end the following, and must be loud
+                log.exception("cache.listener_failed")
+                self._note_loss(exc)
             finally:
                 self._is_subscribed = False
             await asyncio.sleep(PAUSE_S)
+
+    def _note_loss(self, reason: Exception) -> None:
+        if self._is_subscribed:
+            log.warning("cache.listener_lost", reason=repr(reason))
+            self.commands.distrust()
 
     async def _follow_one(self, follower: Follower) -> None:
         """One connection, from its start to its end."""

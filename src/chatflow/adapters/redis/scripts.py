@@ -1,31 +1,14 @@
-"""Lua that Redis runs as one step each.
+"""Lua scripts, each of which Redis runs as one step.
 
-A tag's version is a stamp that is never given twice: it is made up by the reader that misses it, and deleting it is
-all that an invalidation does. So a stamp that was lost, by a restart, an eviction or its age, matches nothing that was
-stored. The first version of every list is that of *everything*; deleting it ends every value there is.
+A tag's version is a stamp that is never used twice. The reader that finds none makes one up; an invalidation deletes
+it. So a stamp that was lost, in a restart, to eviction or by age, matches no value stored under it. The first version
+in every list is that of *everything*; deleting it ends all values.
 
 A value is a hash: ``s``, the stamps it was stored under; ``at``, the server's time in ms; ``v``, the bytes.
 """
 
-import hashlib
-
-import attrs
-
-
-@attrs.frozen
-class Script:
-    """One step, known to a server by its digest once it has seen the source."""
-
-    source: str
-    digest: str = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        digest = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
-        object.__setattr__(self, "digest", digest)
-
-
-GET = Script("""
--- KEYS: value, versions... ARGV: a stamp nobody has, ms that a version lives
+GET = """
+-- KEYS: value, versions... ARGV: a fresh stamp, ms that a version lives
 local stamps = redis.call('MGET', unpack(KEYS, 2))
 for i = 1, #KEYS - 1 do
     if not stamps[i] then
@@ -40,10 +23,10 @@ if held[1] ~= stamped then
 end
 local now = redis.call('TIME')
 return {stamped, held[3], now[1] * 1000 + math.floor(now[2] / 1000) - held[2]}
-""")
+"""
 
-PUT = Script("""
--- KEYS: value, versions... ARGV: stamps, bytes, ms that it lives, ms that a version lives
+PUT = """
+-- KEYS: value, versions... ARGV: stamps, bytes, ms that the value lives, ms that a version lives
 local stamps = redis.call('MGET', unpack(KEYS, 2))
 for i = 1, #KEYS - 1 do
     if not stamps[i] then
@@ -61,25 +44,25 @@ for i = 2, #KEYS do
     redis.call('PEXPIRE', KEYS[i], ARGV[4])
 end
 return 1
-""")
+"""
 
-FORGET = Script("""
--- KEYS: versions... ARGV: channel, what listeners hear
+INVALIDATE = """
+-- KEYS: versions... ARGV: channel, the commit to publish
 redis.call('DEL', unpack(KEYS))
 redis.call('PUBLISH', ARGV[1], ARGV[2])
 return 1
-""")
+"""
 
-RELEASE = Script("""
+RELEASE = """
 -- KEYS: lease ARGV: token
 if redis.call('GET', KEYS[1]) == ARGV[1] then
     return redis.call('DEL', KEYS[1])
 end
 return 0
-""")
+"""
 
-REPORT = Script("""
--- KEYS: who spoke when, what they said ARGV: who, what, ms that it counts
+REPORT = """
+-- KEYS: times of reports, reports ARGV: instance, report, ms that a report counts
 local now = redis.call('TIME')
 local at = now[1] * 1000 + math.floor(now[2] / 1000)
 local silent = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', at - ARGV[3])
@@ -92,10 +75,10 @@ redis.call('HSET', KEYS[2], ARGV[1], ARGV[2])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
 return 1
-""")
+"""
 
-SNAPSHOTS = Script("""
--- KEYS: who spoke when, what they said ARGV: ms that it counts
+SNAPSHOTS = """
+-- KEYS: times of reports, reports ARGV: ms that a report counts
 local now = redis.call('TIME')
 local at = now[1] * 1000 + math.floor(now[2] / 1000)
 local said = {}
@@ -103,4 +86,4 @@ for _, who in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. (at - ARGV[1]),
     said[#said + 1] = redis.call('HGET', KEYS[2], who)
 end
 return said
-""")
+"""

@@ -1,3 +1,5 @@
+"""Opens everything that a process uses of one Redis: cache, leases, commit feed and fleet."""
+
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -8,6 +10,7 @@ from chatflow.adapters.redis.cache import RedisCache, RedisLeases
 from chatflow.adapters.redis.client import RedisClients
 from chatflow.adapters.redis.commands import RedisCommands, channel_of
 from chatflow.adapters.redis.commit_feed import RedisCommitFeed
+from chatflow.adapters.redis.compat import connection_options
 from chatflow.adapters.redis.fleet import RedisFleet
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.ports.clock import Clock
@@ -15,7 +18,7 @@ from chatflow.ports.clock import Clock
 
 @attrs.frozen(eq=False)
 class RedisServices:
-    """What one process has of one Redis; they share its connections and its circuit."""
+    """The services over one Redis; they share connections and a circuit breaker."""
 
     cache: RedisCache
     leases: RedisLeases
@@ -33,22 +36,25 @@ async def open_redis(
     connections: int = 32,
     breaker_failures: int = 5,
     breaker_reset_s: float = 1.0,
+    driver_fallback: bool = False,
 ) -> AsyncIterator[RedisServices]:
-    """Services over a Redis, whether it answers yet or not.
+    """Open the services, whether Redis answers yet or not.
 
     Args:
         url: see `address`.
         clock: monotonic seconds.
-        timeout_s: of any command, all told.
-        connections: most at a time, without the listener's.
+        timeout_s: for a command, connecting included.
+        connections: at most so many at a time, the commit feed's not counted.
         breaker_failures: failures in a row that open the circuit.
         breaker_reset_s: from then to the first probe, and between probes.
+        driver_fallback: use only documented parts of redis-py, as after a failed self-check.
 
     Raises:
-        ValueError: the URL makes no sense.
+        ValueError: the URL is invalid; says why.
     """
     address = parse(url)
-    clients = RedisClients(address, connections=connections + 1)  # one for probes
+    options = connection_options(forced_fallback=driver_fallback)
+    clients = RedisClients(address, connections=connections + 1, options=options)  # one more, for probes
     breaker = CircuitBreaker(clock, failures=breaker_failures, reset_s=breaker_reset_s)
     channel = channel_of(address.database)
     commands = RedisCommands(clients.data, breaker, channel=channel, timeout_s=timeout_s, concurrency=connections)
