@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from chatflow.adapters.rabbitmq import compat
 from chatflow.adapters.rabbitmq.broker import RabbitBroker
 from chatflow.adapters.rabbitmq.connection import ReconnectingConnection
 from chatflow.adapters.rabbitmq.errors import translated
@@ -26,6 +27,13 @@ from tests.integration.rabbitmq_cases import (
     running,
 )
 from tests.unit.fakes import cancel, envelope
+
+
+@pytest.fixture(params=["direct", "fallback"])
+def either_driver_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test runs with the driver's private parts and without them."""
+    if request.param == "fallback":
+        monkeypatch.setattr(compat, "CHECKS", {"a check of this test": lambda: False})
 
 
 def pending(broker: RabbitBroker) -> int:
@@ -119,6 +127,7 @@ async def test_a_cut_connection_fails_what_waits_at_once_and_comes_back(vhost_ur
         assert broker.publishing.is_up
 
 
+@pytest.mark.usefixtures("either_driver_path")
 async def test_a_peer_that_vanishes_without_a_word_is_noticed(vhost_url: str, fault_proxy) -> None:
     proxy = fault_proxy(vhost_url)
     async with running(proxy.url(vhost_url), heartbeat_s=1, confirm_timeout_s=60, connect_timeout_s=1) as broker:
@@ -135,6 +144,7 @@ async def test_a_peer_that_vanishes_without_a_word_is_noticed(vhost_url: str, fa
         assert numbers(await receive(consumer, 1)) == [2]
 
 
+@pytest.mark.usefixtures("either_driver_path")
 async def test_a_blocked_connection_is_known_at_once_and_hinders_no_consumer(
     rabbit_server: RabbitServer, vhost_url: str
 ) -> None:
@@ -180,6 +190,7 @@ async def test_a_channel_that_the_server_closes_is_opened_again(vhost_url: str) 
         assert broker.open_channels == 4
 
 
+@pytest.mark.usefixtures("either_driver_path")
 async def test_confirmed_envelopes_survive_a_killed_server_in_order(
     rabbit_server: RabbitServer, vhost_url: str
 ) -> None:
@@ -229,6 +240,7 @@ async def test_a_stopped_server_costs_the_timeout_and_is_used_again_when_it_goes
         assert set(seen[:-1]) == {1}
 
 
+@pytest.mark.usefixtures("either_driver_path")
 async def test_a_server_stopped_for_long_is_given_up_and_found_again(
     rabbit_server: RabbitServer, vhost_url: str
 ) -> None:
@@ -348,6 +360,7 @@ async def test_a_healthy_server_is_not_taken_for_silent_in_a_lull(vhost_url: str
         assert longest > 0.75, "the server never skipped a heartbeat: this test shows nothing"
 
 
+@pytest.mark.usefixtures("either_driver_path")
 async def test_it_is_told_when_a_silent_server_speaks_again(vhost_url: str, fault_proxy) -> None:
     proxy, told = fault_proxy(vhost_url), []
     async with running(proxy.url(vhost_url), heartbeat_s=4, on_up=lambda: told.append(True)) as broker:

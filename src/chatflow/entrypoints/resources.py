@@ -78,5 +78,5 @@ async def open_shared(settings: ApiSettings) -> AsyncIterator[SharedServices]:
         cache = MemoryCache(time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes)
         yield MemoryServices(cache, MemoryLeases(time.monotonic), MemoryCommitFeed(cache), MemoryFleet(time.monotonic))
         return
-    async with open_redis(url, clock=time.monotonic) as services:
+    async with open_redis(url, clock=time.monotonic, driver_fallback=settings.common.driver_fallback) as services:
         yield services
