@@ -96,8 +96,25 @@ async def test_a_role_waits_for_a_broker_that_is_not_there_yet_and_stops_when_as
         start_behind(proxy, vhost_url, role)
         await logged(role, "process.waiting", "broker")
     assert stopped.stop() == 0
+    events = [json.loads(line) for line in stopped.log_text.splitlines()]
+    assert [event["event"] for event in events if event["event"] != "process.waiting"] == ["process.stopping"]
     proxy.heal()
     await waiting.ready()
+
+
+async def test_a_role_waits_for_a_database_that_accepts_connections_and_does_not_answer(
+    fleet: Fleet, fault_proxy: type[FaultProxy], maria_url: str
+) -> None:
+    await asyncio.to_thread(fleet.run, "migrate")
+    proxy = fault_proxy(maria_url)
+    proxy.half_open()
+    (api,) = fleet.of("api")
+    api.settings = api.settings | {"CHATFLOW_DATABASE_URL": proxy.url(maria_url), "CHATFLOW_READ_DEADLINE_S": "0.5"}
+    api.start()
+    await logged(api, "process.waiting", "database")
+    proxy.heal()
+    await api.ready()
+    assert await asyncio.to_thread(api.stop) == 0
 
 
 async def test_a_role_that_a_broker_accepts_and_does_not_answer_stops_when_asked(

@@ -1,7 +1,8 @@
-"""The one place where parts are put together: a graph of providers, and each profile as overrides over it.
+"""The object graph, and each profile as overrides of it. The one module that knows dependency-injector.
 
-Everything that is opened and must be closed is an async `Resource`, whichever technology the settings choose, so
-neither a profile nor a URL changes what is awaited. Overrides are applied before anything is built.
+Whatever must be opened and closed is an async `Resource`, in memory too, so that neither a profile nor a URL changes
+what is awaited. No resource needs another one: dependency-injector logs a traceback when one that others wait for is
+cancelled. Overrides are applied before anything is built.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ from chatflow.entrypoints.settings import Profile, Settings
 
 
 class Container(containers.DeclarativeContainer):
-    """The graph in profile O12; see `PROFILES` for the others."""
+    """The graph of profile O12; see `PROFILES` for the others."""
 
     settings = providers.Dependency(instance_of=Settings)
     common = settings.provided.common
@@ -197,9 +198,9 @@ PROFILES: dict[Profile, tuple[Callable[[Container], None], ...]] = {
 
 
 def build_container(settings: Settings, *, is_alone: bool = True) -> Container:
-    """The graph for these settings; nothing is opened yet.
+    """The graph for these settings, with nothing opened yet.
 
-    Unless this process ``is_alone`` nothing is cached in memory: it would not hear of the commits of others.
+    A process that ``is_alone`` may cache in memory; any other would miss the commits of its peers.
     """
     container = Container(settings=settings)
     for override in PROFILES[settings.common.profile]:
@@ -209,9 +210,8 @@ def build_container(settings: Settings, *, is_alone: bool = True) -> Container:
     return container
 
 
-def opening_of(container: Container, names: Collection[str]) -> list[asyncio.Future[object]]:
-    """Begin to open what these roles need, and nothing else; those resources that take a while."""
+def start_opening(container: Container, names: Collection[str]) -> list[asyncio.Future[object]]:
+    """Start to open every resource that these roles need, and no other."""
     roles = [container.providers[name] for name in names]
     needed = {resource: None for role in roles for resource in role.traverse(types=[providers.Resource])}
-    begun = [resource.init() for resource in needed]
-    return [each for each in begun if isinstance(each, asyncio.Future)]
+    return [asyncio.ensure_future(resource.async_()) for resource in needed]

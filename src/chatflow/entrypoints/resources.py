@@ -17,7 +17,7 @@ from chatflow.adapters.redis.services import RedisServices, open_redis
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.opening import open_database
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
-from chatflow.entrypoints.roles.waiting import until_there
+from chatflow.entrypoints.roles.waiting import until_ready
 from chatflow.entrypoints.settings import ApiSettings, Common
 
 AnyBroker = MemoryBroker | RabbitBroker
@@ -53,7 +53,7 @@ async def open_broker(common: Common, confirm_timeout_s: float, breaker: Circuit
             on_up=breaker.probe_now,
             driver_fallback=common.driver_fallback,
         )
-    await until_there("broker", broker.open)
+    await until_ready("broker", broker.open)
     yield broker
     await broker.close()
 

@@ -1,19 +1,19 @@
-"""Run some of the roles in this process: wait for what they need, start, drain on a signal.
+"""Run roles in this process: wait for their servers, start, and drain on a signal.
 
-Servers may come in any order: what is not there yet is waited for, with a line every few seconds. What will never be
-right - a newer schema, other partitions in the broker - ends the process with one line.
+Servers may start in any order: a role waits for one that is not ready and logs so every few seconds. What no waiting
+cures, such as a newer schema or another number of partitions in the broker, ends the process with one line.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import structlog
 
 from chatflow.adapters.sql import migrate
 from chatflow.domain.resilience.tasks import end
-from chatflow.entrypoints.containers import Container, build_container, opening_of
+from chatflow.entrypoints.containers import Container, build_container, start_opening
 from chatflow.entrypoints.roles.process import (
     Lifetime,
     Stopped,
@@ -21,16 +21,16 @@ from chatflow.entrypoints.roles.process import (
     share_interpreter,
     stop_on_signals,
 )
-from chatflow.entrypoints.roles.waiting import until_there
+from chatflow.entrypoints.roles.waiting import until_ready
 from chatflow.entrypoints.settings import Settings
 from chatflow.entrypoints.summaries import catch_up_summaries
-from chatflow.ports.errors import SchemaMismatch
+from chatflow.ports.errors import ChatflowError, SchemaMismatch
 
 log = structlog.get_logger()
 
 
 class Role(Protocol):
-    """One role as a process sees it."""
+    """One role, as its process sees it."""
 
     async def start(self, lifetime: Lifetime) -> None:
         """Listen and start the loops; raises ``StartError`` when a port is taken."""
@@ -42,25 +42,31 @@ class Role(Protocol):
         """Stop listening; idempotent."""
 
 
+class SchemaNotReady(ChatflowError):
+    """Nobody has run ``chatflow migrate`` yet."""
+
+    retryable: ClassVar[bool] = True
+
+
 async def serve_roles(
     settings: Settings,
     names: tuple[str, ...],
     *,
     greet: Callable[[Mapping[str, Role]], None] = lambda _: None,
 ) -> None:
-    """Run these roles until SIGINT, SIGTERM or a failure; they start in the given order and drain in reverse.
+    """Run these roles until SIGINT, SIGTERM or a failure. They start in the given order and drain in reverse.
 
     Raises:
         StartError: a port is taken.
         SchemaMismatch: the database is newer than this program.
-        BrokerMisconfigured: the broker holds something else.
+        BrokerMisconfigured: the broker's topology is not what this program declares.
     """
     lifetime = Lifetime()
     stop_on_signals(lifetime)
     with contextlib.suppress(Stopped):
         is_alone = "processor" in names and settings.common.is_embedded
         async with opened(build_container(settings, is_alone=is_alone), lifetime, names) as container:
-            await lifetime.unless_stopped(_check_database(container, settings))
+            await lifetime.unless_stopped(_prepare_database(container, settings))
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
 
@@ -69,23 +75,23 @@ async def serve_roles(
 async def opened(
     container: Container, lifetime: Lifetime, names: Collection[str] = ("gateway", "processor", "api")
 ) -> AsyncIterator[Container]:
-    """The container with the resources of these roles open, closed at the end.
+    """The container with everything open that these roles need; closes it at the end.
 
     Raises:
         Stopped: asked to stop while it waited for a server.
     """
-    opening = opening_of(container, names)
+    opening = start_opening(container, names)
     try:
         await lifetime.unless_stopped(asyncio.gather(*opening))
         yield container
     finally:
-        await end(opening)  # of several that are cancelled, a driver may take its time over one
+        await end(opening)  # a driver may take its time over a cancelled one
         if (closing := container.shutdown_resources()) is not None:
             await closing
 
 
-async def _check_database(container: Container, settings: Settings) -> None:
-    """Wait for the database and for its schema; count what a profile without summaries has left out."""
+async def _prepare_database(container: Container, settings: Settings) -> None:
+    """Wait for the database and its schema, then recount summaries that another profile has left out."""
     database = await container.database.async_()
 
     async def check() -> None:
@@ -94,15 +100,11 @@ async def _check_database(container: Container, settings: Settings) -> None:
         except SchemaMismatch as exc:
             if exc.is_newer:
                 raise
-            raise SchemaNotThereYet(str(exc)) from exc
+            raise SchemaNotReady(str(exc)) from exc
 
-    await until_there("database", check, SchemaNotThereYet)
+    await until_ready("database", check)
     if settings.common.profile.summaries:
         await catch_up_summaries(await container.summary_tables.async_())
-
-
-class SchemaNotThereYet(Exception):
-    """Somebody else is expected to run ``chatflow migrate``."""
 
 
 async def _run(

@@ -1,4 +1,4 @@
-"""Wait for a server that is not there yet."""
+"""Wait for servers that are not ready yet: they may start in any order."""
 
 import asyncio
 import random
@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from chatflow.domain.resilience.backoff import Backoff
-from chatflow.ports.errors import BrokerUnavailable, StoreUnavailable
+from chatflow.ports.errors import ChatflowError
 
 BACKOFF = Backoff(first_s=0.1, last_s=1.0)
 SAY_EVERY_S = 3.0
@@ -16,24 +16,26 @@ SAY_EVERY_S = 3.0
 log = structlog.get_logger()
 
 
-async def until_there(what: str, start: Callable[[], Awaitable[None]], *also: type[Exception]) -> None:
-    """Try until it works, with growing, jittered pauses; say so every few seconds.
+async def until_ready(what: str, attempt: Callable[[], Awaitable[None]]) -> None:
+    """Try until it succeeds, with backoff; log every few seconds what is missing.
 
     Args:
-        what: named in the log.
-        start: raises while it is not there.
-        also: exceptions that mean "not yet", besides an unavailable broker or store.
+        what: the server, as the log names it.
+        attempt: raises a retryable error while the server is not ready.
+
+    Raises:
+        ChatflowError: one that no retry cures.
     """
-    not_yet: tuple[type[Exception], ...] = (BrokerUnavailable, StoreUnavailable, *also)
     failures, said_at = 0, -SAY_EVERY_S
     while True:
         try:
-            await start()
-        except not_yet as exc:
+            await attempt()
+            return
+        except ChatflowError as exc:
+            if not exc.retryable:
+                raise
             if time.monotonic() - said_at >= SAY_EVERY_S:
                 said_at = time.monotonic()
                 log.warning("process.waiting", waits_for=what, reason=str(exc))
-            failures += 1
-            await asyncio.sleep(BACKOFF.jittered_s(failures, random.random()))
-        else:
-            return
+        failures += 1
+        await asyncio.sleep(BACKOFF.jittered_s(failures, random.random()))
