@@ -11,9 +11,9 @@ from tests.api_harness import open_api
 ROOM = "/api/messages/room?roomId=5"
 
 
-@pytest.fixture
-async def api():
-    async with open_api() as opened:
+@pytest.fixture(params=[False, True], ids=["direct", "fallback"])
+async def api(request):
+    async with open_api(fallback=request.param) as opened:
         yield opened
 
 

@@ -28,9 +28,9 @@ PATHS = {
 every_path = pytest.mark.parametrize("path", [*PATHS, "/api/all"])
 
 
-@pytest.fixture
-async def api():
-    async with open_api() as opened:
+@pytest.fixture(params=[False, True], ids=["direct", "fallback"])
+async def api(request):
+    async with open_api(fallback=request.param) as opened:
         yield opened
 
 

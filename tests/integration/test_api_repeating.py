@@ -8,8 +8,7 @@ import attrs
 import msgspec
 import pytest
 
-from chatflow.adapters.aiohttp.repeating import LONGEST_HEAD, Repeats
-from chatflow.adapters.aiohttp.written import Reply
+from chatflow.adapters.aiohttp.compat import LONGEST_HEAD, Repeats, Reply
 from tests.api_harness import open_api
 
 ROOM = "/api/messages/room?roomId=5&limit=1000"

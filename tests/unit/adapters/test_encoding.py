@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from chatflow.adapters.aiohttp.answers import RoomMessage, RoomMessages
-from chatflow.adapters.aiohttp.encoding import body_of, encode, encode_row, etag_of
+from chatflow.adapters.aiohttp.encoding import body_of, digest_of, encode, encode_row
 from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.domain.reading.answers import Answer, Answered, EncodedRows, RoomPage, Source, Total
 from tests.reading_fakes import ListStore
@@ -38,9 +38,9 @@ def test_a_room_page_of_rows_is_its_type_encoded(count: int, more: str | None) -
     whole = answered(RoomPage("a.b-c_1", 7, stored, more))
     documented = RoomMessages("a.b-c_1", 7, count, messages, msgspec.UNSET if more is None else more)
     assert body_of(rows) == body_of(whole) == msgspec.json.encode(documented)
-    assert etag_of(rows) == etag_of(whole)
+    assert digest_of(rows) == digest_of(whole)
 
 
 def test_equal_bodies_have_equal_tags_whatever_tier_they_come_from() -> None:
-    assert etag_of(answered(Total(1), Source.MISS)) == etag_of(answered(Total(1), Source.LOCAL))
-    assert etag_of(answered(Total(1))) != etag_of(answered(Total(2)))
+    assert digest_of(answered(Total(1), Source.MISS)) == digest_of(answered(Total(1), Source.LOCAL))
+    assert digest_of(answered(Total(1))) != digest_of(answered(Total(2)))

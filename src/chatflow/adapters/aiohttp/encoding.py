@@ -68,9 +68,9 @@ def body_of(answered: Answered) -> memoryview:
     return answered.encoded[DIGEST_BYTES:]
 
 
-def etag_of(answered: Answered) -> str:
-    """Equal for equal bodies; weak, since the fields that frame the body are not covered."""
-    return f'W/"{answered.encoded[:DIGEST_BYTES].hex()}"'
+def digest_of(answered: Answered) -> str:
+    """Equal for equal bodies; the fields that frame the body are not covered."""
+    return answered.encoded[:DIGEST_BYTES].hex()
 
 
 def framed(query: str, answered: Answered) -> tuple[bytes, memoryview]:

@@ -91,32 +91,27 @@ def _host_name(host: str) -> str:
 class _Page:
     body: bytes
     content_type: str
-    etag: str
+    digest: str
 
     @classmethod
     def read(cls, file: Traversable) -> "_Page":
         body = file.read_bytes()
         digest = hashlib.sha256(body).hexdigest()[:24]
-        return cls(body, _TYPES[PurePosixPath(file.name).suffix], f'"{digest}"')
+        return cls(body, _TYPES[PurePosixPath(file.name).suffix], digest)
 
     def answer(self, request: web.Request, policy: str) -> web.Response:
         headers = {
-            "ETag": self.etag,
+            "ETag": f'"{self.digest}"',
             "Cache-Control": "no-cache",
             "Content-Security-Policy": policy,
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cross-Origin-Opener-Policy": "same-origin",
         }
-        if self.etag in _etags(request):
+        if any(tag.value in (self.digest, "*") for tag in request.if_none_match or ()):
             return web.Response(status=304, headers=headers)
         headers["Content-Type"] = self.content_type
         return web.Response(body=self.body, headers=headers)
-
-
-def _etags(request: web.Request) -> set[str]:
-    given = request.headers.get("If-None-Match", "")
-    return {tag.strip().removeprefix("W/") for tag in given.split(",")}
 
 
 def add_pages(app: web.Application, gateway: GatewayAddress, limits: PageLimits) -> None:

@@ -1,23 +1,25 @@
 """Every query of the REST read side: its path, parameters and answer, for serving and for describing alike."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import attrs
-from aiohttp import hdrs, web
+from aiohttp import ETag, web
 from msgspec import Struct
 from multidict import MultiMapping
 
 from chatflow.adapters.aiohttp import answers, params
-from chatflow.adapters.aiohttp.encoding import etag_of, framed
+from chatflow.adapters.aiohttp.compat import Reply, respond
+from chatflow.adapters.aiohttp.encoding import digest_of, framed
 from chatflow.adapters.aiohttp.errors import JSON
-from chatflow.adapters.aiohttp.written import Reply, respond
 from chatflow.domain.reading.answers import Answered
 from chatflow.domain.reading.query import Query
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.store import TimeWindow
 
 Parameters = MultiMapping[str]
+
+ETAG_ANY = "*"
 
 _HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
 
@@ -53,7 +55,7 @@ def answer(body: bytes, source: str) -> web.Response:
     return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
 
 
-def conditional(known: str | None, name: str, answered: Answered) -> Reply:
+def conditional(known: Collection[ETag], name: str, answered: Answered) -> Reply:
     """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
 
     The tag is weak: it says nothing of how long this query took.
@@ -63,21 +65,17 @@ def conditional(known: str | None, name: str, answered: Answered) -> Reply:
         name: the query's name in the answer.
         answered: now.
     """
-    etag = etag_of(answered)
-    fields = {"X-Cache": answered.source.value, "ETag": etag, "Cache-Control": "no-cache"}
-    if known is not None and _names(known, etag):
+    digest = digest_of(answered)
+    fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": "no-cache"}
+    if any(tag.value in (digest, ETAG_ANY) for tag in known):
         return Reply(304, fields)
     return Reply(200, _HEADERS | fields, framed(name, answered))
-
-
-def _names(known: str, etag: str) -> bool:
-    return known.strip() == "*" or any(tag.strip().removeprefix("W/") == etag[2:] for tag in known.split(","))
 
 
 def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
         query = endpoint.query(queries, request.rel_url.query)
-        known = request.headers.get(hdrs.IF_NONE_MATCH)
+        known = request.if_none_match or ()
 
         def again() -> Reply | None:
             answered = queries.answer_locally(query)

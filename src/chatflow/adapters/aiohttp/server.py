@@ -3,11 +3,14 @@
 import asyncio
 
 import attrs
+import structlog
 from aiohttp import web
 
-from chatflow.adapters.aiohttp.repeating import RepeatingHandler, Repeats
+from chatflow.adapters.aiohttp import compat
 
 BACKLOG = 128
+
+_log = structlog.get_logger()
 
 
 @attrs.frozen(eq=False)
@@ -15,40 +18,46 @@ class HttpServer:
     """An application that listens.
 
     Attributes:
-        port: the real one, also when 0 was asked for.
+        port: the one it listens on, also when 0 was given.
     """
 
     host: str
     port: int
-    _listening: asyncio.Server = attrs.field(alias="listening")
     _runner: web.AppRunner = attrs.field(alias="runner")
+    _listening: asyncio.Server | None = attrs.field(alias="listening", default=None)
 
     async def close(self) -> None:
         """Stop listening, give open requests a moment, close the application."""
-        self._listening.close()
+        if self._listening is not None:
+            self._listening.close()
         await self._runner.cleanup()
 
 
 async def serve(
-    app: web.Application, *, host: str, port: int, shutdown_timeout_s: float = 2.0, reuse_port: bool = False
+    app: web.Application,
+    *,
+    host: str,
+    port: int,
+    shutdown_timeout_s: float = 2.0,
+    reuse_port: bool = False,
+    fallback: bool = False,
 ) -> HttpServer:
-    """Listen on this address.
+    """Listen on this address; with ``fallback`` by documented parts of aiohttp only, as after a failed self-check.
 
     Raises:
         OSError: the port is taken or the address is not ours.
     """
+    if failed := compat.unexpected(forced=fallback):
+        _log.warning("http.driver_fallback", failed=failed)
+    app[compat.DIRECT] = not failed
     runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=shutdown_timeout_s)
     await runner.setup()
-    loop, repeats = asyncio.get_running_loop(), Repeats()
-
-    def connected() -> RepeatingHandler:
-        if runner.server is None:
-            raise ConnectionAbortedError("the application is closed")
-        return RepeatingHandler(runner.server, repeats, loop=loop, access_log=None)
-
     try:
-        listening = await loop.create_server(connected, host, port, backlog=BACKLOG, reuse_port=reuse_port)
+        if failed:
+            await web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=reuse_port).start()
+            return HttpServer(host, runner.addresses[0][1], runner)
+        listening = await compat.listen(runner, host, port, backlog=BACKLOG, reuse_port=reuse_port)
     except BaseException:
         await runner.cleanup()
         raise
-    return HttpServer(host, listening.sockets[0].getsockname()[1], listening, runner)
+    return HttpServer(host, listening.sockets[0].getsockname()[1], runner, listening)

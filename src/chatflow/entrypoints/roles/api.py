@@ -44,9 +44,10 @@ class ApiRole:
         Raises:
             StartError: the port is taken.
         """
-        host, port = self.settings.common.host, self.settings.api_port
+        common, port = self.settings.common, self.settings.api_port
+        host = common.host
         with listening("CHATFLOW_API_PORT", host, port):
-            self._server = await serve(self._application(), host=host, port=port)
+            self._server = await serve(self._application(), host=host, port=port, fallback=common.driver_fallback)
         self.port = self._server.port
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         if (local := self.queries.cache.local) is not None:

@@ -49,9 +49,10 @@ class GatewayRole:
             StartError: a port is taken.
         """
         settings, host = self.settings, self.settings.common.host
+        port, fallback = settings.gateway_health_port, settings.common.driver_fallback
         app = build_health("gateway", self.health, registry_of(self.snapshot, self._histograms))
-        with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, settings.gateway_health_port):
-            self._health = await serve(app, host=host, port=settings.gateway_health_port)
+        with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, port):
+            self._health = await serve(app, host=host, port=port, fallback=fallback)
         lifetime.run(self.context.publisher.run(), self.server.sweep(), self._delivery().run())
         lifetime.run(self._watch_store())
         lifetime.run(report_for_ever(self.fleet, self.snapshot))

@@ -50,10 +50,11 @@ class ProcessorRole:
         Raises:
             StartError: the port is taken.
         """
-        host, port = self.settings.common.host, self.settings.processor_health_port
+        common, port = self.settings.common, self.settings.processor_health_port
+        host = common.host
         app = build_health("processor", self.health, registry_of(self.snapshot, self._histograms))
         with listening("CHATFLOW_PROCESSOR_HEALTH_PORT", host, port):
-            self._health = await serve(app, host=host, port=port)
+            self._health = await serve(app, host=host, port=port, fallback=common.driver_fallback)
         (self._partitions,) = lifetime.run(run_processors(self.processors))
         lifetime.run(report_for_ever(self.fleet, self._tick))
         lifetime.run(watch_for_recovery(self._breakers, self.store.ping))
