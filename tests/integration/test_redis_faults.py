@@ -311,3 +311,19 @@ async def test_the_driver_speaks_resp3_through_hiredis(redis_url):
         await connection.send_command("CLIENT", "INFO")
         assert b"resp=3" in await connection.read_response()
         await mine.cache.commands.client.connection_pool.release(connection)
+
+
+async def test_a_script_that_the_server_knows_costs_one_round_trip(redis_url):
+    async with process(redis_url, timeout_s=5) as services:
+        await services.cache.get("key", ("tag",))
+        sent = []
+        client = services.cache.commands.client
+        execute = client.execute_command
+
+        async def counted(*words, **options):
+            sent.append(words[0])
+            return await execute(*words, **options)
+
+        client.execute_command = counted
+        await services.cache.get("key", ("tag",))
+    assert sent == ["EVALSHA"]
