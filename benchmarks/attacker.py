@@ -36,10 +36,12 @@ def frame(payload: bytes, opcode: int = 1) -> bytes:
 
 
 def to_json(value: object) -> bytes:
+    """Without blanks."""
     return json.dumps(value, separators=(",", ":")).encode()
 
 
 def ops(op: str, count: int, prefix: str = "", **fields: object) -> bytes:
+    """A frame's payload of one operation in each of so many rooms."""
     return to_json([{"op": op, "room": f"{prefix}{at + 1}", **fields} for at in range(count)])
 
 
@@ -82,6 +84,7 @@ ATTACKS = {
 
 
 def upgrade(path: str) -> bytes:
+    """The request that opens a WebSocket."""
     key = base64.b64encode(os.urandom(16)).decode()
     return (
         f"GET {path} HTTP/1.1\r\nHost: load\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -114,12 +117,14 @@ class Hostile:
         self.selector.register(sock, reads | selectors.EVENT_WRITE, self)
 
     def act(self, events: int) -> None:
-        assert self._sock is not None
+        sock = self._sock
+        if sock is None:
+            return
         try:
-            if events & selectors.EVENT_READ and not self._sock.recv(2**16):
+            if events & selectors.EVENT_READ and not sock.recv(2**16):
                 raise ConnectionError
             if events & selectors.EVENT_WRITE:
-                self._write(self._sock)
+                self._write(sock)
         except BlockingIOError:
             pass
         except OSError:
@@ -145,6 +150,7 @@ class Hostile:
 
 
 def run(port: int, attack: Attack, connections: int, seconds: float) -> dict[str, int]:
+    """Attack; bytes sent and connections opened."""
     chunk = memoryview(attack.frames * max(1, CHUNK_BYTES // len(attack.frames)))
     selector = selectors.DefaultSelector()
     hostile = [Hostile(port, attack, chunk, selector) for _ in range(connections)]
@@ -164,13 +170,15 @@ def run(port: int, attack: Attack, connections: int, seconds: float) -> dict[str
 
 
 def main() -> None:
+    """Read the command line, wait for a line, attack, print what was done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("attack", choices=ATTACKS)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=5.0)
     arguments = parser.parse_args()
-    print("ready", flush=True)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     sys.stdin.readline()
     count, seconds = min(arguments.connections, CONNECTIONS_MAX), min(arguments.seconds, SECONDS_MAX)
     json.dump(run(arguments.port, ATTACKS[arguments.attack], count, seconds), sys.stdout)

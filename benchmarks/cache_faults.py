@@ -19,23 +19,23 @@ from rich.table import Table
 from benchmarks.client import PacedSender
 from benchmarks.fill import ROOMS, fill
 from benchmarks.http import get_request
-from benchmarks.measure import WARM_UP_S, hello, to_json
-from benchmarks.mix import BUFFER_POOL_BYTES, CACHED, FILLED_ROWS, paths
+from benchmarks.measure import WARM_UP, hello, to_json
+from benchmarks.mix import CACHED, FILLED_ROWS, paths
 from benchmarks.paced_reads import PacedReads, Read
+from benchmarks.report import Report
+from benchmarks.servers import Servers
 from tests.harness.fleet import Fleet
-from tests.harness.maria import MariaServer
 from tests.harness.proxy import FaultProxy, fault_proxies
-from tests.harness.rabbit import RabbitServer
 from tests.harness.redis import RedisServer
-from tests.harness.server import Guard, start_together
+from tests.harness.waiting import eventually
 
 READS_PER_S = {"B0": 50, "O12": 300}
 """B0 cannot answer more without falling behind: it counts top lists over all messages."""
 WRITES_PER_S = 5
 SLOW_S = 2.0
 COMES_BACK_S = 20.0
-AS_ALWAYS_S = 1.0
-"""After hits have come back, until the next phase."""
+AS_ALWAYS = 0.1
+"""After hits have come back, until the next phase: a part of a phase's length."""
 TIERS = ("l1", "l2", "miss")
 UNDER_CAP = "backpressure"
 
@@ -132,7 +132,7 @@ class Scene:
         writing = asyncio.create_task(_write(sender))
         try:
             await self.reading.start()
-            await asyncio.sleep(WARM_UP_S)
+            await asyncio.sleep(WARM_UP * self.seconds)
             yield
             await self.reading.stop()
         finally:
@@ -140,9 +140,7 @@ class Scene:
             self.reading.close()
             await asyncio.wait([writing])
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(COMES_BACK_S):
-                    while sender.intended:
-                        await asyncio.sleep(0.02)
+                await eventually(lambda: not sender.intended, "an ack for every message", patience_s=COMES_BACK_S)
             sender.connection.transport.abort()
         if sender.intended:
             raise RuntimeError(f"{len(sender.intended)} messages were not acknowledged")
@@ -158,10 +156,10 @@ class Scene:
         await fault(self.seconds)
         end = time.monotonic()
         await asyncio.sleep(begin + self.seconds - end)
-        while None in (back_s := self._back_s(end)).values() and time.monotonic() < end + COMES_BACK_S:
-            await asyncio.sleep(0.05)
-        self._keep(Phase(name, await self.reading.since(begin), back_s))
-        await asyncio.sleep(AS_ALWAYS_S)
+        with contextlib.suppress(TimeoutError):
+            await eventually(lambda: None not in self._back_s(end).values(), "hits", patience_s=COMES_BACK_S)
+        self._keep(Phase(name, await self.reading.since(begin), self._back_s(end)))
+        await asyncio.sleep(AS_ALWAYS * self.seconds)
 
     def _back_s(self, end: float) -> dict[str, float | None]:
         """By tier, the later of both apis' first answers from it, asked for after ``end``."""
@@ -189,12 +187,10 @@ async def _write(sender: PacedSender) -> None:
         await asyncio.sleep(1 / WRITES_PER_S)
 
 
-async def bench_cache_faults(console: Console, seconds: float) -> int:
-    """Print what each fault cost; the exit code is not 0 when caching did not come back or anything else went wrong."""
-    with Guard() as guard, fault_proxies() as proxied, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as path:
-        rabbit, redis = RabbitServer(guard, schedulers=1), RedisServer(guard)
-        maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
-        start_together(rabbit, maria, redis)
+async def bench_cache_faults(console: Console, servers: Servers, seconds: float, rows: int = FILLED_ROWS) -> Report:
+    """Print what each fault cost; that caching does not come back, or a read is refused, is an error."""
+    rabbit, maria, redis = servers.rabbit, servers.maria, servers.redis
+    with fault_proxies() as proxied, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as path:
         faults = Faults(redis, proxied(redis.url()))
         codes: list[int] = []
         phases: list[Phase] = []
@@ -206,20 +202,21 @@ async def bench_cache_faults(console: Console, seconds: float) -> int:
             urls = rabbit.url(rabbit.vhost()), maria.url(database)
             fleet = Fleet(Path(path) / profile, *urls, gateways=1, processors=1, apis=2, settings=settings)
             fleet.migrate()
-            fill(maria, database, FILLED_ROWS)
+            fill(maria, database, rows)
             scene = Scene(console, fleet, profile, seconds)
             codes.append(await scene.play(faults))
             phases += scene.phases
-    console.print(_table(phases))
+    console.print(_table(phases, rows))
     console.print(
         f"{WRITES_PER_S} messages a second besides; a fault's phase lasts until both apis have answered from L1 and "
         "Redis again; back: seconds from the end of the fault until they had"
     )
-    return max(*codes, *(int(phase.is_bad) for phase in phases))
+    counts = {phase.name: len(phase.reads) for phase in phases}
+    return Report(max(*codes, *(int(phase.is_bad) for phase in phases)), counts)
 
 
-def _table(phases: list[Phase]) -> Table:
-    title = f"reads while Redis fails, from {FILLED_ROWS:,} rows on"
+def _table(phases: list[Phase], rows: int) -> Table:
+    title = f"reads while Redis fails, from {rows:,} rows on"
     table = Table("phase", title=title, title_justify="left")
     for column in ("reads", "p50 ms", "p99 ms", "p99 to B0's", "l1/l2/miss %", "5xx", "back after s, l1/l2"):
         table.add_column(column, justify="right")

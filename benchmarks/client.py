@@ -74,6 +74,7 @@ class LoadConnection(asyncio.Protocol):
 
 
 async def connect(port: int, connection: LoadConnection) -> LoadConnection:
+    """``connection``, once the handshake is over."""
     loop = asyncio.get_running_loop()
     await loop.create_connection(lambda: connection, "127.0.0.1", port)
     await connection.opened

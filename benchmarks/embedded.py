@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.measure import CONNECTIONS, ROOMS, WINDOW, FullSpeed, full_speed, milliseconds, paced, rss_mb
+from benchmarks.report import Report
 from tests.harness.process import UpProcess
 
 PACED_RATE = 500
@@ -30,15 +31,14 @@ def thread_seconds(pid: int) -> dict[str, float]:
     return by_part
 
 
-async def bench_embedded(console: Console, seconds: float) -> int:
-    """Print the figures; the exit code is the audit's, or the drain's."""
+async def bench_embedded(console: Console, seconds: float) -> Report:
+    """Print what the process sustains on each path, and what an ack costs in time."""
     with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
         up = UpProcess(Path(directory))
         up.start()
         try:
             await up.ready()
-            assert up.process is not None
-            pid = up.process.pid
+            pid = up.pid
             idle_mb = rss_mb(pid)
             latency = await paced(up.gateway_port, PACED_RATE, seconds)
             runs = {
@@ -59,7 +59,8 @@ async def bench_embedded(console: Console, seconds: float) -> int:
     console.print(f"RSS: idle {idle_mb:.0f} MB, after the run {loaded_mb:.0f} MB; database {size_mb:.0f} MB")
     console.print(audit.stdout.strip() or audit.stderr.strip())
     console.print(f"drained on SIGTERM with exit code {code}")
-    return audit.returncode or code
+    counts = {f"stored on {kind}": run.stored for kind, run in runs.items()}
+    return Report(audit.returncode or code, counts | {"paced acks": int(latency.total_count)})
 
 
 def _table(runs: dict[str, FullSpeed]) -> Table:

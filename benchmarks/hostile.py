@@ -20,17 +20,17 @@ from rich.table import Table
 
 from benchmarks.client import Occurrences, PacedSender
 from benchmarks.measure import Punctual, hello, process_seconds, rss_mb, to_json
+from benchmarks.report import Report
+from benchmarks.servers import Servers
 from tests.harness.fleet import Fleet
-from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess, UpProcess
-from tests.harness.rabbit import RabbitServer
-from tests.harness.server import Guard, start_together
 
 ROOT = Path(__file__).parents[1]
 POLITE = 20
 RATE = 400
-AFTER_S = 2.0
-WARM_UP_S = 3.0
+AFTER = 0.2
+WARM_UP = 0.3
+"""Parts of the time that an attack lasts."""
 SAMPLE_S = 0.05
 RATIO = 3.0
 RSS_MB = 64.0
@@ -67,7 +67,7 @@ class PoliteClients:
     port: int
     window: Window = attrs.field(factory=Window)
     _stopping: bool = False
-    _thread: threading.Thread | None = None
+    _thread: threading.Thread = attrs.field(init=False)
     _senders: list[PoliteSender] = attrs.field(factory=list)
 
     def start(self) -> None:
@@ -76,7 +76,6 @@ class PoliteClients:
 
     def stop(self) -> None:
         self._stopping = True
-        assert self._thread is not None
         self._thread.join()
 
     def unanswered(self) -> int:
@@ -159,8 +158,8 @@ async def attacked(polite: PoliteClients, pid: int, attack: str, connections: in
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
     )
-    assert hostile.stdout is not None
-    await hostile.stdout.readline()
+    if hostile.stdout is not None:
+        await hostile.stdout.readline()
     polite.next_window()
     before, spent = rss_mb(pid), [(time.monotonic(), process_seconds(pid))]
     await asyncio.sleep(seconds)
@@ -172,7 +171,7 @@ async def attacked(polite: PoliteClients, pid: int, attack: str, connections: in
         peak = max(peak, rss_mb(pid))
     under = polite.next_window()
     spent.append((time.monotonic(), process_seconds(pid)))
-    await asyncio.sleep(AFTER_S)
+    await asyncio.sleep(AFTER * seconds)
     after = polite.next_window()
     said = json.loads((await ending)[0] or b"{}")
     cores = tuple((later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairwise(spent))
@@ -185,7 +184,7 @@ async def campaign(console: Console, role: RoleProcess, plan: Plan) -> list[Outc
     polite.start()
     outcomes = []
     try:
-        await asyncio.sleep(WARM_UP_S)
+        await asyncio.sleep(WARM_UP * plan.seconds)
         for attack in plan.attacks:
             for count in plan.counts:
                 outcomes.append(await attacked(polite, role.pid, attack, count, plan.seconds))
@@ -195,18 +194,18 @@ async def campaign(console: Console, role: RoleProcess, plan: Plan) -> list[Outc
     return outcomes
 
 
-async def bench_hostile(console: Console, where: Sequence[str], plan: Plan) -> int:
-    """Print a table for `chatflow up` and for a fleet; 1 when a target was missed."""
-    outcomes = []
-    if "up" in where:
-        outcomes += await _bench_up(console, plan)
-    if "fleet" in where:
-        outcomes += await _bench_fleet(console, plan)
+async def bench_hostile(console: Console, servers: Servers | None, plan: Plan) -> Report:
+    """Print what polite clients of a fleet on these servers notice, or without servers those of `chatflow up`."""
+    outcomes, code = await (_bench_fleet(console, servers, plan) if servers else _bench_up(console, plan))
     console.print(f"targets: p99 at most {RATIO:.0f} times that without, none refused, RSS {RSS_MB:.0f} MiB more")
-    return int(not all(outcome.is_met for outcome in outcomes))
+    counts = {
+        "polite acks": sum(outcome.under.acks.total_count for outcome in outcomes),
+        "hostile bytes": sum(outcome.hostile.get("sent_bytes", 0) for outcome in outcomes),
+    }
+    return Report(code, counts, missed=sum(not outcome.is_met for outcome in outcomes))
 
 
-async def _bench_up(console: Console, plan: Plan) -> list[Outcome]:
+async def _bench_up(console: Console, plan: Plan) -> tuple[list[Outcome], int]:
     with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
         up = UpProcess(Path(directory))
         up.start()
@@ -215,28 +214,26 @@ async def _bench_up(console: Console, plan: Plan) -> list[Outcome]:
             outcomes = await campaign(console, up, plan)
             audit = up.run("audit")
         finally:
-            up.stop()
+            code = up.stop()
     console.print(_table("chatflow up", outcomes))
     console.print(audit.stdout.strip() or audit.stderr.strip())
-    return outcomes
+    return outcomes, audit.returncode or code
 
 
-async def _bench_fleet(console: Console, plan: Plan) -> list[Outcome]:
-    with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
-        rabbit, maria = RabbitServer(guard, schedulers=1), MariaServer(guard)
-        start_together(rabbit, maria)
-        urls = rabbit.url(rabbit.vhost()), maria.url(maria.database())
+async def _bench_fleet(console: Console, servers: Servers, plan: Plan) -> tuple[list[Outcome], int]:
+    with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+        urls = servers.rabbit.url(servers.rabbit.vhost()), servers.maria.url(servers.maria.database())
         fleet = Fleet(Path(directory), *urls, gateways=1, processors=1)
         await fleet.start()
         try:
             outcomes = await campaign(console, fleet.of("gateway")[0], plan)
             audit = fleet.run("audit")
-            await fleet.stop()
+            code = max(audit.returncode, *(await fleet.stop()).values())
         finally:
             fleet.kill()
     console.print(_table("gateway of a fleet", outcomes))
     console.print(audit.stdout.strip() or audit.stderr.strip())
-    return outcomes
+    return outcomes, code
 
 
 def _cells(outcome: Outcome) -> Iterator[str]:

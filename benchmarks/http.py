@@ -82,6 +82,7 @@ def _named(answer: HttpAnswer, body: bytes) -> HttpAnswer:
 
 
 async def connect(port: int, connection: HttpConnection) -> HttpConnection:
+    """``connection``, once it is open."""
     await asyncio.get_running_loop().create_connection(lambda: connection, "127.0.0.1", port)
     return connection
 

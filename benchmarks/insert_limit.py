@@ -16,6 +16,7 @@ import asyncmy
 import attrs
 import uuid_utils
 import uvloop
+from rich.console import Console
 from sqlalchemy import make_url
 from sqlalchemy.dialects import mysql
 
@@ -106,6 +107,7 @@ def prepared(transaction: Transaction, *, binary: bool) -> list[tuple[str, list[
 
 
 async def connected(url: str) -> Any:
+    """A driver's connection, set up as a processor's writers are."""
     at = make_url(url)
     return await asyncmy.connect(
         host=at.host,
@@ -133,6 +135,8 @@ async def write(connection: Any, plan: list[list[tuple[str, list[BoundRow] | Non
 
 
 def main() -> None:
+    """Measure all four ways on a private server."""
+    console = Console(highlight=False)
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
     seconds = parser.parse_args().seconds
@@ -143,7 +147,9 @@ def main() -> None:
             url = server.url(server.database())
             limit = uvloop.run(measure(url, seconds=seconds, summaries=summaries, binary=binary))
             named = f"{'with' if summaries else 'without'} summaries, {'binary' if binary else 'text'}"
-            print(f"{named:28} {limit.rows_per_s:>10,.0f} rows/s  ({limit.rows:,} rows in {limit.took_s:.1f} s)")
+            console.print(
+                f"{named:28} {limit.rows_per_s:>10,.0f} rows/s  ({limit.rows:,} rows in {limit.took_s:.1f} s)"
+            )
         server.kill()
 
 

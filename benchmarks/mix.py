@@ -1,10 +1,12 @@
 """The 70/30 mix: 64 people who read and write, over every role and server, all on the same cores."""
 
 import asyncio
+import math
 import re
 import shutil
 import tempfile
 import time
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,20 +18,18 @@ from rich.table import Table
 from benchmarks.client import masked_frame
 from benchmarks.fill import ROOMS, fill
 from benchmarks.http import get_request, timed_get
-from benchmarks.measure import ANSWERS_WITHIN_S, CONNECTIONS, WARM_UP_S, process_seconds, to_json
+from benchmarks.measure import ANSWERS_WITHIN_S, CONNECTIONS, WARM_UP, process_seconds, to_json
 from benchmarks.person import WRITES, Person, Tally
+from benchmarks.report import Report
+from benchmarks.servers import Servers
 from tests.harness.fleet import Fleet
-from tests.harness.maria import MariaServer
-from tests.harness.rabbit import RabbitServer
-from tests.harness.redis import RedisServer
-from tests.harness.server import Guard, start_together
+from tests.harness.waiting import eventually
 
 FILLED_ROWS = 100_000
-BUFFER_POOL_BYTES = 2**30
 CACHED = {"O1", "O12"}
 L1_PATH = "/api/analytics/top-rooms"
 L1_CONNECTIONS = 64
-L1_S = 5
+L1_MOST_S = 5
 
 
 @attrs.frozen
@@ -55,48 +55,52 @@ def paths() -> list[str]:
     return listed
 
 
-async def bench_mix(console: Console, profiles: list[str], seconds: float) -> int:
-    """Print the figures of each profile; the exit code is the worst of the audits and drains."""
+async def bench_mix(
+    console: Console, servers: Servers, profiles: list[str], seconds: float, rows: int = FILLED_ROWS
+) -> Report:
+    """Print what each profile sustains, on so many rows and those that come to them."""
     runs: dict[str, MixRun] = {}
-    with Guard() as guard:
-        rabbit, redis = RabbitServer(guard, schedulers=1), RedisServer(guard)
-        maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
-        start_together(rabbit, maria, redis)
-        for profile in profiles:
-            with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
-                runs[profile] = await _Bench(Path(directory), rabbit, maria, redis, profile).run(seconds)
-                console.print(f"{profile}: {runs[profile].audit}")
-    console.print(_table(runs))
+    for profile in profiles:
+        with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
+            runs[profile] = await _MixBench(Path(directory), servers, profile, rows).run(seconds)
+            console.print(f"{profile}: {runs[profile].audit}")
+    console.print(_table(runs, rows))
     console.print("cores: CPU seconds per second, by process; ack: from sending three messages to each one's ack")
     for profile, run in runs.items():
         if run.l1_rps is not None:
             console.print(f"{profile}: one key over and over from L1: {run.l1_rps:,.0f} RPS per api process")
     console.print("targets: the mix in O12 11,021 RPS, L1 hits 20,000 RPS per api process")
-    return max(run.code for run in runs.values())
+    counts: Counter[str] = Counter()
+    for profile, run in runs.items():
+        counts[f"reads in {profile}"] = int(run.tally.reads.total_count)
+        counts[f"acks in {profile}"] = int(run.tally.acks.total_count)
+        if profile in CACHED:
+            counts[f"l1 hits in {profile}"] = run.tally.tiers["l1"]
+    errors = sum(run.tally.errors.total() for run in runs.values())
+    return Report(max(run.code for run in runs.values()), counts, missed=errors)
 
 
-class _Bench:
+class _MixBench:
     """One profile on a fresh virtual host, a fresh database and an empty Redis."""
 
-    def __init__(
-        self, directory: Path, rabbit: RabbitServer, maria: MariaServer, redis: RedisServer, profile: str
-    ) -> None:
-        self.rabbit, self.maria, self.redis, self.profile = rabbit, maria, redis, profile
-        self.database = maria.database()
+    def __init__(self, directory: Path, servers: Servers, profile: str, rows: int) -> None:
+        self.rabbit, self.maria, self.redis = servers.rabbit, servers.maria, servers.redis
+        self.profile, self.rows = profile, rows
+        self.database = self.maria.database()
         settings = {"CHATFLOW_PROFILE": profile}
         if profile in CACHED:
-            redis.flush()
-            settings["CHATFLOW_CACHE_URL"] = redis.url()
-        urls = rabbit.url(rabbit.vhost()), maria.url(self.database)
+            self.redis.flush()
+            settings["CHATFLOW_CACHE_URL"] = self.redis.url()
+        urls = self.rabbit.url(self.rabbit.vhost()), self.maria.url(self.database)
         self.fleet = Fleet(directory, *urls, gateways=1, processors=1, apis=1, settings=settings)
 
     async def run(self, seconds: float) -> MixRun:
         self.fleet.migrate()
-        fill(self.maria, self.database, FILLED_ROWS)
+        fill(self.maria, self.database, self.rows)
         await self.fleet.start()  # which sums up what is there
         try:
             tally, took_s, cores = await self._mixed(seconds)
-            l1_rps = await self._l1() if self.profile in CACHED else None
+            l1_rps = await self._l1(min(seconds, L1_MOST_S)) if self.profile in CACHED else None
             audit = self.fleet.run("audit")
             code = max(audit.returncode, *(await self.fleet.stop()).values())
         finally:
@@ -111,7 +115,7 @@ class _Bench:
             await person.open(self.fleet.of("api")[0].port, self.fleet.of("gateway")[0].port)
         for person in people:
             person.start()
-        await asyncio.sleep(WARM_UP_S)
+        await asyncio.sleep(WARM_UP * seconds)
         tally, begin, before = Tally(), time.perf_counter(), self.cpu()
         for person in people:
             person.tally = tally
@@ -119,25 +123,25 @@ class _Bench:
         took_s, after = time.perf_counter() - begin, self.cpu()
         for person in people:
             person.tally, person.stopping = Tally(), True
-        async with asyncio.timeout(ANSWERS_WITHIN_S):
-            while not all(person.is_quiet for person in people):
-                await asyncio.sleep(0.02)
+        await eventually(
+            lambda: all(person.is_quiet for person in people), "everybody's last answer", patience_s=ANSWERS_WITHIN_S
+        )
         for person in people:
             person.close()
         return tally, took_s, {part: (after[part] - before[part]) / took_s for part in after}
 
-    async def _l1(self) -> float | None:
+    async def _l1(self, seconds: float) -> float | None:
         """Requests per second of one key that L1 holds, as wrk counts them."""
         wrk, port = shutil.which("wrk"), self.fleet.of("api")[0].port
         if wrk is None:
             return None
         url = f"http://127.0.0.1:{port}{L1_PATH}"
-        arguments = ["-t1", f"-c{L1_CONNECTIONS}", f"-d{L1_S}s", url]
+        arguments = ["-t1", f"-c{L1_CONNECTIONS}", f"-d{math.ceil(seconds)}s", url]
         process = await asyncio.create_subprocess_exec(wrk, *arguments, stdout=asyncio.subprocess.PIPE)
         said, _ = await process.communicate()
         found = re.search(rb"Requests/sec:\s*([\d.]+)", said)
-        for _ in range(2):  # what is kept may have come to its end with the last answer
-            answer, _ = await timed_get(port, L1_PATH)
+        await timed_get(port, L1_PATH)  # the cached body may have expired with the last answer
+        answer, _ = await timed_get(port, L1_PATH)
         if found is None or answer.tier != "l1":
             raise RuntimeError(f"the last answer came from {answer.tier!r}; wrk said {said!r}")
         return float(found[1])
@@ -155,8 +159,8 @@ def frames(number: int) -> bytes:
     return b"".join(masked_frame(to_json(send)) for send in sends)
 
 
-def _table(runs: dict[str, MixRun]) -> Table:
-    title = f"{CONNECTIONS} people, 70 % reads, 30 % messages, from {FILLED_ROWS:,} rows on"
+def _table(runs: dict[str, MixRun], rows: int) -> Table:
+    title = f"{CONNECTIONS} people, 70 % reads, 30 % messages, from {rows:,} rows on"
     table = Table("profile", title=title, title_justify="left")
     for column in ("RPS", "reads p50/p99 ms", "acks p50/p99 ms", "l1/l2/miss", "errors", "cores"):
         table.add_column(column, justify="right")

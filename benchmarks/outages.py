@@ -10,40 +10,50 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import attrs
 import psutil
 from rich.console import Console
 
 from benchmarks.measure import rss_mb
 from benchmarks.probe import Probe, first_after, longest_pause_s, settled_after_s, slowest_s
+from benchmarks.report import Report
+from benchmarks.servers import Servers
 from tests.harness.fleet import Fleet
-from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
-from tests.harness.rabbit import RabbitServer
-from tests.harness.server import Guard, start_together
 
 RATE = 1_000
-QUIET_S = 3.0
-AFTER_S = 25.0
 NORMAL_S = 0.5
 """From sending to delivery: longer is not as always."""
+
+
+@attrs.frozen
+class OutageTimes:
+    """Seconds: of load before an outage, of each outage, and of load after it."""
+
+    quiet_s: float = 3.0
+    maria_down_s: float = 60.0
+    rabbit_down_s: float = 10.0
+    after_s: float = 25.0
 
 
 class Outages:
     """One fleet, its servers and a probe."""
 
-    def __init__(self, console: Console, fleet: Fleet, rabbit: RabbitServer, maria: MariaServer) -> None:
-        self.console, self.fleet, self.rabbit, self.maria = console, fleet, rabbit, maria
+    def __init__(self, console: Console, fleet: Fleet, servers: Servers, times: OutageTimes) -> None:
+        self.console, self.fleet, self.times = console, fleet, times
+        self.rabbit, self.maria = servers.rabbit, servers.maria
+        self.acked = self.lost = 0
 
-    async def run(self, maria_down_s: float, rabbit_down_s: float) -> int:
+    async def run(self) -> Report:
         await self.fleet.start()
         await asyncio.to_thread(self.rabbit.settle)
         try:
-            await self._measured(self._without_its_processor)
-            await self._measured(lambda probe: self._without_maria(probe, maria_down_s))
-            await self._measured(lambda probe: self._without_rabbit(probe, rabbit_down_s))
+            for scene in (self._without_its_processor, self._without_maria, self._without_rabbit):
+                await self._measured(scene)
             audit = self.fleet.run("audit")
             self.console.print(audit.stdout.strip() or audit.stderr.strip())
-            return max(audit.returncode, *(await self.fleet.stop()).values())
+            code = max(audit.returncode, int(self.lost > 0), *(await self.fleet.stop()).values())
+            return Report(code, {"acked": self.acked})
         finally:
             self.fleet.kill()
 
@@ -52,7 +62,7 @@ class Outages:
         await probe.open()
         try:
             probe.start()
-            await asyncio.sleep(QUIET_S)
+            await asyncio.sleep(self.times.quiet_s)
             await scene(probe)
         finally:
             await probe.close()
@@ -61,7 +71,7 @@ class Outages:
         active = max(self.fleet.of("processor"), key=cpu_seconds)
         killed = time.monotonic()
         active.kill()
-        await asyncio.sleep(QUIET_S)
+        await asyncio.sleep(self.times.quiet_s)
         await probe.stop()
         active.start()
         await active.ready()
@@ -71,14 +81,15 @@ class Outages:
             probe,
         )
 
-    async def _without_maria(self, probe: Probe, down_s: float) -> None:
+    async def _without_maria(self, probe: Probe) -> None:
+        down_s = self.times.maria_down_s
         before, killed = self._rss(), time.monotonic()
         await asyncio.to_thread(self.maria.kill)
         await asyncio.sleep(down_s)
         after, acked = self._rss(), sum(killed < moment.at for moment in probe.acked)
         await asyncio.to_thread(self.maria.make_ready)
         back = time.monotonic()
-        await asyncio.sleep(AFTER_S)
+        await asyncio.sleep(self.times.after_s)
         await probe.stop()
         grown = ", ".join(f"{name} {before[name]:.0f} -> {after[name]:.0f} MB" for name in before)
         self._say(
@@ -88,13 +99,14 @@ class Outages:
             probe,
         )
 
-    async def _without_rabbit(self, probe: Probe, down_s: float) -> None:
+    async def _without_rabbit(self, probe: Probe) -> None:
+        down_s = self.times.rabbit_down_s
         killed = time.monotonic()
         await asyncio.to_thread(self.rabbit.kill)
         await asyncio.sleep(down_s)
         await asyncio.to_thread(self.rabbit.make_ready)
         back = time.monotonic()
-        await asyncio.sleep(AFTER_S)
+        await asyncio.sleep(self.times.after_s)
         await probe.stop()
         slowest = slowest_s(probe.sent, [*probe.acked, *probe.refused])
         self._say(
@@ -109,6 +121,7 @@ class Outages:
 
     def _say(self, text: str, probe: Probe) -> None:
         lost = probe.undelivered()
+        self.acked, self.lost = self.acked + len(probe.acked), self.lost + lost
         self.console.print(f"{text}; {len(probe.acked):,} acknowledged in all, {lost} of them not delivered")
 
 
@@ -125,12 +138,10 @@ def _seconds(value: float | None) -> str:
     return "never" if value is None else f"{value:.2f} s"
 
 
-async def bench_outages(console: Console, maria_down_s: float = 60.0, rabbit_down_s: float = 10.0) -> int:
-    """Print what each outage cost; the exit code is the worst of the audit and the drains."""
-    with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
-        rabbit, maria = RabbitServer(guard), MariaServer(guard)
-        start_together(rabbit, maria)
+async def bench_outages(console: Console, servers: Servers, times: OutageTimes) -> Report:
+    """Print what each outage cost; an acknowledged message that was not delivered is an error."""
+    with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
         console.print("\n[bold]outages[/], gateway and two processors in processes of their own")
-        urls = rabbit.url(rabbit.vhost()), maria.url(maria.database())
+        urls = servers.rabbit.url(servers.rabbit.vhost()), servers.maria.url(servers.maria.database())
         fleet = Fleet(Path(directory), *urls, gateways=1, processors=2)
-        return await Outages(console, fleet, rabbit, maria).run(maria_down_s, rabbit_down_s)
+        return await Outages(console, fleet, servers, times).run()

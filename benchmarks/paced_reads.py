@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from benchmarks.http import HttpAnswer, HttpConnection, connect
+from tests.harness.waiting import eventually
 
 CONNECTIONS = 100
 """To each api; a read that finds none idle waits for one, and its time counts."""
@@ -75,9 +76,10 @@ class _Line:
             self.api.idle.remove(self)
 
     def _note(self, tier: str, status: int, error: str) -> None:
-        assert self.due is not None
-        due, self.due = self.due, None
-        self.reads.append(Read(due, time.monotonic() - due, self.api.number, tier, status, error))
+        if self.due is None:
+            raise RuntimeError("an answer to nothing")
+        self.reads.append(Read(self.due, time.monotonic() - self.due, self.api.number, tier, status, error))
+        self.due = None
 
 
 @attrs.define(eq=False)
@@ -91,7 +93,7 @@ class PacedReads:
     _apis: list[_Api] = attrs.field(factory=list, init=False)
     _lines: list[_Line] = attrs.field(factory=list, init=False)
     _last_due: float = attrs.field(default=0.0, init=False)
-    _asking: asyncio.Task[None] | None = attrs.field(default=None, init=False)
+    _asking: asyncio.Task[None] = attrs.field(init=False)
 
     async def start(self) -> None:
         """Connect, and ask from now on."""
@@ -108,9 +110,9 @@ class PacedReads:
             TimeoutError: some were not.
         """
         end = time.monotonic()
-        async with asyncio.timeout(ANSWERS_WITHIN_S):
-            while self._last_due < end or self._is_open(end):
-                await asyncio.sleep(0.01)
+        await eventually(
+            lambda: self._last_due >= end and not self._is_open(end), "every answer", patience_s=ANSWERS_WITHIN_S
+        )
         return [read for read in self.reads if begin <= read.at < end]
 
     async def stop(self) -> None:
@@ -119,12 +121,9 @@ class PacedReads:
         Raises:
             TimeoutError: some did not come.
         """
-        assert self._asking is not None
         self._asking.cancel()
         await asyncio.wait([self._asking])
-        async with asyncio.timeout(ANSWERS_WITHIN_S):
-            while self._is_open(time.monotonic()):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: not self._is_open(time.monotonic()), "every answer", patience_s=ANSWERS_WITHIN_S)
         self.close()
 
     def close(self) -> None:

@@ -12,6 +12,8 @@ import attrs
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from tests.harness.waiting import eventually
+
 ROOMS = [f"probe-{number}" for number in range(20)]
 HELLO = '{"op":"hello","userId":1,"username":"probe"}'
 USERS = 4
@@ -38,7 +40,7 @@ class Probe:
     broken: BaseException | None = attrs.field(init=False, default=None)
     _sockets: list[ClientConnection] = attrs.field(init=False, factory=list)
     _tasks: list[asyncio.Task[None]] = attrs.field(init=False, factory=list)
-    _sending: asyncio.Task[None] | None = attrs.field(init=False, default=None)
+    _sending: asyncio.Task[None] = attrs.field(init=False)
 
     async def open(self) -> None:
         for number in range(USERS + 1):
@@ -55,13 +57,13 @@ class Probe:
 
     async def stop(self, within_s: float = 60.0) -> None:
         """Send no more, and wait until each message was answered and each acknowledged one delivered."""
-        assert self._sending is not None
         self._sending.cancel()
         await asyncio.wait([self._sending])
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(within_s):
-                while len(self.acked) + len(self.refused) < len(self.sent) or self.undelivered():
-                    await asyncio.sleep(0.05)
+            await eventually(self._is_over, "the end of everything sent", patience_s=within_s)
+
+    def _is_over(self) -> bool:
+        return len(self.acked) + len(self.refused) >= len(self.sent) and not self.undelivered()
 
     def undelivered(self) -> int:
         """Acknowledged messages that the listener has not seen."""

@@ -1,4 +1,4 @@
-"""What each core question costs over HTTP when no cache answers it, cold and warm, with and without summary tables.
+"""What each core query costs over HTTP when no cache answers it, cold and warm, with and without summary tables.
 
 Cold: the first call after MariaDB was restarted with an empty buffer pool. Warm: calls one after the other, with rooms,
 users and windows drawn anew for each, the same for each profile.
@@ -8,7 +8,7 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from rich.table import Table
 
 from benchmarks.fill import DAYS, END_US, ROOMS, USERS, fill
 from benchmarks.http import timed_get
+from benchmarks.report import Report
 from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
-from tests.harness.server import Guard
+from tests.harness.waiting import eventually
 
 CALLS = 30
 LONGEST_S = 20.0
-"""No more calls of a question after that."""
-BUFFER_POOL_BYTES = 2**30
+"""No more calls of a query after that."""
 COMES_BACK_S = 60.0
 END = datetime.fromtimestamp(END_US / 1e6, UTC)
 
@@ -33,7 +33,7 @@ Draw = Callable[[random.Random], str]
 
 
 @attrs.frozen
-class CoreQuestion:
+class CoreQuery:
     """``path`` draws one; ``target_ms`` and ``reference_ms`` are p50s, where somebody named one."""
 
     name: str
@@ -55,8 +55,8 @@ class Timing:
         return ordered[min(int(len(ordered) * percent / 100), len(ordered) - 1)] * 1e3
 
 
-def _room(query: str) -> Draw:
-    return lambda rng: f"/api/messages/room?roomId={rng.randint(1, ROOMS)}&{query}"
+def _room(parameters: str) -> Draw:
+    return lambda rng: f"/api/messages/room?roomId={rng.randint(1, ROOMS)}&{parameters}"
 
 
 def _window(rng: random.Random, length: timedelta) -> str:
@@ -76,38 +76,38 @@ def _room_before(rng: random.Random) -> str:
     return f"{_room('limit=1000')(rng)}&end={END - timedelta(days=DAYS) * rng.random():%Y-%m-%dT%H:%M:%SZ}"
 
 
-QUESTIONS = (
-    CoreQuestion("room page, 1,000 rows", _room("limit=1000"), 100, "13"),
-    CoreQuestion("room page of one hour", _room_in(timedelta(hours=1)), 100),
-    CoreQuestion("room page of one day", _room_in(timedelta(days=1)), 100),
-    CoreQuestion("room page before a moment", _room_before, 100),
-    CoreQuestion("user history, 100 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}", 200, "2"),
-    CoreQuestion(
+QUERIES = (
+    CoreQuery("room page, 1,000 rows", _room("limit=1000"), 100, "13"),
+    CoreQuery("room page of one hour", _room_in(timedelta(hours=1)), 100),
+    CoreQuery("room page of one day", _room_in(timedelta(days=1)), 100),
+    CoreQuery("room page before a moment", _room_before, 100),
+    CoreQuery("user history, 100 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}", 200, "2"),
+    CoreQuery(
         "user history, 1,000 rows", lambda rng: f"/api/messages/user?userId={rng.randint(1, USERS)}&limit=1000", 200
     ),
-    CoreQuestion("active users, 1 hour", _active(timedelta(hours=1)), 500, "<1"),
-    CoreQuestion("active users, 1 day", _active(timedelta(days=1)), 500),
-    CoreQuestion("active users, 20 days", _active(timedelta(days=20)), 500),
-    CoreQuestion("active users, ever", lambda _: "/api/users/active", 500),
-    CoreQuestion("rooms of a user", lambda rng: f"/api/users/rooms?userId={rng.randint(1, USERS)}", 50, "2"),
-    CoreQuestion("top users", lambda _: "/api/analytics/top-users"),
-    CoreQuestion("top rooms", lambda _: "/api/analytics/top-rooms"),
-    CoreQuestion("throughput, 60 minutes", lambda _: "/api/analytics/throughput"),
-    CoreQuestion("patterns", lambda _: "/api/analytics/patterns"),
-    CoreQuestion(
+    CoreQuery("active users, 1 hour", _active(timedelta(hours=1)), 500, "<1"),
+    CoreQuery("active users, 1 day", _active(timedelta(days=1)), 500),
+    CoreQuery("active users, 20 days", _active(timedelta(days=20)), 500),
+    CoreQuery("active users, ever", lambda _: "/api/users/active", 500),
+    CoreQuery("rooms of a user", lambda rng: f"/api/users/rooms?userId={rng.randint(1, USERS)}", 50, "2"),
+    CoreQuery("top users", lambda _: "/api/analytics/top-users"),
+    CoreQuery("top rooms", lambda _: "/api/analytics/top-rooms"),
+    CoreQuery("throughput, 60 minutes", lambda _: "/api/analytics/throughput"),
+    CoreQuery("patterns", lambda _: "/api/analytics/patterns"),
+    CoreQuery(
         "all of it in one, with the total",
         lambda rng: f"/api/all?roomId={rng.randint(1, ROOMS)}&userId={rng.randint(1, USERS)}",
     ),
 )
 
 
-async def bench_reads(console: Console, profiles: list[str], rows: int) -> int:
-    """Print what each question took; the exit code is the worst of the audit and the drains."""
+async def bench_reads(
+    console: Console, maria: MariaServer, profiles: list[str], rows: int, queries: Sequence[CoreQuery] = QUERIES
+) -> Report:
+    """Print how long each query took, on so many rows."""
     timings: dict[str, dict[str, Timing]] = {}
     codes: list[int] = []
-    with Guard() as guard, tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
-        maria = MariaServer(guard, buffer_pool_bytes=BUFFER_POOL_BYTES, log_file_bytes=2**30)
-        maria.make_ready()
+    with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
         database = maria.database()
         tools = _api(Path(directory), maria.url(database), "O2")
         tools.migrate()
@@ -119,16 +119,18 @@ async def bench_reads(console: Console, profiles: list[str], rows: int) -> int:
             await fleet.start()
             try:
                 port = fleet.of("api")[0].port
-                timings[profile] = {each.name: await _measured(port, maria, each) for each in QUESTIONS}
+                timings[profile] = {each.name: await _measured(port, maria, each) for each in queries}
                 codes += (await fleet.stop()).values()
             finally:
                 fleet.kill()
-        console.print(_table(timings, rows))
+        console.print(_table(timings, queries, rows))
         console.print("milliseconds; cold: the first call on an empty buffer pool; a number in brackets: calls refused")
         audit = await asyncio.to_thread(tools.run, "audit")
         console.print(audit.stdout.strip() or audit.stderr.strip())
-        maria.kill()
-    return max(audit.returncode, *codes)
+        maria.drop(database)
+    refused = sum(each.refused for timing in timings.values() for each in timing.values())
+    answered = sum(1 + len(each.warm_s) - each.refused for timing in timings.values() for each in timing.values())
+    return Report(max(audit.returncode, *codes), {"answered": answered}, missed=refused)
 
 
 def _api(directory: Path, database_url: str, profile: str) -> Fleet:
@@ -137,16 +139,17 @@ def _api(directory: Path, database_url: str, profile: str) -> Fleet:
     )
 
 
-async def _measured(port: int, maria: MariaServer, question: CoreQuestion) -> Timing:
-    rng = random.Random(question.name)
+async def _measured(port: int, maria: MariaServer, query: CoreQuery) -> Timing:
+    rng = random.Random(query.name)
     await asyncio.to_thread(maria.kill)
     await asyncio.to_thread(maria.make_ready)
     await _serves(port)
-    answer, cold_s = await timed_get(port, question.path(rng))
-    refused, warm_s = int(answer.status != 200), []
+    answer, cold_s = await timed_get(port, query.path(rng))
+    refused = int(answer.status != 200)
+    warm_s: list[float] = []
     begin = time.perf_counter()
     while len(warm_s) < CALLS and time.perf_counter() - begin < LONGEST_S:
-        answer, took_s = await timed_get(port, question.path(rng))
+        answer, took_s = await timed_get(port, query.path(rng))
         refused += answer.status != 200
         warm_s.append(took_s)
     return Timing(cold_s, warm_s, refused)
@@ -154,22 +157,24 @@ async def _measured(port: int, maria: MariaServer, question: CoreQuestion) -> Ti
 
 async def _serves(port: int) -> None:
     """Wait until the api has found the database again; the room it asks for does not exist."""
-    async with asyncio.timeout(COMES_BACK_S):
-        while (await timed_get(port, "/api/messages/room?roomId=nowhere"))[0].status != 200:
-            await asyncio.sleep(0.05)
+
+    async def answers() -> bool:
+        return (await timed_get(port, "/api/messages/room?roomId=nowhere"))[0].status == 200
+
+    await eventually(answers, "an answer of the api", patience_s=COMES_BACK_S)
 
 
-def _table(timings: dict[str, dict[str, Timing]], rows: int) -> Table:
-    table = Table("question", title=f"{rows:,} rows, over HTTP, no cache", title_justify="left")
+def _table(timings: dict[str, dict[str, Timing]], queries: Sequence[CoreQuery], rows: int) -> Table:
+    table = Table("query", title=f"{rows:,} rows, over HTTP, no cache", title_justify="left")
     for profile in timings:
         for column in ("cold", "p50", "p99"):
             table.add_column(f"{profile} {column}", justify="right")
     table.add_column("target", justify="right")
     table.add_column("the reference", justify="right")
-    for question in QUESTIONS:
-        cells = [cell for timing in timings.values() for cell in _cells(timing[question.name], question.target_ms)]
-        target = f"< {question.target_ms:.0f}" if question.target_ms else ""
-        table.add_row(question.name, *cells, target, question.reference_ms)
+    for query in queries:
+        cells = [cell for timing in timings.values() for cell in _cells(timing[query.name], query.target_ms)]
+        target = f"< {query.target_ms:.0f}" if query.target_ms else ""
+        table.add_row(query.name, *cells, target, query.reference_ms)
     return table
 
 

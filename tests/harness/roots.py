@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import attrs
@@ -19,6 +20,8 @@ from tests.harness.programs import PATH, absent
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "chatflow-roots"
 BUILD_DEADLINE_S = 900.0
+# What is mounted meanwhile, and everything that runs, ends with the command, however that ends.
+_CONTAINED = ("unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child")
 # $1 is the root, $2 the directory to share with it, the rest is the command. exec keeps the pid.
 _ENTER = """
 root=$1 shared=$2
@@ -74,16 +77,27 @@ class Root:
     def _make(self) -> None:
         if lacking := absent("debootstrap", "unshare", "apt-get"):
             raise NoRoot(f"no {', '.join(lacking)} found: install the packages debootstrap, util-linux and apt")
-        unfinished = CACHE / "unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        _run("debootstrap", "--variant=minbase", self.suite, str(unfinished), _mirror())
+        for left in CACHE.glob("unfinished-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        unfinished = Path(tempfile.mkdtemp(prefix="unfinished-", dir=CACHE))
+        unfinished.chmod(0o755)
+        _run(*_CONTAINED, "debootstrap", "--variant=minbase", self.suite, str(unfinished), _mirror())
         (unfinished / "etc/apt/apt.conf.d/99machine").write_text(_run("apt-config", "dump", "Acquire"))
         policy = unfinished / "usr/sbin/policy-rc.d"
         policy.write_text("#!/bin/sh\nexit 101\n")  # nothing starts when it is installed
         policy.chmod(0o755)
-        _run("chroot", str(unfinished), "apt-get", "update", "-qq")
-        _run("chroot", str(unfinished), "apt-get", "install", "-qq", "--no-install-recommends", *self.packages)
-        _run("chroot", str(unfinished), "apt-get", "clean")
+        _run(*_CONTAINED, "chroot", str(unfinished), "apt-get", "update", "-qq")
+        _run(
+            *_CONTAINED,
+            "chroot",
+            str(unfinished),
+            "apt-get",
+            "install",
+            "-qq",
+            "--no-install-recommends",
+            *self.packages,
+        )
+        _run(*_CONTAINED, "chroot", str(unfinished), "apt-get", "clean")
         unfinished.rename(self.path)
 
 
@@ -101,6 +115,7 @@ def _run(*command: str) -> str:
     environ = {"PATH": PATH + ":/sbin:/bin", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BUILD_DEADLINE_S, check=False)
     if done.returncode:
+        program = next(each for each in command if each not in _CONTAINED)
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise NoRoot(f"{command[0]} failed with {done.returncode}: {' '.join(said)}")
+        raise NoRoot(f"{program} failed with {done.returncode}: {' '.join(said)}")
     return done.stdout

@@ -1,0 +1,17 @@
+"""The broker's promises on RabbitMQ 4."""
+
+import pytest
+
+from tests.contract import test_broker
+from tests.contract.broker_harnesses import rabbitmq
+from tests.newer_servers.again import taken_from
+
+pytestmark = pytest.mark.long
+globals().update(taken_from(test_broker))
+
+
+@pytest.fixture
+async def harness(request, rabbit_server):
+    harness = await rabbitmq(request)
+    yield harness
+    await harness.aclose()
