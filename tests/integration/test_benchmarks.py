@@ -1,4 +1,4 @@
-"""Every scenario of ``make bench`` in small: it runs, it counts something, nothing is lost. Its speed does not matter."""
+"""Every scenario of ``make bench`` in small: it runs, it counts something, nothing is lost. Speed does not matter."""
 
 import pytest
 from rich.console import Console
