@@ -1,5 +1,6 @@
 import getpass
 import itertools
+from typing import ClassVar
 
 import attrs
 
@@ -20,6 +21,7 @@ class MariaServer(Server):
     speaks as root.
     """
 
+    MAY_ALWAYS_WRITE: ClassVar[str] = "READ_ONLY ADMIN"
     buffer_pool_bytes: int = attrs.field(default=128 * 2**20, kw_only=True)
     log_file_bytes: int = attrs.field(default=96 * 2**20, kw_only=True)
     max_connections: int = attrs.field(default=500, kw_only=True)
@@ -46,6 +48,15 @@ class MariaServer(Server):
     def read_only(self, on: bool) -> None:
         """Refuse (1290) or allow the clients' writes, as a replica does before it is promoted."""
         self.execute(f"SET GLOBAL read_only = {int(on)}")
+
+    def as_admin(self, url: str) -> str:
+        """The same url for the user ``admin``, who may write when the server is read-only, too."""
+        admin = f"admin@'{LOOPBACK}'"
+        self.execute(
+            f"DROP USER IF EXISTS {admin}; CREATE USER {admin} IDENTIFIED BY 'admin'; "
+            f"GRANT ALL ON `test\\_%`.* TO {admin}; GRANT {self.MAY_ALWAYS_WRITE} ON *.* TO {admin}"
+        )
+        return url.replace(f"{USER}:{PASSWORD}@", "admin:admin@")
 
     def make_ready(self) -> None:
         super().make_ready()

@@ -1,4 +1,5 @@
 import getpass
+from typing import ClassVar
 
 import attrs
 
@@ -13,6 +14,8 @@ MYSQL = Root("sid", ("mysql-server-core",))
 @attrs.define(eq=False)
 class MysqlServer(MariaServer):
     """MySQL itself, with its defaults for what a client meets: ``caching_sha2_password`` and a binary log."""
+
+    MAY_ALWAYS_WRITE: ClassVar[str] = "CONNECTION_ADMIN"
 
     def _prepare(self) -> None:
         # Durability of the installation itself is not needed, and skipping it saves time.

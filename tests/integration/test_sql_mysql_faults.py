@@ -213,11 +213,7 @@ async def test_a_read_only_server_is_unavailable_for_writes_and_left_for_a_new_c
 
 
 async def test_a_ping_fails_on_a_read_only_server_for_all_but_those_who_may_write_all_the_same(maria_server, fresh_url):
-    maria_server.execute("CREATE OR REPLACE USER admin@'127.0.0.1' IDENTIFIED BY 'admin'")
-    maria_server.execute(
-        "GRANT ALL ON `test\\_%`.* TO admin@'127.0.0.1'; GRANT READ_ONLY ADMIN ON *.* TO admin@'127.0.0.1'"
-    )
-    as_admin = fresh_url.replace("chatflow:chatflow@", "admin:admin@")
+    as_admin = maria_server.as_admin(fresh_url)
     async with process(fresh_url) as mine, process(as_admin) as admin:
         await mine.store.ping()
         maria_server.read_only(on=True)

@@ -137,7 +137,7 @@ async def test_no_error_repeats_what_somebody_wrote(fresh_url, protocol, fault):
     async with process(fresh_url) as mine:
         error = await failing(mine, fault)
     told = "".join(traceback.format_exception(error))
-    assert "append_mysql" in told
+    assert "mysql/append.py" in told
     assert SECRET not in told
 
 
