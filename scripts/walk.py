@@ -68,6 +68,8 @@ async def walk(tracer: Tracer, roles: Mapping[str, Role]) -> tuple[list[str], li
         listener = await _joined(http, gateway.port, "listener")
         sender = await _joined(http, gateway.port, "sender")
         messages, reads = [], []
+        for number in range(ROOMS):  # a process knows its rooms' names, but not yet their messages
+            await _get(http, f"{_page(api.port, number)}&start=2026-01-01")
         for number in range(2 * ROOMS):  # the first of each room warms up
             await asyncio.sleep(PAUSE_S)
             tracer.start()
@@ -77,13 +79,22 @@ async def walk(tracer: Tracer, roles: Mapping[str, Role]) -> tuple[list[str], li
         for number in range(ROOMS):
             await asyncio.sleep(PAUSE_S)
             tracer.start()
-            url = f"http://127.0.0.1:{api.port}/api/messages/room?roomId={number}&limit=10"
-            async with http.get(url) as response:
-                await response.read()
+            tier = await _get(http, _page(api.port, number))
             reads.append(tracer.stop())
-            if response.headers["X-Cache"] != "miss":
-                raise RuntimeError(f"a read that was to miss was answered by {response.headers['X-Cache']}")
+            if tier != "miss":
+                raise RuntimeError(f"a read that was to miss was answered by {tier}")
     return _in_each(reads[ROOMS // 2 :]), _in_each(messages[ROOMS:])
+
+
+def _page(port: int, room: int) -> str:
+    return f"http://127.0.0.1:{port}/api/messages/room?roomId={room}&limit=10"
+
+
+async def _get(http: aiohttp.ClientSession, url: str) -> str:
+    """The tier that answered."""
+    async with http.get(url) as response:
+        await response.read()
+        return response.headers["X-Cache"]
 
 
 async def _joined(http: aiohttp.ClientSession, port: int, name: str) -> aiohttp.ClientWebSocketResponse:

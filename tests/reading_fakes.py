@@ -9,9 +9,9 @@ import msgspec
 
 from chatflow.domain.reading.answers import Answer, Answered, EncodedRows
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
-from chatflow.domain.reading.local_cache import LocalCache
+from chatflow.domain.reading.local_cache import LocalCache, LocalTier
 from chatflow.domain.reading.query_service import QueryService
-from chatflow.domain.reading.read_cache import LocalTier, ReadCache
+from chatflow.domain.reading.read_cache import ReadCache
 from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.ports.clock import Clock
 from chatflow.ports.commit_feed import CommitFeed

@@ -17,8 +17,8 @@ import pytest
 from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed, MemoryLeases
 from chatflow.adapters.redis.services import open_redis
 from chatflow.domain.reading.cache_policy import CachePolicy
+from chatflow.domain.reading.local_cache import LocalTier
 from chatflow.domain.reading.query_service import QueryService
-from chatflow.domain.reading.read_cache import LocalTier
 from chatflow.ports.commit_feed import Commit
 from chatflow.ports.messages import StoredMessage
 from tests.reading_fakes import ListStore, body, local_tier, query_service

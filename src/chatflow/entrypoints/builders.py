@@ -16,8 +16,7 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
-from chatflow.domain.reading.local_cache import LocalCache
-from chatflow.domain.reading.read_cache import LocalTier
+from chatflow.domain.reading.local_cache import LocalCache, LocalTier
 from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.entrypoints.clocks import new_id, now_us

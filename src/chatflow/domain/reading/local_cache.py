@@ -1,4 +1,6 @@
-"""A versioned cache in this process: least recently used goes first, in entries and in bytes.
+"""What this process keeps: a versioned cache of answers, and the newest messages of rooms.
+
+The cache: least recently used goes first, in entries and in bytes.
 
 A tag has a stamp from its first use until it is invalidated or crowded out; no stamp is ever given twice. So forgetting
 a tag is the same as invalidating it, and the table of tags can be bounded too.
@@ -10,8 +12,10 @@ from collections.abc import Sequence
 
 import attrs
 
+from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.ports.cache import Lookup, Version
 from chatflow.ports.clock import Clock
+from chatflow.ports.commit_feed import Commit, CommitFeed
 
 ENTRY_OVERHEAD_BYTES = 200
 """What an entry costs besides its key and value."""
@@ -105,6 +109,23 @@ class LocalCache:
         entry = self._entries.pop(key, None)
         if entry is not None:
             self.size_bytes -= _cost(key, entry.value)
+
+
+@attrs.define(eq=False)
+class LocalTier:
+    """What this process keeps: answers, the newest messages of rooms, and the feed that keeps both coherent."""
+
+    answers: LocalCache
+    tails: RoomTails
+    feed: CommitFeed
+
+    async def follow(self) -> None:
+        """Follow the feed until cancelled; the tier is off without it."""
+        await self.feed.follow(self._hear)
+
+    def _hear(self, commit: Commit | None) -> None:
+        self.answers.forget(None if commit is None else commit.tags)
+        self.tails.hear(commit)
 
 
 def _cost(key: str, value: bytes) -> int:

@@ -17,16 +17,14 @@ import attrs
 
 from chatflow.domain.reading.answers import Source
 from chatflow.domain.reading.cache_policy import CachePolicy, Family, Freshness
-from chatflow.domain.reading.local_cache import LocalCache
+from chatflow.domain.reading.local_cache import LocalTier
 from chatflow.domain.reading.metrics import ReadingMetrics
 from chatflow.domain.reading.query import Query, Reading
-from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.single_flight import SingleFlight
 from chatflow.domain.resilience.tasks import end
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup
 from chatflow.ports.clock import Clock
-from chatflow.ports.commit_feed import Commit, CommitFeed
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, StoreOverloaded
 
 LEASE_S = 2.0
@@ -39,23 +37,6 @@ REFRESHES = 8
 
 HEAD_BYTES = 8
 """In front of each cached value: the head of a room page, big-endian."""
-
-
-@attrs.define(eq=False)
-class LocalTier:
-    """What this process keeps: answers, the newest messages of rooms, and the feed that keeps both coherent."""
-
-    answers: LocalCache
-    tails: RoomTails
-    feed: CommitFeed
-
-    async def follow(self) -> None:
-        """Follow the feed until cancelled; the tier is off without it."""
-        await self.feed.follow(self._hear)
-
-    def _hear(self, commit: Commit | None) -> None:
-        self.answers.forget(None if commit is None else commit.tags)
-        self.tails.hear(commit)
 
 
 @attrs.define(eq=False)
