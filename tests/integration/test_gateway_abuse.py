@@ -11,13 +11,16 @@ import pytest
 
 from chatflow.adapters.websockets import server as server_module
 from chatflow.adapters.websockets import sockets
-from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.connection import GatewayConnection
+from chatflow.adapters.websockets.driver import SessionDriver
 from chatflow.adapters.websockets.feed import FeedSubscriber
-from chatflow.adapters.websockets.session import Sent, Session, Subscription
+from chatflow.adapters.websockets.subscription import Subscription
 from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.resend_guard import ResendGuard
+from chatflow.domain.session.sends import Sent
+from chatflow.domain.session.ws import WsSession
 from tests.harness.waiting import eventually
 from tests.integration.gateway_harness import CLOSE, PARTITIONS, PING, PONG, TEXT, chat, frame, open_gateway, send
 
@@ -237,7 +240,17 @@ async def test_a_sender_that_the_gateway_itself_holds_back_is_not_dropped_as_sil
 
 def gateway_objects():
     gc.collect()
-    kinds = (Session, ChatSession, Subscription, FeedSubscriber, ResendGuard, Inflight, Sent, GatewayConnection)
+    kinds = (
+        WsSession,
+        ChatSession,
+        SessionDriver,
+        Subscription,
+        FeedSubscriber,
+        ResendGuard,
+        Inflight,
+        Sent,
+        GatewayConnection,
+    )
     return [found for found in gc.get_objects() if type(found) in kinds]
 
 
@@ -259,7 +272,7 @@ async def test_repeated_abuse_leaves_no_object_behind_and_memory_stays_flat(gate
         await gateway.can_chat(room)  # a partition remembers its last batch until the next one
     await eventually(gateway.is_idle)
     left = Counter(type(found).__name__ for found in gateway_objects() if id(found) not in of_other_tests)
-    assert set(left) <= {"ChatSession", "ResendGuard", "Inflight", "GatewayConnection"}
+    assert set(left) <= {"ChatSession", "SessionDriver", "ResendGuard", "Inflight", "GatewayConnection"}
     assert left.total() <= 4 * PARTITIONS
     assert grown[-1] - grown[0] < 64 * 2**10
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chatflow.adapters.websockets import server, sockets
-from chatflow.adapters.websockets.session import Session
+from chatflow.domain.session.ws import WsSession
 from tests.harness.waiting import eventually
 from tests.integration.gateway_harness import PING, TEXT, chat, frame, open_gateway, send
 
@@ -25,13 +25,13 @@ async def gateway():
 def handled(monkeypatch):
     """How many items sessions have handled."""
     count = [0]
-    handle = Session._handle
+    handle = WsSession._handle
 
     def counted(self, item):
         count[0] += 1
         handle(self, item)
 
-    monkeypatch.setattr(Session, "_handle", counted)
+    monkeypatch.setattr(WsSession, "_handle", counted)
     return lambda: count[0]
 
 

@@ -4,9 +4,8 @@ import asyncio
 
 import attrs
 
-from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.driver import drive_chat, drive_ws
 from chatflow.adapters.websockets.reading import read
-from chatflow.adapters.websockets.session import Session
 from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
@@ -21,8 +20,10 @@ from chatflow.domain.persistence.partition_processor import PartitionProcessor, 
 from chatflow.domain.persistence.persister import Persister
 from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
+from chatflow.domain.session.ws import WsSession
 from chatflow.ports.broker import Delivery, size_of
 from chatflow.ports.messages import Message
 from tests.simulation.broker import BrokerServer, SimulatedBroker, SimulatedLive
@@ -141,15 +142,14 @@ class Gateway:
         await asyncio.sleep(1.0)
 
     async def _serve(self, connection: Connection, protocol: str, room: str) -> None:
-        call_soon = self.site.loop.call_soon
         if protocol == "chat":
-            session = ChatSession(connection, self.context, room, "", call_soon)
+            driver = drive_chat(ChatSession(self.context, "", room), connection)
         else:
-            session = Session(connection, self.context, "s", "", call_soon)
+            driver = drive_ws(WsSession(self.context, "", "s"), connection)
         try:
-            await read(connection, connection.watched(session))
+            await read(connection, driver)
         finally:
-            session.closed()
+            driver.close()
             self.connections.remove(connection)
 
     def _new_id(self) -> str:

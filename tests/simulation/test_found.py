@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_ws
 from chatflow.adapters.websockets.frames import encode_json
-from chatflow.adapters.websockets.session import Session
+from chatflow.domain.session.chat import ChatSession
+from chatflow.domain.session.ws import WsSession
 from chatflow.ports.errors import BrokerUnavailable
-from tests.unit.fakes import FakeGateway, message_id, settle
+from tests.unit.fakes import FakeGateway, hand_over, message_id, settle
 
 OTHER_PARTITION = "elsewhere"
 
@@ -24,19 +25,19 @@ async def gateway() -> AsyncIterator[FakeGateway]:
 
 
 @pytest.fixture
-async def session(gateway: FakeGateway) -> AsyncIterator[Session]:
-    session = Session(MemorySocket(), gateway.context, "s", "", asyncio.get_running_loop().call_soon)
-    session.receive('{"op":"hello","userId":7,"username":"ada"}')
-    yield session
-    session.closed()
+async def driver(gateway: FakeGateway) -> AsyncIterator[SessionDriver]:
+    driver = drive_ws(WsSession(gateway.context, "", "s"), MemorySocket())
+    hand_over(driver, '{"op":"hello","userId":7,"username":"ada"}')
+    yield driver
+    driver.close()
 
 
-def send(session: Session, number: int, room: str = "lobby", *, own_id: bool = True) -> None:
+def send(driver: SessionDriver, number: int, room: str = "lobby", *, own_id: bool = True) -> None:
     fields = {"op": "send", "ref": number, "room": room, "text": "hi"}
-    session.receive(encode_json(fields | ({"id": message_id(number)} if own_id else {})).decode())
+    hand_over(driver, encode_json(fields | ({"id": message_id(number)} if own_id else {})).decode())
 
 
-def say(chat: ChatSession, number: int) -> None:
+def say(chat: SessionDriver, number: int) -> None:
     fields = {
         "userId": 7,
         "username": "ada",
@@ -44,7 +45,7 @@ def say(chat: ChatSession, number: int) -> None:
         "messageType": "TEXT",
         "timestamp": "2026-11-24T01:31:00Z",
     }
-    chat.receive(encode_json(fields | {"messageId": message_id(number)}).decode())
+    hand_over(chat, encode_json(fields | {"messageId": message_id(number)}).decode())
 
 
 async def refuse(gateway: FakeGateway) -> None:
@@ -57,65 +58,65 @@ def attempts(gateway: FakeGateway, room: str = "lobby") -> int:
     return sum(message.room_id == room for envelope in gateway.broker.attempts for message in envelope.messages)
 
 
-async def test_what_is_still_read_from_a_closing_connection_does_not_overtake(gateway, session) -> None:
-    send(session, 1, own_id=False)
+async def test_what_is_still_read_from_a_closing_connection_does_not_overtake(gateway, driver) -> None:
+    send(driver, 1, own_id=False)
     await refuse(gateway)
-    session.socket.close(1012, "restarting")
+    driver.socket.close(1012, "restarting")
     await settle()
-    send(session, 2, own_id=False)
+    send(driver, 2, own_id=False)
     await settle()
     assert attempts(gateway) == 1
 
 
-async def test_a_pong_says_nothing_of_frames_that_wait_behind_a_stalled_reader(gateway, session) -> None:
-    send(session, 1, own_id=False)
+async def test_a_pong_says_nothing_of_frames_that_wait_behind_a_stalled_reader(gateway, driver) -> None:
+    send(driver, 1, own_id=False)
     await refuse(gateway)
-    send(session, 2, OTHER_PARTITION, own_id=False)
-    assert session.inflight.is_stalled
-    session.socket.read()
+    send(driver, 2, OTHER_PARTITION, own_id=False)
+    assert driver.session.inflight.is_stalled
+    driver.socket.read()
     await settle()
     gateway.broker.confirm()
-    send(session, 3, own_id=False)  # had arrived before the pong
+    send(driver, 3, own_id=False)  # had arrived before the pong
     await settle()
     assert attempts(gateway) == 1
 
 
-async def test_a_place_is_kept_while_frames_wait_behind_a_stalled_reader(gateway, session) -> None:
-    send(session, 1)
+async def test_a_place_is_kept_while_frames_wait_behind_a_stalled_reader(gateway, driver) -> None:
+    send(driver, 1)
     await refuse(gateway)
-    session.socket.read()
-    send(session, 2, OTHER_PARTITION)
-    assert session.inflight.is_stalled
+    driver.socket.read()
+    send(driver, 2, OTHER_PARTITION)
+    assert driver.session.inflight.is_stalled
     await settle()
     gateway.clock.advance(3.0)
     gateway.broker.confirm()
-    send(session, 3)  # had arrived before 1 was refused
+    send(driver, 3)  # had arrived before 1 was refused
     await settle()
     assert attempts(gateway) == 1
 
 
-async def test_a_repetition_that_waits_behind_a_stalled_reader_keeps_its_place(gateway, session) -> None:
-    send(session, 1)
+async def test_a_repetition_that_waits_behind_a_stalled_reader_keeps_its_place(gateway, driver) -> None:
+    send(driver, 1)
     await refuse(gateway)
-    session.socket.read()
+    driver.socket.read()
     await settle()
-    send(session, 2, OTHER_PARTITION)
-    reader = asyncio.create_task(session.inflight.resumed())
+    send(driver, 2, OTHER_PARTITION)
+    reader = asyncio.create_task(driver.backpressure.resumed())
     await settle()
     gateway.clock.advance(3.0)
     gateway.broker.confirm()
     await reader
-    send(session, 3)  # the repeated 1 is right behind it
+    send(driver, 3)  # the repeated 1 is right behind it
     await settle()
     assert attempts(gateway) == 1
 
 
-async def test_a_place_is_kept_while_the_refusal_waits_for_an_earlier_answer(gateway, session) -> None:
+async def test_a_place_is_kept_while_the_refusal_waits_for_an_earlier_answer(gateway, driver) -> None:
     gateway.publisher.limit_bytes = 400
-    chat = ChatSession(MemorySocket(), gateway.context, "lobby", "", asyncio.get_running_loop().call_soon)
+    chat = drive_chat(ChatSession(gateway.context, "", "lobby"), MemorySocket())
     say(chat, 1)
     await settle()
-    send(session, 2, OTHER_PARTITION)
+    send(driver, 2, OTHER_PARTITION)
     say(chat, 3)
     await settle()
     gateway.broker.waiting.pop(1)[1].set_result(None)
@@ -126,24 +127,24 @@ async def test_a_place_is_kept_while_the_refusal_waits_for_an_earlier_answer(gat
     await settle()
     assert [b"success" in reply for reply in chat.socket.read()] == [True, False, False]
     assert attempts(gateway) == 1
-    chat.closed()
+    chat.close()
 
 
-async def test_a_place_is_kept_while_the_peer_has_not_received_the_refusal(gateway, session) -> None:
-    send(session, 1)
+async def test_a_place_is_kept_while_the_peer_has_not_received_the_refusal(gateway, driver) -> None:
+    send(driver, 1)
     await refuse(gateway)
     gateway.clock.advance(3.0)
-    send(session, 2)
+    send(driver, 2)
     await settle()
     assert attempts(gateway) == 1
 
 
-async def test_a_peer_that_was_told_and_repeats_nothing_goes_on(gateway, session) -> None:
-    send(session, 1)
+async def test_a_peer_that_was_told_and_repeats_nothing_goes_on(gateway, driver) -> None:
+    send(driver, 1)
     await refuse(gateway)
-    session.socket.read()
+    driver.socket.read()
     await settle()
     gateway.clock.advance(3.0)
-    send(session, 2)
+    send(driver, 2)
     await settle()
     assert attempts(gateway) == 2

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import attrs
 import msgspec
 
-from chatflow.adapters.websockets.connection import Receiver
+from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.inbox import Inbox
+from chatflow.domain.session.core import Session
 from chatflow.domain.session.inflight import Inflight
 from chatflow.ports.socket import Socket
 from tests.simulation.faults import ClientPlan, Dice
@@ -103,8 +104,12 @@ class Connection:
     _in_at: float = 0.0
     inbox: Inbox = attrs.field(factory=Inbox)
     _inflight: Inflight | None = None
+    _backpressure: Backpressure | None = None
     _writable: asyncio.Event = attrs.field(factory=asyncio.Event)
     _pings: list[asyncio.Future[bool]] = attrs.field(factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.inbox.messages = _Unhandled(self.takes)
 
     # The gateway's end.
 
@@ -142,13 +147,9 @@ class Connection:
     def is_open(self) -> bool:
         return self._is_open
 
-    def watched(self, session: Receiver) -> "_Watched":
-        """The session, with an eye on the order in which it takes frames in."""
-        return _Watched(self, session)
-
-    def attach(self, receiver: Receiver) -> None:
-        self._inflight = receiver.inflight
-        self._inflight.arrived = len(self.inbox.messages)
+    def attach(self, session: Session, backpressure: Backpressure) -> None:
+        self._inflight, self._backpressure = session.inflight, backpressure
+        session.inflight.arrived = len(self.inbox.messages)
 
     def detach(self) -> None:
         pass
@@ -157,8 +158,8 @@ class Connection:
         return bool(self.inbox.messages)
 
     async def resumed(self) -> None:
-        assert self._inflight is not None
-        await self._inflight.resumed(self.drained)
+        assert self._backpressure is not None
+        await self._backpressure.resumed(self.drained)
 
     def is_ending(self) -> bool:
         return not self._is_open
@@ -285,30 +286,16 @@ class Connection:
                 self._refusing_since.setdefault(send[0], self.loop.time())
 
 
-@attrs.define(eq=False)
-class _Watched:
-    """A ``Receiver`` that tells its connection of each frame."""
+class _Unhandled(deque[str | bytes]):
+    """Frames that wait for the gateway's reader, with an eye on the order in which it takes them."""
 
-    connection: Connection
-    session: Receiver
+    def __init__(self, takes: Callable[[], None]) -> None:
+        super().__init__()
+        self.takes = takes
 
-    @property
-    def inflight(self) -> Inflight:
-        return self.session.inflight
-
-    @property
-    def is_ended(self) -> bool:
-        return self.session.is_ended
-
-    def receive(self, frame: str | bytes, most: int) -> int:
-        self.connection.takes()
-        return self.session.receive(frame, most)
-
-    def go_on(self, most: int) -> int:
-        return self.session.go_on(most)
-
-    def held_bytes(self) -> int:
-        return self.session.held_bytes()
+    def popleft(self) -> str | bytes:
+        self.takes()
+        return super().popleft()
 
 
 if TYPE_CHECKING:

@@ -1,17 +1,20 @@
 """Stand-ins with real semantics, which fail when told to: store, reader, cache, broker, live channel."""
 
 import asyncio
+import sys
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TypeVar
 
 import attrs
 
+from chatflow.adapters.websockets.driver import SessionDriver
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
+from chatflow.domain.messages.errors import Malformed
 from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
@@ -31,6 +34,26 @@ async def settle(turns: int = 25) -> None:
     """Let everything that can run without outside help run."""
     for _ in range(turns):
         await asyncio.sleep(0)
+
+
+def hand_over(driver: SessionDriver, frame: str | bytes, most: int = sys.maxsize) -> int:
+    """What the reader of a connection does with one frame; how many items are left."""
+    try:
+        value = driver.decode(frame)
+    except Malformed:
+        driver.session.receive_malformed(len(frame))
+        left = 0
+    else:
+        left = driver.session.receive(value, len(frame), most)
+    driver.perform()
+    return left
+
+
+def go_on(driver: SessionDriver, most: int) -> int:
+    """What it does with the rest of a long frame."""
+    left = driver.session.go_on(most)
+    driver.perform()
+    return left
 
 
 async def cancel(*tasks: asyncio.Task[object]) -> None:

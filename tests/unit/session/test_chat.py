@@ -6,11 +6,12 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.chat import ChatSession
+from chatflow.adapters.websockets.driver import SessionDriver, drive_chat
 from chatflow.domain.messages.rooms import partition_of
+from chatflow.domain.session.chat import ChatSession
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable
 from tests.harness.waiting import eventually
-from tests.unit.fakes import FakeBroker, FakeGateway, message_id, settle
+from tests.unit.fakes import FakeBroker, FakeGateway, hand_over, message_id, settle
 
 DOWN = BrokerUnavailable("no broker")
 RETRY = "Message queue unavailable, please retry"
@@ -31,14 +32,15 @@ class Client:
     room: str = "5"
     socket: MemorySocket = attrs.field(factory=MemorySocket)
     session: ChatSession = attrs.field(init=False)
+    driver: SessionDriver = attrs.field(init=False)
     raw: list[bytes] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.session = ChatSession(self.socket, self.gateway.context, self.room, "10.0.0.1", loop.call_soon)
+        self.session = ChatSession(self.gateway.context, "10.0.0.1", self.room)
+        self.driver = drive_chat(self.session, self.socket)
 
     def say(self, text: str, **changes: object) -> None:
-        self.session.receive(json.dumps({**GOOD, "message": text, **changes}))
+        hand_over(self.driver, json.dumps({**GOOD, "message": text, **changes}))
 
     async def replies(self, count: int) -> list[dict[str, object]]:
         """Read until there are so many replies; then there must not be more."""
@@ -70,7 +72,7 @@ async def connect() -> AsyncIterator[Connect]:
 
     yield make
     for client in clients:
-        client.session.closed()
+        client.driver.close()
         await client.gateway.close()
     await settle()
 
@@ -103,7 +105,7 @@ async def test_a_frame_is_answered_with_success_once_the_broker_has_it(connect: 
 async def test_replies_are_compact(connect: Connect) -> None:
     client = connect()
     client.say("hi")
-    client.session.receive("{")
+    hand_over(client.driver, "{")
     await eventually(lambda: len(client.socket._sent) == 2)
     success, error = client.socket.read()
     assert b'"status":"success"' in success
@@ -113,7 +115,7 @@ async def test_replies_are_compact(connect: Connect) -> None:
 async def test_the_original_is_echoed_as_it_came_with_fields_that_mean_nothing_here(connect: Connect) -> None:
     client = connect()
     fields = {**GOOD, "userId": 123, "extra": [1, {"a": None}], "big": 2**80, "price": 1.5, "roomId": "x"}
-    client.session.receive(json.dumps(fields))
+    hand_over(client.driver, json.dumps(fields))
     (reply,) = await client.replies(1)
     assert reply["originalMessage"] == fields
     assert reply["status"] == "success"
@@ -142,7 +144,7 @@ async def test_a_retry_after_a_refusal_with_the_same_id_is_published_under_it(co
 @pytest.mark.parametrize("frame", ["", "{", "hello", '{"a":1}x', "NaN", "[1,2", b"{}", b"\xff", "[" * 10_000])
 async def test_what_is_not_json_is_answered_as_malformed(connect: Connect, frame: str | bytes) -> None:
     client = connect()
-    client.session.receive(frame)
+    hand_over(client.driver, frame)
     (reply,) = await client.replies(1)
     assert reply["originalMessage"] is None
     assert reply["status"] == "error"
@@ -153,7 +155,7 @@ async def test_what_is_not_json_is_answered_as_malformed(connect: Connect, frame
 @pytest.mark.parametrize("frame", ["[]", "1", "null", '"text"', "true"])
 async def test_json_that_is_not_an_object_is_malformed_too(connect: Connect, frame: str) -> None:
     client = connect()
-    client.session.receive(frame)
+    hand_over(client.driver, frame)
     (reply,) = await client.replies(1)
     assert (reply["originalMessage"], reply["errorMessage"]) == (None, "malformed JSON")
 
@@ -179,7 +181,7 @@ async def test_a_broken_rule_is_answered_in_its_words_and_the_socket_stays_open(
     connect: Connect, changes: dict[str, object], error: str
 ) -> None:
     client = connect()
-    client.session.receive(json.dumps({**GOOD, **changes}))
+    hand_over(client.driver, json.dumps({**GOOD, **changes}))
     client.say("next")
     first, second = await client.replies(2)
     assert first["status"] == "error"
@@ -195,10 +197,10 @@ async def test_replies_come_in_the_order_of_the_frames_whatever_their_fate(conne
     client = connect(manual=True)
     client.say("one")
     await eventually(lambda: client.gateway.broker.waiting)
-    client.session.receive("{")
+    hand_over(client.driver, "{")
     client.say("")
     client.say("two")
-    client.session.receive("[]")
+    hand_over(client.driver, "[]")
     await settle()
     assert client.socket.read() == []
     client.gateway.broker.confirm()
@@ -294,10 +296,10 @@ async def test_frames_without_a_reply_count_against_the_limit_whatever_their_fat
     client = connect(manual=True, settings={"inflight_per_connection": 3})
     client.say("one")
     assert not client.session.inflight.is_stalled
-    client.session.receive("{")
-    client.session.receive("{")
+    hand_over(client.driver, "{")
+    hand_over(client.driver, "{")
     assert client.session.inflight.is_stalled  # their replies wait behind the first, and must not pile up
-    resumed = asyncio.create_task(client.session.inflight.resumed())
+    resumed = asyncio.create_task(client.driver.backpressure.resumed())
     await eventually(lambda: client.gateway.broker.waiting)
     assert not resumed.done()
     client.gateway.broker.confirm()
@@ -311,7 +313,7 @@ async def test_a_connection_that_ended_keeps_what_it_offered_and_tells_nobody(co
     client.say("one")
     await eventually(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
-    client.session.closed()
+    client.driver.close()
     client.gateway.broker.confirm()
     await eventually(lambda: client.gateway.broker.confirmed)
     await settle()

@@ -2,7 +2,8 @@ import asyncio
 
 import pytest
 
-from chatflow.domain.session.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer, Replays
+from chatflow.adapters.websockets.turns import OnePerTurn, Replays, pay
+from chatflow.domain.session.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer
 from tests.harness.clock import FakeClock
 from tests.unit.fakes import settle
 
@@ -15,10 +16,6 @@ def clock():
 @pytest.fixture
 def pacer(clock):
     return Pacer(clock)
-
-
-def debt_of(pacer, clock):
-    return Debt(pacer, clock.sleep)
 
 
 def test_work_has_its_share_of_the_time_and_no_more(pacer):
@@ -35,7 +32,7 @@ def test_whoever_comes_next_waits_behind_those_before(pacer):
 
 
 def test_a_trifle_is_owed_without_waiting(pacer, clock):
-    debt = debt_of(pacer, clock)
+    debt = Debt(pacer)
     debt.charge(TRIFLE_S)
     assert not debt.is_due
     debt.charge(TRIFLE_S / 10)
@@ -44,12 +41,12 @@ def test_a_trifle_is_owed_without_waiting(pacer, clock):
 
 def test_less_is_owed_without_waiting_while_somebody_is_in_the_line(pacer, clock):
     pacer.reserve(0.001)
-    debt = debt_of(pacer, clock)
+    debt = Debt(pacer)
     debt.charge(BUSY_TRIFLE_S)
     assert not debt.is_due
     debt.charge(BUSY_TRIFLE_S / 10)
     assert debt.is_due
-    later = debt_of(pacer, clock)
+    later = Debt(pacer)
     clock.advance(0.001 / SHARE)
     later.charge(TRIFLE_S)
     assert not later.is_due
@@ -63,11 +60,11 @@ def test_the_line_is_busy_until_all_work_in_it_is_paid_for(pacer, clock):
     assert not pacer.is_busy
 
 
-async def test_of_those_who_wait_to_pass_one_goes_on_in_each_turn(pacer):
-    passed = []
+async def test_of_those_who_wait_to_pass_one_goes_on_in_each_turn():
+    passed, turns = [], OnePerTurn()
 
     async def come(n):
-        await pacer.pass_one_by_one()
+        await turns.pass_through()
         passed.append(n)
 
     tasks = [asyncio.create_task(come(n)) for n in range(10)]
@@ -81,7 +78,7 @@ async def test_of_those_who_wait_to_pass_one_goes_on_in_each_turn(pacer):
 
 
 def test_a_trifle_is_forgiven_each_second(pacer, clock):
-    debt = debt_of(pacer, clock)
+    debt = Debt(pacer)
     for _ in range(100):
         debt.charge(TRIFLE_S * 0.9)
         clock.advance(1.0)
@@ -89,18 +86,18 @@ def test_a_trifle_is_forgiven_each_second(pacer, clock):
 
 
 async def test_what_is_paid_is_owed_no_more(pacer, clock):
-    debt = debt_of(pacer, clock)
+    debt = Debt(pacer)
     debt.charge(0.1)
     began = clock()
-    await debt.paid()
+    await pay(debt, clock.sleep)
     assert clock() - began == pytest.approx(0.1 / SHARE)
     assert not debt.is_due
 
 
 async def test_what_is_charged_while_it_pays_is_due_afterwards(pacer, clock):
-    debt = debt_of(pacer, clock)
+    debt = Debt(pacer)
     debt.charge(0.1)
-    paying = asyncio.create_task(debt.paid())
+    paying = asyncio.create_task(pay(debt, clock.sleep))
     await asyncio.sleep(0)
     debt.charge(0.1)
     await paying
@@ -108,7 +105,7 @@ async def test_what_is_charged_while_it_pays_is_due_afterwards(pacer, clock):
 
 
 def test_who_owed_lately_is_watched_for_a_while(pacer, clock):
-    debt = debt_of(pacer, clock)
+    debt = Debt(pacer)
     assert not debt.is_wary()
     debt.charge(0.1)
     clock.advance(WARY_S / 2)

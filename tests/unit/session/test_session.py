@@ -6,11 +6,12 @@ import attrs
 import pytest
 
 from chatflow.adapters.memory.socket import MemorySocket
-from chatflow.adapters.websockets.session import Session
+from chatflow.adapters.websockets.driver import SessionDriver, drive_ws
 from chatflow.domain.session.errors import NO_HELLO
+from chatflow.domain.session.ws import WsSession
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, QueryTimeout, StoreOverloaded, StoreUnavailable
 from tests.harness.waiting import eventually
-from tests.unit.fakes import FakeBroker, FakeGateway, message_id, messages, settle
+from tests.unit.fakes import FakeBroker, FakeGateway, go_on, hand_over, message_id, messages, settle
 
 DOWN = BrokerUnavailable("no broker")
 HELLO = {"op": "hello", "userId": 7, "username": "ada"}
@@ -25,20 +26,21 @@ class Client:
 
     gateway: FakeGateway
     socket: MemorySocket = attrs.field(factory=MemorySocket)
-    session: Session = attrs.field(init=False)
+    session: WsSession = attrs.field(init=False)
+    driver: SessionDriver = attrs.field(init=False)
     frames: list[bytes] = attrs.field(factory=list)
     answers: list[Answer] = attrs.field(factory=list)
 
     def __attrs_post_init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.session = Session(self.socket, self.gateway.context, "session-1", "10.0.0.1", loop.call_soon)
+        self.session = WsSession(self.gateway.context, "10.0.0.1", "session-1")
+        self.driver = drive_ws(self.session, self.socket)
 
     def send(self, *items: object) -> None:
         """One frame: one object, or an array of them; it is worked off at once, whatever it owes."""
-        left = self.session.receive(json.dumps(items[0] if len(items) == 1 else items))
+        left = hand_over(self.driver, json.dumps(items[0] if len(items) == 1 else items))
         while left:
             self.session.inflight.debt.is_due = False
-            left = self.session.go_on(left)
+            left = go_on(self.driver, left)
 
     def say(self, text: str, ref: object = None, **more: object) -> None:
         self.send({"op": "send", "ref": ref, "room": "lobby", "text": text, **more})
@@ -91,7 +93,7 @@ async def connect() -> AsyncIterator[Connect]:
 
     yield make
     for client in clients:
-        client.session.closed()
+        client.driver.close()
         await client.gateway.close()
     await settle()
 
@@ -154,6 +156,7 @@ async def test_a_hello_that_breaks_a_rule_is_no_hello_and_may_be_said_again(
     client.send({**HELLO, **changes})
     assert await client.one() == error("invalid_message", text)
     client.session.hello_overdue()
+    client.driver.flush()
     assert client.socket.closed_with == (NO_HELLO, "no valid hello in time")
 
 
@@ -174,12 +177,14 @@ async def test_a_token_that_nobody_can_check_is_refused(connect: Connect) -> Non
 async def test_without_a_hello_in_time_the_connection_is_closed(connect: Connect) -> None:
     client = connect()
     client.session.hello_overdue()
+    client.driver.flush()
     assert client.socket.closed_with == (4401, "no valid hello in time")
 
 
 async def test_after_a_hello_the_timer_closes_nothing(connect: Connect) -> None:
     client = await connect().greeted()
     client.session.hello_overdue()
+    client.driver.flush()
     assert client.socket.is_open()
 
 
@@ -191,7 +196,7 @@ async def test_a_frame_that_is_not_json_is_malformed_and_the_connection_stays(
     connect: Connect, frame: str | bytes
 ) -> None:
     client = await connect().greeted()
-    client.session.receive(frame)
+    hand_over(client.driver, frame)
     assert await client.one() == error("malformed", "malformed JSON")
     assert client.socket.is_open()
 
@@ -255,7 +260,7 @@ async def test_an_array_is_handled_in_order_and_one_bad_item_does_not_stop_the_r
 
 async def test_an_empty_array_is_answered_with_nothing(connect: Connect) -> None:
     client = await connect().greeted()
-    client.session.receive("[]")
+    hand_over(client.driver, "[]")
     await client.silence()
 
 
@@ -718,7 +723,7 @@ async def test_at_the_limit_of_messages_in_flight_reading_stops_until_one_is_set
     assert not client.session.inflight.is_stalled
     client.say("two", 2, ack="stored")
     assert client.session.inflight.is_stalled
-    resumed = asyncio.create_task(client.session.inflight.resumed())
+    resumed = asyncio.create_task(client.driver.backpressure.resumed())
     await eventually(lambda: client.gateway.broker.waiting)
     assert not resumed.done()
     client.gateway.broker.confirm()
@@ -733,7 +738,7 @@ async def test_a_congested_gateway_stops_reading_from_everybody(connect: Connect
     idle = await connect(gateway=client.gateway).greeted()
     client.say("one", 1)
     assert idle.session.inflight.is_stalled
-    resumed = asyncio.create_task(idle.session.inflight.resumed())
+    resumed = asyncio.create_task(idle.driver.backpressure.resumed())
     await eventually(lambda: client.gateway.broker.waiting)
     assert not resumed.done()
     client.gateway.broker.confirm()
@@ -748,7 +753,7 @@ async def test_a_connection_that_ends_leaves_its_rooms_and_keeps_what_it_offered
     client.say("two", 2, ack="stored")
     await eventually(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
-    client.session.closed()
+    client.driver.close()
     assert client.gateway.context.hub.active_rooms == 0
     assert len(client.gateway.context.stored_acks) == 0
     client.gateway.broker.confirm()
@@ -764,11 +769,11 @@ async def test_a_connection_that_ends_while_the_broker_is_away_leaves_no_task(co
     client.say("two", 2, ack="stored")
     await eventually(lambda: client.gateway.broker.waiting)
     client.socket.close(1001, "gone")
-    client.session.closed()
+    client.driver.close()
     client.gateway.broker.fail(DOWN)
     await eventually(lambda: client.gateway.ingest.refused == 2)
     await client.silence()
-    assert not client.session._guard._tasks
+    assert not client.driver._tasks
 
 
 async def test_joins_count_until_they_are_answered(connect: Connect) -> None:
@@ -802,12 +807,12 @@ async def test_what_arrived_is_caught_up_with_once_the_last_slice_of_it_is_handl
     client = await connect().greeted()
     inflight = client.session.inflight
     inflight.arrived = 1
-    left = client.session.receive(json.dumps([{"op": "send", "room": "lobby", "text": "hi"}] * 100), 64)
-    caught_up = asyncio.create_task(inflight.caught_up())
+    left = hand_over(client.driver, json.dumps([{"op": "send", "room": "lobby", "text": "hi"}] * 100), 64)
+    caught_up = asyncio.create_task(client.driver.backpressure.caught_up())
     await settle()
     assert left == 36
     assert not caught_up.done()
-    assert client.session.go_on(64) == 0
+    assert go_on(client.driver, 64) == 0
     inflight.handled = 1
     inflight.moved()
     await caught_up
@@ -816,31 +821,31 @@ async def test_what_arrived_is_caught_up_with_once_the_last_slice_of_it_is_handl
 async def test_a_slice_ends_where_its_connection_owes_and_goes_on_where_it_has_paid(connect: Connect) -> None:
     client = await connect().greeted()
     debt = client.session.inflight.debt
-    left = client.session.receive(json.dumps([{"op": "leave", "ref": n, "room": "den"} for n in range(100)]), 64)
+    left = hand_over(client.driver, json.dumps([{"op": "leave", "ref": n, "room": "den"} for n in range(100)]), 64)
     done = 100 - left
     assert 0 < done < 64
-    assert client.session.go_on(64) == left
+    assert go_on(client.driver, 64) == left
     assert [answer["ref"] for answer in await client.get(done)] == list(range(done))
     debt.is_due = False
-    assert client.session.go_on(1) == left - 1
+    assert go_on(client.driver, 1) == left - 1
     assert (await client.one())["ref"] == done
 
 
 async def test_a_frame_that_holds_nothing_is_charged(connect: Connect) -> None:
     client = await connect().greeted()
     for _ in range(200):
-        client.session.receive("[]")
+        hand_over(client.driver, "[]")
     assert client.session.inflight.debt.is_due
 
 
 async def test_errors_that_are_spread_over_minutes_close_nobody(connect: Connect) -> None:
     client = await connect(settings={"protocol_errors_max": 10}).greeted()
     for _ in range(50):
-        client.session.receive("x")
+        hand_over(client.driver, "x")
         client.gateway.clock.advance(6.0)
     assert client.socket.is_open()
     for _ in range(11):
-        client.session.receive("x")
+        hand_over(client.driver, "x")
     assert client.socket.closed_with == (1008, "too many errors")
 
 
@@ -857,7 +862,7 @@ async def test_reading_time_stands_still_while_the_connection_is_not_read_from(c
     client = await connect(manual=True, settings={"inflight_per_connection": 1}).greeted()
     client.say("one")
     before = client.session.inflight.reading_time()
-    resumed = asyncio.create_task(client.session.inflight.resumed())
+    resumed = asyncio.create_task(client.driver.backpressure.resumed())
     await settle()
     client.gateway.clock.advance(3.0)
     assert client.session.inflight.reading_time() == before

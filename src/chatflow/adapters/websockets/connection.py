@@ -1,15 +1,18 @@
 """One connection of the gateway: takes what it reads apart in small pieces, and stops reading when it has to."""
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from websockets.asyncio.server import ServerConnection
 from websockets.frames import DATA_OPCODES, Frame
 from websockets.protocol import Event
 
+from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.inbox import Inbox, Unreadable
 from chatflow.adapters.websockets.sockets import WebSocketSocket
+from chatflow.adapters.websockets.turns import OnePerTurn
+from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import OVERLOADED
 from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
@@ -34,23 +37,6 @@ BYTES_PER_MESSAGE = 64
 log = structlog.get_logger()
 
 
-class Receiver(Protocol):
-    """Who a connection's messages are for."""
-
-    inflight: Inflight
-    is_ended: bool
-    """It has closed the connection and takes nothing more."""
-
-    def receive(self, frame: str | bytes, most: int = ...) -> int:
-        """Handle a message, or its first ``most`` items; how many are left for `go_on`."""
-
-    def go_on(self, most: int) -> int:
-        """Handle that many more items; how many are left."""
-
-    def held_bytes(self) -> int:
-        """About what it keeps in memory."""
-
-
 class GatewayConnection(ServerConnection):
     """One connection: what was read waits here in bytes until there is room for it in the inbox.
 
@@ -67,20 +53,22 @@ class GatewayConnection(ServerConnection):
         self.inbox = Inbox()
         self.is_stopped = False
         self.memory: MemoryBudget | None = None
-        self._receiver: Receiver | None = None
+        self.turns: OnePerTurn | None = None
+        self._session: Session | None = None
         self._inflight: Inflight | None = None
+        self._backpressure: Backpressure | None = None
         self._ahead = bytearray()
         self._is_deaf = False
         self._is_trusted = False
 
-    def attach(self, receiver: Receiver) -> None:
+    def attach(self, session: Session, backpressure: Backpressure) -> None:
         """From now on messages are handled."""
-        self._receiver, self._inflight = receiver, receiver.inflight
-        receiver.inflight.arrived = len(self.inbox.messages)
+        self._session, self._inflight, self._backpressure = session, session.inflight, backpressure
+        session.inflight.arrived = len(self.inbox.messages)
 
     def detach(self) -> None:
         """Nobody handles them any more."""
-        self._receiver = None
+        self._session = None
 
     def is_ending(self) -> bool:
         """Whether nothing that is sent now reaches the peer."""
@@ -106,7 +94,7 @@ class GatewayConnection(ServerConnection):
             self._control_reading()
         else:
             self._ahead += data
-            if self._is_trusted or self._receiver is None:
+            if self._is_trusted or self._session is None:
                 self._feed()
             else:
                 self.inbox.wake()  # the reader takes it in when it is its turn
@@ -117,7 +105,7 @@ class GatewayConnection(ServerConnection):
     async def take_in(self) -> bool:
         """Take out of what was read what there is room for, after the others; whether a message waits."""
         if self._ahead and self._inflight is not None:
-            await (self._inflight.context.pacer.pass_one_by_one() if self._is_watched() else asyncio.sleep(0))
+            await (self.turns.pass_through() if self.turns is not None and self._is_watched() else asyncio.sleep(0))
         self._feed()
         return bool(self.inbox.messages)
 
@@ -157,10 +145,10 @@ class GatewayConnection(ServerConnection):
 
     async def resumed(self) -> None:
         """Wait until more may be handled."""
-        assert self._inflight is not None  # noqa: S101  # only its reader waits
+        assert self._backpressure is not None  # noqa: S101  # only its reader waits
         self._control_reading()
         self.note()
-        await self._inflight.resumed(self.socket.drained)
+        await self._backpressure.resumed(self.socket.drained)
         self.note()
 
     def owes(self) -> bool:
@@ -174,7 +162,7 @@ class GatewayConnection(ServerConnection):
         if not self.socket.is_open():
             self.memory.forget(self)
             return
-        held = 0 if self._receiver is None else self._receiver.held_bytes()
+        held = 0 if self._session is None else self._session.held_bytes()
         ahead = len(self._ahead) + self.inbox.taken_bytes
         size = self.transport.get_write_buffer_size() + ahead + held
         self.socket.is_noted = size >= SMALL_BYTES

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import attrs
 
 from chatflow.adapters.websockets.frames import feed_frames
+from chatflow.adapters.websockets.turns import Replays
 from chatflow.domain.delivery.room_hub import Encode
 from chatflow.domain.messages.errors import InvalidInput
-from chatflow.domain.session.pacing import Replays
 from chatflow.ports.socket import Socket
 
 

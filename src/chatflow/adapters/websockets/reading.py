@@ -7,16 +7,12 @@ interrupted, and who owes for what is no send waits in line before the next slic
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-import attrs
-
-from chatflow.adapters.websockets.connection import GatewayConnection, Receiver
+from chatflow.adapters.websockets.backpressure import Backpressure
+from chatflow.adapters.websockets.connection import GatewayConnection
+from chatflow.adapters.websockets.driver import SessionDriver
 from chatflow.adapters.websockets.inbox import Inbox
-from chatflow.domain.session.context import GatewayContext
-from chatflow.domain.session.errors import POLICY
-from chatflow.domain.session.inflight import Inflight
-from chatflow.domain.session.pacing import BYTE_S, FRAME_S
-from chatflow.domain.session.violations import Violations
-from chatflow.ports.socket import Socket
+from chatflow.domain.messages.errors import Malformed
+from chatflow.domain.session.core import Session
 
 SLICE_ITEMS = 64
 LOOK_EVERY = 16
@@ -30,7 +26,7 @@ class Source(Protocol):
     inbox: Inbox
     loop: asyncio.AbstractEventLoop
 
-    def attach(self, receiver: Receiver) -> None:
+    def attach(self, session: Session, backpressure: Backpressure) -> None:
         """From now on messages are handled."""
 
     def detach(self) -> None:
@@ -49,62 +45,31 @@ class Source(Protocol):
         """Read nothing more."""
 
 
-@attrs.define(eq=False)
-class Nobody:
-    """For connections whose peer has nothing to say: a word is dropped, many close the connection."""
-
-    socket: Socket
-    context: GatewayContext
-    is_ended: bool = attrs.field(default=False, init=False)
-    inflight: Inflight = attrs.field(init=False)
-    _violations: Violations = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.inflight = Inflight(self.context)
-        self._violations = Violations(self.context.clock, self.context.protocol_errors_max)
-
-    def receive(self, frame: str | bytes, most: int = SLICE_ITEMS) -> int:
-        """Drop it."""
-        self.inflight.debt.charge(FRAME_S + len(frame) * BYTE_S)
-        if not self.is_ended and self._violations.count():
-            self.is_ended = True
-            self.context.metrics.protocol_violators_dropped += 1
-            self.socket.close(POLICY, "nothing is to be said here")
-        return 0
-
-    def go_on(self, most: int) -> int:
-        """There is nothing left."""
-        return 0
-
-    def held_bytes(self) -> int:
-        """Nothing."""
-        return 0
-
-
-async def read(connection: Source, receiver: Receiver) -> None:
+async def read(connection: Source, driver: SessionDriver) -> None:
     """Hand everything over until the connection has gone and nothing is left.
 
     What would have to wait in line while the connection ends is dropped: nobody is there any more to be answered.
     """
-    connection.attach(receiver)
+    connection.attach(driver.session, driver.backpressure)
     try:
-        await _read(connection, receiver)
+        await _read(connection, driver)
     finally:
         connection.detach()
 
 
-async def _read(connection: Source, receiver: Receiver) -> None:
-    inflight, inbox = receiver.inflight, connection.inbox
+async def _read(connection: Source, driver: SessionDriver) -> None:
+    session, inbox = driver.session, connection.inbox
+    inflight = session.inflight
     while True:
         if inbox.messages:
-            await _hand_over(connection, receiver)
+            await _hand_over(connection, driver)
         elif await connection.take_in():
             continue
         elif inbox.is_over:
             return
         elif not inflight.is_stalled:
             await inbox.woken()
-        if receiver.is_ended:
+        if session.is_ended:
             connection.turn_deaf()
             return
         if inflight.is_stalled:
@@ -114,14 +79,25 @@ async def _read(connection: Source, receiver: Receiver) -> None:
             await connection.resumed()
 
 
-async def _hand_over(connection: Source, receiver: Receiver) -> None:
+async def _hand_over(connection: Source, driver: SessionDriver) -> None:
     """Hand over what waits, unless there is a reason to stop."""
-    inflight, messages, receive = receiver.inflight, connection.inbox.messages, receiver.receive
+    session, messages, decode = driver.session, connection.inbox.messages, driver.decode
+    inflight, receive, effects = session.inflight, session.receive, session.effects
     clock = connection.loop.time
     count, began = 0, clock()
     while messages and not inflight.is_stalled:
-        if receive(messages.popleft(), SLICE_ITEMS):
-            await _work_off(connection, receiver)
+        frame = messages.popleft()
+        try:
+            value = decode(frame)
+        except Malformed:
+            session.receive_malformed(len(frame))
+        else:
+            if receive(value, len(frame), SLICE_ITEMS):
+                await _work_off(connection, driver)
+        if effects:
+            driver.perform()
+            if session.is_ended:
+                return
         inflight.handled += 1
         if inflight.is_awaited:
             inflight.moved()
@@ -131,17 +107,19 @@ async def _hand_over(connection: Source, receiver: Receiver) -> None:
             began = clock()
 
 
-async def _work_off(connection: Source, receiver: Receiver) -> None:
+async def _work_off(connection: Source, driver: SessionDriver) -> None:
     """Handle the rest of a long message, slice by slice."""
-    inflight = receiver.inflight
+    session = driver.session
+    inflight = session.inflight
     while True:
+        driver.perform()
         if not inflight.is_stalled:
             await asyncio.sleep(0)
         elif inflight.debt.is_due and connection.is_ending():
             return
         else:
             await connection.resumed()
-        if not receiver.go_on(SLICE_ITEMS):
+        if not session.go_on(SLICE_ITEMS):
             return
 
 

@@ -12,17 +12,20 @@ import attrs
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from chatflow.adapters.websockets.chat import ChatSession
 from chatflow.adapters.websockets.connection import GatewayConnection
+from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_feed, drive_ws
 from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
-from chatflow.adapters.websockets.reading import Nobody, read
-from chatflow.adapters.websockets.session import Session
+from chatflow.adapters.websockets.reading import read
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
+from chatflow.adapters.websockets.turns import OnePerTurn, Replays
 from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import normalise_room
+from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.errors import OVERLOADED, POLICY, RESTARTING
-from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer, Replays
+from chatflow.domain.session.feed import FeedSession
+from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer
+from chatflow.domain.session.ws import WsSession
 from chatflow.ports.errors import StoreError
 
 SWEEP_S = 1.0
@@ -52,6 +55,7 @@ class GatewayServer:
     _connections: set[GatewayConnection] = attrs.field(factory=set, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _door: Pacer = attrs.field(init=False)
+    _turns: OnePerTurn = attrs.field(factory=OnePerTurn, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._door = Pacer(self.context.clock)
@@ -128,7 +132,7 @@ class GatewayServer:
         assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
         metrics = self.context.metrics
         connection.socket.limit_bytes = self.context.outbound_limit_bytes
-        connection.memory = self.context.memory
+        connection.memory, connection.turns = self.context.memory, self._turns
         self._connections.add(connection)
         metrics.connections_opened += 1
         metrics.connections_open += 1
@@ -145,14 +149,14 @@ class GatewayServer:
 
     async def _turn_away(self, connection: GatewayConnection, code: int, reason: str) -> None:
         connection.socket.close(code, reason)
-        await _discard(connection, self.context)
+        await self._discard(connection)
 
     async def _serve(self, connection: GatewayConnection) -> None:
         assert connection.request is not None  # noqa: S101  # the handshake is done
         path, query = _split(connection.request.path)
         kind, _, raw_room = path[1:].partition("/")
         if kind == "ws":
-            await self._serve_session(connection)
+            await self._serve_ws(connection)
             return
         room_id = normalise_room(unquote(raw_room), self.context.limits.room_max)
         if kind == "chat":
@@ -160,31 +164,19 @@ class GatewayServer:
         else:
             await self._serve_feed(connection, room_id, since_of(parse_qs(query).get("since", ())))
 
-    async def _serve_session(self, connection: GatewayConnection) -> None:
-        loop = connection.loop
-        session = Session(
-            connection.socket, self.context, self.new_session_id(), _client_ip(connection), loop.call_soon
-        )
-        hello_timer = loop.call_later(self.context.hello_timeout_s, session.hello_overdue)
-        try:
-            await read(connection, session)
-        finally:
-            hello_timer.cancel()
-            session.closed()
+    async def _serve_ws(self, connection: GatewayConnection) -> None:
+        session = WsSession(self.context, _client_ip(connection), self.new_session_id())
+        await _drive(connection, drive_ws(session, connection.socket))
 
     async def _serve_chat(self, connection: GatewayConnection, room_id: str) -> None:
-        loop = connection.loop
-        session = ChatSession(connection.socket, self.context, room_id, _client_ip(connection), loop.call_soon)
-        try:
-            await read(connection, session)
-        finally:
-            session.closed()
+        session = ChatSession(self.context, _client_ip(connection), room_id)
+        await _drive(connection, drive_chat(session, connection.socket))
 
     async def _serve_feed(self, connection: GatewayConnection, room_id: str, since: int | None) -> None:
         subscriber = FeedSubscriber(connection.socket, Replays(self.context.pacer))
         hub = self.context.hub
         join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
-        gone = asyncio.create_task(_discard(connection, self.context))
+        gone = asyncio.create_task(self._discard(connection))
         try:
             await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)
             if join.done():
@@ -195,10 +187,17 @@ class GatewayServer:
             gone.cancel()
             hub.leave(room_id, subscriber)
 
+    async def _discard(self, connection: GatewayConnection) -> None:
+        """Drop what a peer says that has nothing to say."""
+        session = FeedSession(self.context, _client_ip(connection))
+        await _drive(connection, drive_feed(session, connection.socket))
 
-async def _discard(connection: GatewayConnection, context: GatewayContext) -> None:
-    """A reader has nothing to say; what it says all the same is dropped."""
-    await read(connection, Nobody(connection.socket, context))
+
+async def _drive(connection: GatewayConnection, driver: SessionDriver) -> None:
+    try:
+        await read(connection, driver)
+    finally:
+        driver.close()
 
 
 def _split(target: str) -> tuple[str, str]:

@@ -7,9 +7,7 @@ one line for all connections, as in the virtual scheduling form of the generic c
 Nobody has two places in that line, so connections take turns. Sends are never in it.
 """
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
 
 import attrs
 
@@ -47,7 +45,6 @@ class Pacer:
     clock: Clock
     share: float = SHARE
     _free_at: float = attrs.field(default=-math.inf, init=False)
-    _one: asyncio.Lock = attrs.field(factory=asyncio.Lock, init=False)
 
     @property
     def is_busy(self) -> bool:
@@ -60,11 +57,6 @@ class Pacer:
         self._free_at = max(self._free_at, now) + cost_s / self.share
         return self._free_at - now
 
-    async def pass_one_by_one(self) -> None:
-        """Of those who wait here, let at most one go on in each turn of the loop."""
-        async with self._one:
-            await asyncio.sleep(0)
-
     def trifle(self, now: float) -> float:
         """Seconds of work that a connection may owe without waiting in line."""
         return TRIFLE_S if self._free_at <= now else BUSY_TRIFLE_S
@@ -75,11 +67,10 @@ class Debt:
     """What one connection owes.
 
     Attributes:
-        is_due: more than a trifle; `paid` is to be awaited before anything else is done for this connection.
+        is_due: more than a trifle; the shell waits its turn before anything else is done for this connection.
     """
 
     pacer: Pacer
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     is_due: bool = attrs.field(default=False, init=False)
     _owed_s: float = attrs.field(default=0.0, init=False)
     _charged_at: float = attrs.field(default=-math.inf, init=False)
@@ -95,30 +86,15 @@ class Debt:
             self.is_due = True
             self._due_at = now
 
-    async def paid(self) -> None:
-        """Wait in line until nothing is owed."""
+    def reserve(self) -> float:
+        """Take a place in the line for all that is owed; seconds until `paid` is to be called."""
         owed, self._owed_s = self._owed_s, 0.0
-        await self.sleep(self.pacer.reserve(owed))
+        return self.pacer.reserve(owed)
+
+    def paid(self) -> None:
+        """The turn has come: only what was charged meanwhile is owed."""
         self.is_due = self._owed_s > self.pacer.trifle(self.pacer.clock())
 
     def is_wary(self) -> bool:
         """Whether it owed lately."""
         return self.pacer.clock() - self._due_at < WARY_S
-
-
-@attrs.define(eq=False)
-class Replays:
-    """The pages of the past that one connection asks for: one after the other, each paid for before the next."""
-
-    pacer: Pacer
-    _lock: asyncio.Lock | None = attrs.field(default=None, init=False)
-    _debt: Debt | None = attrs.field(default=None, init=False)
-
-    async def turn(self, messages: int) -> None:
-        """Wait until a page of so many messages may be read."""
-        if self._lock is None or self._debt is None:
-            self._lock, self._debt = asyncio.Lock(), Debt(self.pacer)
-        async with self._lock:
-            self._debt.charge(PAGE_S + messages * MESSAGE_S)
-            if self._debt.is_due:
-                await self._debt.paid()

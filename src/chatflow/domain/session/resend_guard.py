@@ -1,116 +1,117 @@
-"""Keep one sender's order over a refusal, whether or not it can repeat by id.
+"""Keep one sender's order over a refusal, whether or not the sender can repeat by id.
 
-Who sends ids of its own repeats what was refused: `SenderOrder` takes nothing else into the room before. Who does not
-can only be told: everything for the room is refused until the peer has certainly received the refusals, that is until
-a ping sent behind them has come back and nothing was refused in between. A peer that never pauses would stay fenced
-for ever; after ``limit_s`` it has made its choice and is let through.
+A sender with ids of its own repeats what was refused: `SenderOrder` admits nothing else to the room before. A sender
+without ids can only be told: everything for the room is refused until the peer has certainly received the refusals,
+that is, until the echo of a ping sent behind them has come back and nothing was refused meanwhile. A peer that never
+pauses would be refused for ever; after ``limit_s`` it has made its choice and is let through.
 
-The time to repeat by id begins with such an echo too: before, the peer may not know that it has something to repeat.
-The library answers to a pong while frames that came before it wait behind a reader that is stalled, so an echo counts
-once the reader has caught up. On a connection that is ending what was refused stays refused: frames may still come.
+The time to repeat by id starts with such an echo too: before, the peer may not know that it has something to repeat.
+A peer's library answers pings while frames that came before wait behind a stalled reader, so the shell reports an echo
+once everything that had arrived by then is handled. On a connection that is ending, what was refused stays refused:
+frames may still come.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 
 import attrs
 
 from chatflow.domain.ingest.sender_order import SenderOrder
+from chatflow.domain.session.effects import Effect, Timer
 from chatflow.ports.clock import Clock
-from chatflow.ports.socket import Socket
 
 LIMIT_S = 1.0
 
 
-async def _at_once() -> None:
-    """Nothing is ever behind."""
+@attrs.define(eq=False)
+class _ShutRoom:
+    """A room that refuses everything without an id."""
+
+    room_id: str
+    deadline: float
+    refusals: int = 1
+
+
+@attrs.frozen(eq=False)
+class Echo:
+    """A ping to send now; when its pong is back, everything refused before it has reached the peer.
+
+    Attributes:
+        rooms: shut rooms, and how much each had refused.
+        told: refused messages with ids of their sender's, as room and id.
+    """
+
+    rooms: list[tuple[_ShutRoom, int]]
+    told: list[tuple[str, str]]
 
 
 @attrs.define(eq=False)
 class ResendGuard:
-    """The rooms of one connection in which not everything is taken.
+    """The rooms of one connection in which not everything is admitted.
 
     Args:
-        caught_up: waits until what arrived before has been handled.
+        clock: seconds in which the connection was read from.
+        effects: of the session; timers are added.
     """
 
-    socket: Socket
     clock: Clock
+    effects: list[Effect]
     limit_s: float = LIMIT_S
-    caught_up: Callable[[], Awaitable[None]] = attrs.field(kw_only=True, default=_at_once)
     _order: SenderOrder = attrs.field(init=False)
-    _refusals: dict[str, int] = attrs.field(factory=dict, init=False)
+    _shut: dict[str, _ShutRoom] = attrs.field(factory=dict, init=False)
+    _to_echo: list[_ShutRoom] = attrs.field(factory=list, init=False)
     _untold: list[tuple[str, str]] = attrs.field(factory=list, init=False)
     _is_telling: bool = attrs.field(default=False, init=False)
-    _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._order = SenderOrder(self.clock)
 
     def admits(self, room_id: str, message_id: str | None) -> bool:
         """Whether a message may be taken now; ``None`` for one without an id of its sender's."""
-        return room_id not in self._refusals and self._order.admits(room_id, message_id)
+        return room_id not in self._shut and self._order.admits(room_id, message_id)
 
     def refused(self, room_id: str, message_id: str | None, arrival: int, *, out_of_turn: bool) -> None:
         """A message was refused as retryable, ``out_of_turn`` when only for what was refused before it."""
         if message_id is not None:
             self._order.refused(room_id, message_id, arrival, out_of_turn=out_of_turn)
             self._order.hold(room_id, message_id)
-            return
-        count = self._refusals.get(room_id)
-        self._refusals[room_id] = (count or 0) + 1
-        if count is None:
-            self._run(self._lower(room_id))
+        elif (room := self._shut.get(room_id)) is not None:
+            room.refusals += 1
+        else:
+            room = self._shut[room_id] = _ShutRoom(room_id, self.clock() + self.limit_s)
+            self._to_echo.append(room)
+            self.effects.append(Timer(self.limit_s, partial(self._reopen, room)))
 
     def sent(self, room_id: str, message_id: str) -> None:
-        """The refusal of a message with an id of its sender's goes out in this tick."""
+        """The refusal of a message with an id of its sender's goes out with the next answers."""
         self._untold.append((room_id, message_id))
-        if not self._is_telling:
-            self._is_telling = True
-            self._run(self._tell())
 
     def accepted(self, room_id: str, message_id: str) -> None:
         """A message with an id of its sender's is safe."""
         self._order.accepted(room_id, message_id)
 
-    def close(self) -> None:
-        """The connection has gone."""
-        for task in self._tasks:
-            task.cancel()
+    def take_echo(self) -> Echo | None:
+        """The echo to ask for, if one is needed: one at a time for ids, one for each shut room."""
+        told: list[tuple[str, str]] = []
+        if self._untold and not self._is_telling:
+            self._is_telling = True
+            told, self._untold = self._untold, told
+        if not told and not self._to_echo:
+            return None
+        rooms, self._to_echo = self._to_echo, []
+        return Echo([(room, room.refusals) for room in rooms], told)
 
-    def _run(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _lower(self, room_id: str) -> None:
-        deadline = self.clock() + self.limit_s
-        try:
-            async with asyncio.timeout(self.limit_s):
-                seen = -1
-                while seen != self._refusals[room_id] and self.clock() < deadline:
-                    seen = self._refusals[room_id]
-                    if not await self._echoed():
-                        return
-        except TimeoutError:
-            pass  # a peer that does not answer pings is as one that never pauses
-        if self.socket.is_open():
-            del self._refusals[room_id]
-
-    async def _tell(self) -> None:
-        while self._untold:
-            await asyncio.sleep(0)  # one echo for all of this tick
-            untold, self._untold = self._untold, []
-            if not await self._echoed():
-                return
-            for room_id, message_id in untold:
+    def echoed(self, echo: Echo) -> None:
+        """The pong is back, and what had arrived before it is handled. Ask `take_echo` for the next."""
+        for room, refusals in echo.rooms:
+            if room.refusals == refusals or self.clock() >= room.deadline:
+                self._reopen(room)
+            elif self._shut.get(room.room_id) is room:
+                self._to_echo.append(room)
+        if echo.told:
+            self._is_telling = False
+            for room_id, message_id in echo.told:
                 self._order.told(room_id, message_id)
-        self._is_telling = False
 
-    async def _echoed(self) -> bool:
-        """What was refused has reached the peer, and what it had sent before was handled; ``False``: it is closing."""
-        await asyncio.sleep(0)  # the refusals of this tick go out first
-        if not await self.socket.echoed():
-            return False
-        await self.caught_up()
-        return self.socket.is_open()
+    def _reopen(self, room: _ShutRoom) -> None:
+        if self._shut.get(room.room_id) is room:
+            del self._shut[room.room_id]

@@ -1,0 +1,87 @@
+"""What the protocols have in common: a session without I/O.
+
+Decoded frames and events go in. Answers, effects and an echo to ask for come out: answers are collected once per
+event-loop turn, effects at once, the echo behind the answers. A session never waits, owns no task and knows no
+socket; the shell around it (`chatflow.adapters.websockets.driver`) does, and tells it what happened.
+
+Where one sender's messages are kept in order and slowed down:
+
+* `Inflight` counts what the connection has under way; while `Inflight.is_stalled` the shell stops reading, so TCP
+  slows the sender down.
+* `Inflight.debt` charges everything that is not a send, so that cheap nonsense cannot crowd out messages.
+* `ResendGuard` refuses what would overtake a refused message, with `SenderOrder` for senders that repeat by id.
+"""
+
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.effects import Close, Effect
+from chatflow.domain.session.inflight import Inflight
+from chatflow.domain.session.resend_guard import Echo, ResendGuard
+
+
+def _nobody() -> None:
+    """No shell is attached yet."""
+
+
+@attrs.define(eq=False)
+class Session:
+    """One connection.
+
+    Attributes:
+        wake: called when answers begin to wait; the shell then calls `take_answers` before the turn after next.
+        effects: in order; the shell performs and removes them after each call into the session.
+        is_ended: it has closed the connection and takes nothing more.
+    """
+
+    context: GatewayContext
+    client_ip: str
+    wake: Callable[[], object] = attrs.field(default=_nobody, init=False)
+    effects: list[Effect] = attrs.field(factory=list, init=False)
+    is_ended: bool = attrs.field(default=False, init=False)
+    inflight: Inflight = attrs.field(init=False)
+    guard: ResendGuard = attrs.field(init=False)
+    arrivals: int = attrs.field(default=0, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.inflight = Inflight(self.context)
+        self.guard = ResendGuard(self.inflight.reading_time, self.effects)
+
+    @abstractmethod
+    def receive(self, value: Any, size: int, most: int = sys.maxsize) -> int:
+        """Handle a decoded frame of ``size`` characters, or its first ``most`` items; how many are left."""
+
+    @abstractmethod
+    def receive_malformed(self, size: int) -> None:
+        """Handle a frame that cannot be decoded."""
+
+    def go_on(self, most: int) -> int:
+        """Handle that many more items of the last frame; how many are left."""
+        return 0
+
+    def held_bytes(self) -> int:
+        """About what it keeps in memory."""
+        return self.inflight.held_bytes
+
+    @abstractmethod
+    def take_answers(self) -> Sequence[Any]:
+        """The answers that are ready, in order; they count as written."""
+
+    def take_echo(self) -> Echo | None:
+        """An echo to ask the peer for, behind all answers so far; report it to `ResendGuard.echoed`."""
+        return self.guard.take_echo()
+
+    def closed(self) -> None:
+        """The connection has gone. What was offered stays offered."""
+
+    def end(self, code: int, reason: str) -> None:
+        """Close for a broken protocol, and handle nothing that still comes."""
+        if not self.is_ended:
+            self.is_ended = True
+            self.context.metrics.protocol_violators_dropped += 1
+            self.effects.append(Close(code, reason))
