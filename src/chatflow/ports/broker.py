@@ -104,18 +104,18 @@ class Broker(Lifecycle, Protocol):
 
 @attrs.frozen(eq=False)
 class DeadEnvelope:
-    """An envelope that the broker has put aside: nobody could read it, or it was given out too often.
+    """A dead letter of the broker: an envelope that no consumer could read, or that was delivered too often.
 
     Attributes:
-        id: made from what came, so that equal envelopes have the same one.
-        body: as it came.
+        id: derived from body and route, so equal envelopes have the same one.
+        body: as it was published.
         messages: what is in it; empty when unreadable.
         unreadable: why; ``""`` when it can be read.
-        reason: the broker's word, such as ``rejected`` or ``delivery_limit``; ``""`` when it says none.
+        reason: the broker's, such as ``rejected`` or ``delivery_limit``; ``""`` when it gives none.
         queue: where it died.
         count: how often it died there.
         died_at_s: seconds since the epoch; ``None`` when the broker does not say.
-        receipt: by which the adapter knows it again.
+        receipt: with which the adapter removes it.
     """
 
     id: str
@@ -130,19 +130,19 @@ class DeadEnvelope:
 
 
 class DeadLetterQueue(Protocol):
-    """A reader of what the broker has put aside. All methods but `close` raise ``BrokerUnavailable``."""
+    """A reader of the broker's dead letters. All methods but `close` raise ``BrokerUnavailable``."""
 
     async def waiting(self) -> int:
-        """How many are there that nobody has taken."""
+        """How many are there that no reader has taken."""
 
     async def take(self) -> DeadEnvelope | None:
-        """The oldest one that is not taken yet; ``None`` when there is none."""
+        """The oldest one that is not taken; ``None`` when there is none."""
 
     async def remove(self, envelope: DeadEnvelope) -> None:
         """Remove it for good; after a failure it comes back, and may be removed all the same."""
 
     async def close(self) -> None:
-        """Put back, in its order, what was taken and not settled; idempotent. It may take a moment to be seen again."""
+        """Return what was taken and not removed, in its order; idempotent. It may take a moment to be seen again."""
 
 
 class LiveSubscription(Protocol):

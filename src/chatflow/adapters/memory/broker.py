@@ -1,7 +1,7 @@
 """A partitioned broker inside one process, with the promises of a durable one.
 
-Durable means here: an envelope is confirmed when its consumer has acked it, that is when it is committed. Before
-that nobody was told anything, so a process that dies loses nothing that was acknowledged.
+Durable means here: a publish is confirmed when the consumer has acked it, that is, when it is committed. Nothing is
+acknowledged before that, so a process that dies loses nothing that was acknowledged.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ class _QueuedEnvelope:
 
 @attrs.define(eq=False)
 class _Queue:
-    """Entries in publish order: those out for delivery first, then those that wait."""
+    """Envelopes in publish order; redelivered ones go to the front."""
 
     waiting: deque[_QueuedEnvelope] = attrs.field(factory=deque)
     size_bytes: int = 0
@@ -45,11 +45,11 @@ class _Queue:
 
 @attrs.define(eq=False)
 class MemoryBroker:
-    """One queue per partition, the first open consumer active, the others next in line.
+    """One queue per partition; the consumer that was opened first is active, the others wait their turn.
 
     Args:
-        limit_bytes: of one partition's queue, unacked deliveries included; beyond it publishes are refused.
-        confirm_timeout_s: how long a publish waits for its consumer's ack.
+        limit_bytes: of one partition's queue, including unacked deliveries; beyond it publishes are refused.
+        confirm_timeout_s: how long a publish waits for the consumer's ack.
     """
 
     partitions: int = attrs.field(kw_only=True)
@@ -63,7 +63,7 @@ class MemoryBroker:
         self._queues = [_Queue() for _ in range(self.partitions)]
 
     async def publish(self, envelope: Envelope) -> None:
-        """See `Broker.publish`; a publish that is given up leaves its envelope in the queue, as a real one does."""
+        """See `Broker.publish`; a publish that times out leaves its envelope in the queue, as a real one does."""
         queue = self._queue(envelope.partition)
         if queue.size_bytes + envelope.size_bytes > self.limit_bytes:
             raise BrokerFull(f"partition {envelope.partition} holds {queue.size_bytes} bytes")
@@ -98,7 +98,7 @@ class MemoryBroker:
             raise BrokerUnavailable("the broker was closed")
 
     async def close(self) -> None:
-        """Fail what waits for a confirm, and everything from now on."""
+        """Fail all waiting publishes, and every call from now on."""
         self._open = False
         for queue in self._queues:
             for consumer in tuple(queue.consumers):
@@ -106,12 +106,12 @@ class MemoryBroker:
             for entry in queue.waiting:
                 if not entry.confirmed.done():
                     entry.confirmed.set_exception(BrokerUnavailable("the broker was closed"))
-                    entry.confirmed.exception()  # a publisher that has given up does not read it
+                    entry.confirmed.exception()  # a publish that timed out does not read it
             queue.waiting.clear()
             queue.size_bytes = 0
 
     def queued_bytes(self, partition: int) -> int:
-        """Bytes that this partition holds, for tests and metrics."""
+        """Bytes in a partition's queue, for tests and metrics."""
         return self._queues[partition].size_bytes
 
     def _queue(self, partition: int) -> _Queue:
@@ -122,7 +122,7 @@ class MemoryBroker:
 
 @attrs.define(eq=False)
 class MemoryConsumer:
-    """Reads one queue while it is first in line."""
+    """Reads one queue while it is the active consumer."""
 
     queue: _Queue
     prefetch: int
@@ -142,11 +142,11 @@ class MemoryConsumer:
             await self._ready.wait()
 
     def waiting(self) -> int:
-        """Messages in the queue that no consumer has."""
+        """Messages in the queue that are not delivered."""
         return sum(len(entry.envelope.messages) for entry in self.queue.waiting)
 
     async def ack(self, up_to: Delivery) -> None:
-        """See `Consumer.ack`; confirms the envelopes to their publishers."""
+        """See `Consumer.ack`; confirms the acked envelopes to their publishers."""
         if self._closed:
             raise BrokerUnavailable("the consumer was closed")
         while self._unacked and self._unacked[0][0].tag <= up_to.tag:
@@ -157,7 +157,7 @@ class MemoryConsumer:
         self.wake()
 
     async def close(self) -> None:
-        """See `Consumer.close`; also what happens when a consumer dies."""
+        """See `Consumer.close`; the death of a consumer has the same effect."""
         if self._closed:
             return
         self._closed = True
@@ -168,7 +168,7 @@ class MemoryConsumer:
         self.queue.wake()
 
     def wake(self) -> None:
-        """Something may have come, or this consumer's turn."""
+        """There may be an envelope, or it may be this consumer's turn."""
         self._ready.set()
 
     def _may_take(self) -> bool:
@@ -203,7 +203,7 @@ class MemoryLiveChannel:
 
 @attrs.define(eq=False)
 class MemoryLiveSubscription:
-    """Holds at most ``limit`` envelopes; one more empties it and is told as a loss."""
+    """Holds at most ``limit`` envelopes; one more empties it, and the reader gets ``None``."""
 
     limit: int
     _leave: Callable[["MemoryLiveSubscription"], None]
@@ -212,7 +212,7 @@ class MemoryLiveSubscription:
     _closed: bool = attrs.field(default=False, init=False)
 
     def put(self, envelope: LiveEnvelope) -> None:
-        """Append, or note the loss of everything that waits."""
+        """Append an envelope, or drop all that wait and note the loss."""
         if len(self._envelopes) >= self.limit:
             self._envelopes.clear()
             self._envelopes.append(None)

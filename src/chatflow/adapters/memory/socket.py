@@ -1,4 +1,4 @@
-"""A peer that reads when a test says so."""
+"""A client that reads when a test tells it to."""
 
 import asyncio
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from chatflow.ports.socket import Socket
 
 @attrs.define(eq=False)
 class MemorySocket:
-    """Keeps what was sent until `read`; closes itself with 1013 when more than ``limit_bytes`` wait."""
+    """Keeps frames until `read`; closes with 1013 when more than ``limit_bytes`` wait."""
 
     limit_bytes: int = 2**20
     closed_with: tuple[int, str] | None = attrs.field(default=None, init=False)
@@ -41,7 +41,7 @@ class MemorySocket:
         return self.is_open()
 
     async def echoed(self) -> bool:
-        """See `Socket.echoed`: the peer has read everything up to this call."""
+        """See `Socket.echoed`: waits until the client has read all frames sent before this call."""
         goal = self._frames_read + len(self._sent)
         while self.is_open() and self._frames_read < goal:
             await self._change()
@@ -52,7 +52,7 @@ class MemorySocket:
         return self.closed_with is None
 
     def read(self) -> list[bytes]:
-        """What the peer gets when it reads now."""
+        """Read, as the client, all frames that wait."""
         frames, self._sent = self._sent, []
         self._frames_read += len(frames)
         self._changed.set()

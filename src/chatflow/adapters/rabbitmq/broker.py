@@ -1,6 +1,6 @@
-"""The broker on RabbitMQ: two connections, one for what goes out and one for what comes in.
+"""The broker on RabbitMQ, over two connections: one publishes, one consumes.
 
-A server under pressure stops reading from connections that publish; a consumer on the same one could not ack any more.
+A server under pressure stops reading from connections that publish; a consumer on the same one could no longer ack.
 """
 
 import asyncio
@@ -26,10 +26,10 @@ from chatflow.ports.errors import BrokerUnavailable
 
 @attrs.define(eq=False)
 class RabbitBroker:
-    """See `Broker`. Between `open` and `close` lost connections come back by themselves.
+    """See `Broker`. Between `open` and `close` it reopens lost connections.
 
-    What is out for delivery does not count against a queue's byte limit, so a partition holds at most its limit plus
-    the prefetched envelopes. The limit is told to publishers by the way: a few envelopes may pass it.
+    Unacked deliveries do not count towards a queue's byte limit, so a partition holds at most its limit plus the
+    prefetched envelopes. RabbitMQ enforces the limit with a delay: a few envelopes may exceed it.
     """
 
     topology: Topology
@@ -39,11 +39,11 @@ class RabbitBroker:
     live: RabbitLiveChannel
 
     async def open(self) -> None:
-        """Connect, check what is there, and declare what is missing.
+        """Connect, check what exists, and declare what is missing.
 
         Raises:
-            BrokerUnavailable: the server does not answer (yet); open again.
-            BrokerMisconfigured: the server holds something else, or refuses us; nothing was declared.
+            BrokerUnavailable: the server does not answer yet; try again.
+            BrokerMisconfigured: what exists differs, or the server refuses us; nothing was declared.
         """
         await self.publishing.start()
         try:
@@ -53,7 +53,7 @@ class RabbitBroker:
             raise
 
     async def close(self) -> None:
-        """Close both connections; everything raises BrokerUnavailable from then on. Idempotent."""
+        """Close both connections; every call raises BrokerUnavailable from then on. Idempotent."""
         await self.consuming.close()
         await self.publishing.close()
 
@@ -68,7 +68,7 @@ class RabbitBroker:
             async with asyncio.timeout(self.publisher.deadlines.timeout_s):
                 try:
                     return await open_consumer(connection, partition, prefetch=prefetch)
-                except ChannelNotFoundEntity:  # somebody deleted it
+                except ChannelNotFoundEntity:  # the queue was deleted
                     await self.publisher.restore(connection)
                     raise
 
@@ -106,15 +106,15 @@ def open_broker(
     Args:
         urls: ``amqp://`` or ``amqps://``, one for each node of the cluster.
         partitions: the same in every role of this virtual host.
-        queue_limit_bytes: what waits in one partition's queue before publishes are refused.
-        confirm_timeout_s: how long a publish may take; also opening a consumer or a subscription.
-        channels: over which the partitions publish.
-        inflight: envelopes that may wait for their confirms at one time.
-        delivery_limit: how often an envelope is given out before it is put aside as dead.
-        connect_timeout_s: for one node, the checks included.
-        on_up: called when the server takes publishes again after it did not.
+        queue_limit_bytes: bytes that wait in one partition's queue before publishes are refused.
+        confirm_timeout_s: for a publish, and for opening a consumer or a subscription.
+        channels: that the partitions share for publishing.
+        inflight: envelopes that may wait for their confirms at a time.
+        delivery_limit: deliveries of an envelope before it is dead-lettered.
+        connect_timeout_s: for one node, including the checks.
+        on_up: called when the server accepts publishes again after an outage.
         driver_fallback: use only the driver's public interface, as after a failed self-check.
-        heartbeat_s: publishes are refused after 1.125 of it without a sign of life, the connection ends after 1.5.
+        heartbeat_s: without a sign of life publishes are refused after 1.125 of it, and the connection ends after 1.5.
     """
     quiet_driver()
     topology = Topology(partitions, queue_limit_bytes, delivery_limit)

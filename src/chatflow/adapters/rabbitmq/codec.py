@@ -1,6 +1,6 @@
-"""Envelopes on the wire: a JSON array of messages, with its schema version in a header.
+"""Envelopes on the wire: a JSON array of messages, its schema version in a header.
 
-One encode per envelope and one decode per hop, straight into the ports' values.
+Encoded once per envelope and decoded once per hop, straight into the ports' values.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,7 @@ _stored = msgspec.json.Decoder(tuple[StoredMessage, ...])
 
 
 class Undecodable(Exception):
-    """These bytes are not an envelope of ours; says why."""
+    """These bytes are no envelope of ours; the message says why."""
 
 
 def encode_messages(messages: tuple[Message, ...]) -> bytes:

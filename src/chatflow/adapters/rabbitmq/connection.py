@@ -1,10 +1,10 @@
-"""A connection that comes back by itself, to one of several nodes.
+"""A connection that reconnects by itself, to one of several nodes.
 
-It is up only when everything that is needed on it has been prepared. While it is down every caller is told at once.
-A process that was stopped closes no socket, so silence counts. The server looks every half heartbeat whether it has
-sent anything since it last looked, and sends a heartbeat if not: a healthy one is silent for up to a whole heartbeat
-after other traffic. A little later a publisher is told that the broker is away, and after half of one more the
-connection is given up.
+It is up only once everything on it has been prepared. While it is down, callers fail at once.
+
+A stopped server closes no socket, so silence counts as an outage. Every half heartbeat the server checks whether it has
+sent anything since its last check, and sends a heartbeat if not; after other traffic a healthy server is silent for up
+to a whole heartbeat. A little later publishes are refused; after half a heartbeat more the connection is closed.
 """
 
 import asyncio
@@ -42,12 +42,12 @@ class ReconnectingConnection:
     """Keeps one connection open from `start` to `close`.
 
     Args:
-        name: what the connection is for, shown by the server next to it.
-        urls: the nodes, tried in turn.
-        prepare: run on each new connection before it counts as up.
-        on_up: called when the server takes publishes again: reconnected, unblocked, heard after a silence.
-        on_outage: called when the server blocks the connection or falls silent; what was published may be stuck.
-        heartbeat_s: what both sides agree on.
+        name: what the connection is for; the server's management shows it.
+        urls: of the nodes, tried in turn.
+        prepare: called with each new connection before it counts as up.
+        on_up: called when the server accepts publishes again: reconnected, unblocked, or heard after a silence.
+        on_outage: called when the server blocks the connection or falls silent; unconfirmed publishes may be stuck.
+        heartbeat_s: the heartbeat timeout that both sides agree on.
     """
 
     name: str
@@ -62,19 +62,19 @@ class ReconnectingConnection:
     _keeper: asyncio.Task[None] | None = attrs.field(default=None, init=False)
     _turn: int = attrs.field(default=0, init=False)
     _was_silent: bool = attrs.field(default=False, init=False)
-    """Somebody may have been refused for it, and `on_up` was not called since."""
+    """Publishes may have been refused because of it, and `on_up` has not been called since."""
 
     @property
     def is_up(self) -> bool:
-        """Connected, prepared, and fit for publishing."""
+        """Connected, prepared, and ready for publishing."""
         return self._outage() is None
 
     async def start(self) -> None:
         """Connect for the first time, trying each node once.
 
         Raises:
-            BrokerUnavailable: none of them answers; start again later.
-            BrokerMisconfigured: do not start at all.
+            BrokerUnavailable: no node answers; try again later.
+            BrokerMisconfigured: a node refuses us; do not start.
         """
         self._connection = await self._connect()
         self._keeper = asyncio.create_task(self._keep(self._connection), name=f"broker-{self.name}")
@@ -89,20 +89,20 @@ class ReconnectingConnection:
             await connection.shut(CLOSE_GRACE_S)
 
     def connection(self) -> DriverConnection:
-        """The connection.
+        """The open connection.
 
         Raises:
-            BrokerUnavailable: there is none now.
+            BrokerUnavailable: there is none.
         """
         if self._connection is None or not self._connection.is_open:
             raise BrokerUnavailable("not connected to the broker")
         return self._connection
 
     def ready(self) -> DriverConnection:
-        """The connection, fit for publishing.
+        """The connection, ready for publishing.
 
         Raises:
-            BrokerUnavailable: there is none now, or the server has blocked it or fallen silent.
+            BrokerUnavailable: there is none, or the server has blocked it or fallen silent.
         """
         if (outage := self._outage()) is not None:
             raise BrokerUnavailable(outage)
@@ -113,7 +113,7 @@ class ReconnectingConnection:
         if connection is None or not connection.is_open:
             return "not connected to the broker"
         if connection.is_blocked:
-            return "the broker is out of memory or disk and takes nothing"
+            return "the broker is out of memory or disk and accepts no publishes"
         if self._is_silent(connection, OVERDUE):
             self._note_silence(connection)
             return "the broker is silent"
@@ -135,7 +135,7 @@ class ReconnectingConnection:
             self.on_up()
 
     async def _until_lost(self, connection: DriverConnection) -> str:
-        """Wait for the end of the connection, and say why it ended."""
+        """Wait until the connection ends; return why."""
         lost, tick_s = connection.lost(), self.heartbeat_s / 4
         try:
             while True:
@@ -144,7 +144,7 @@ class ReconnectingConnection:
                 if lost.done():
                     return lost.result()
                 if time.monotonic() - asked > 2 * tick_s:
-                    continue  # this process was stopped, and what the peer said is still unread
+                    continue  # this process was stopped, and what the server sent is still unread
                 if self._is_silent(connection, LOST):
                     return f"silent for {connection.silent_s():.1f} s"
                 if self._is_silent(connection, OVERDUE):

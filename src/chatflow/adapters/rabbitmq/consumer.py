@@ -1,4 +1,4 @@
-"""One partition's consumer: a channel of its own, so that what it holds goes back to the queue with it."""
+"""One partition's consumer, on a channel of its own: closing it returns what is unacked to the queue."""
 
 import asyncio
 import contextlib
@@ -28,12 +28,12 @@ log = structlog.get_logger()
 
 
 def until_acks_leave_s(now: float) -> float:
-    """Seconds to the next of the moments at which the acks of all consumers leave, whichever owes them since when."""
+    """Seconds to the next tick at which the acks of all consumers leave together."""
     return ACK_DELAY_S - now % ACK_DELAY_S
 
 
 async def close_channel(channel: aiormq.Channel) -> None:
-    """Close with the server's consent, or leave the channel to the end of its connection; never fails."""
+    """Close a channel, or leave it to the end of its connection; never fails."""
     try:
         with translated("close"):
             async with asyncio.timeout(CLOSE_GRACE_S):
@@ -44,7 +44,7 @@ async def close_channel(channel: aiormq.Channel) -> None:
 
 @attrs.define(eq=False)
 class DeliveryStream:
-    """What a server-side consumer has sent and nobody has taken yet, until its channel or the consumer ends."""
+    """Deliveries that have arrived and were not taken yet, until the channel or its consumer ends."""
 
     channel: aiormq.Channel
     arrived: deque[RawDelivery] = attrs.field(factory=deque, init=False)
@@ -57,24 +57,24 @@ class DeliveryStream:
         self.channel.on_consumer_cancel_callbacks.add(lambda _: self.end("the queue was deleted or has moved"))
 
     async def open(self, connection: DriverConnection, queue: str, *, no_ack: bool = False) -> None:
-        """Start to consume, once for each stream; raises what the driver raises."""
+        """Start consuming, once per stream; raises what the driver raises."""
         await connection.consume(self.channel, queue, self.put, self.end, no_ack=no_ack)
 
     def put(self, message: RawDelivery) -> None:
-        """Called in delivery order, as soon as the bytes are here."""
+        """Append a delivery; called in order, as soon as its bytes have arrived."""
         self.total += 1
         self.arrived.append(message)
         self._changed.set()
 
     def end(self, reason: str) -> None:
-        """Nothing more is given out; what is held belongs to the server again."""
+        """Stop handing out deliveries; the server redelivers those that are held."""
         if self.broken is None:
             self.broken = reason
             self.arrived.clear()
             self._changed.set()
 
     async def first(self) -> RawDelivery:
-        """Wait for the oldest message, and leave it in place.
+        """Wait for the oldest delivery and leave it in place.
 
         Raises:
             BrokerUnavailable: the stream has ended.
@@ -86,19 +86,19 @@ class DeliveryStream:
             await self.change()
 
     async def change(self) -> None:
-        """Wait until something has come, or the stream has ended."""
+        """Wait for a delivery or the end of the stream."""
         self._changed.clear()
         await self._changed.wait()
 
     def check(self) -> None:
-        """Raise BrokerUnavailable when the stream has ended."""
+        """Raise BrokerUnavailable if the stream has ended."""
         if self.broken is not None:
             raise BrokerUnavailable(f"the consumer has ended: {self.broken}")
 
 
 @attrs.define(eq=False)
 class QueueDepth:
-    """How many envelopes wait in a queue: asked for at most once a second, in the background, and only if wanted."""
+    """How many envelopes wait in a queue: asked in the background, on demand, at most once a second."""
 
     stream: DeliveryStream
     queue: str
@@ -108,7 +108,7 @@ class QueueDepth:
     _asking: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
     def envelopes(self) -> int:
-        """As last heard, less what has come since; and what has come and was not taken yet."""
+        """The last count less what has arrived since, plus what has arrived and was not taken."""
         loop = asyncio.get_running_loop()
         if self._asking is None and loop.time() - self._asked_at >= DEPTH_INTERVAL_S:
             self._asked_at = loop.time()
@@ -116,13 +116,13 @@ class QueueDepth:
         return max(0, self._ready - (self.stream.total - self._total)) + len(self.stream.arrived)
 
     async def aclose(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         if (asking := self._asking) is not None:
             await asyncio.wait([asking], timeout=CLOSE_GRACE_S)
             await end([asking])
 
     async def _ask(self) -> None:
-        total = self.stream.total  # what comes while the answer is on its way may be counted in it
+        total = self.stream.total  # the answer may count what arrives while it is on its way
         try:
             with translated("count"):
                 answer = await self.stream.channel.queue_declare(self.queue, passive=True)
@@ -137,11 +137,11 @@ class QueueDepth:
 class RabbitConsumer:
     """Reads one partition while it is the queue's active consumer.
 
-    The object lives and dies with its channel: a delivery is acked on the channel that brought it, or not at all. What
-    is no envelope of ours is rejected to the dead and logged, and the stream goes on.
+    It lives and dies with its channel: a delivery is acked on the channel that brought it, or not at all. A delivery
+    that is no envelope of ours is dead-lettered and logged, and the stream goes on.
 
-    An ack costs the server as much as an envelope does, and one covers all that came before, so acks wait a moment for
-    each other: until `ack_after` are owed, and never longer than `ACK_DELAY_S`.
+    An ack costs the server as much as an envelope, and covers all earlier ones. So acks are collected: until
+    `ack_after` envelopes wait for theirs, and never longer than `ACK_DELAY_S`.
     """
 
     partition: int
@@ -161,13 +161,13 @@ class RabbitConsumer:
             try:
                 delivery = self._delivery(message)
             except Undecodable as exc:
-                await self._reject(message, str(exc))  # cancelled here it is not sent, and the message stays first
+                await self._reject(message, str(exc))  # if cancelled, nothing was sent and the message stays first
                 continue
             self.stream.arrived.popleft()
             return delivery
 
     def waiting(self) -> int:
-        """See `Consumer.waiting`: envelopes in the queue, up to a second old, times the messages in an average one."""
+        """See `Consumer.waiting`: envelopes counted up to a second ago, times the average messages in one."""
         envelopes = self.depth.envelopes()
         return envelopes * self._messages // self._envelopes if self._envelopes else 0
 
@@ -201,7 +201,7 @@ class RabbitConsumer:
 
     async def _send_ack(self) -> None:
         if self._owed <= self._acked or self.stream.broken is not None:
-            return  # the server closes a channel that acks twice
+            return  # acking twice makes the server close the channel
         self._acked = owed = self._owed
         with translated("ack"):
             await self.stream.channel.basic_ack(owed, multiple=True, wait=False)
@@ -223,7 +223,7 @@ class RabbitConsumer:
 
 
 async def open_consumer(connection: DriverConnection, partition: int, *, prefetch: int) -> RabbitConsumer:
-    """Consume one partition; raises what the driver raises."""
+    """Open a consumer of one partition; raises what the driver raises."""
     channel = await connection.open_channel()
     try:
         stream = DeliveryStream(channel)

@@ -1,4 +1,4 @@
-"""What the broker has put aside: envelopes that nobody could read, or that were given out too often."""
+"""The dead letter queue: envelopes that no consumer could read, or that were delivered too often."""
 
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,31 +20,31 @@ from chatflow.ports.broker import DeadEnvelope
 
 ID_DIGITS = 12
 Receipt = tuple[aiormq.Channel, int]
-"""Who it was given to, and the delivery tag there: it is settled on that channel or comes again."""
+"""The channel that delivered it and its tag there: only that channel can ack it."""
 
 
 @attrs.define(eq=False)
 class RabbitDeadLetterQueue:
-    """See `DeadLetterQueue`: reads ``chatflow.dead`` one by one."""
+    """See `DeadLetterQueue`: gets from ``chatflow.dead``, one at a time."""
 
     connection: ReconnectingConnection
     _channel: aiormq.Channel | None = attrs.field(default=None, init=False)
 
     async def waiting(self) -> int:
-        with translated("count the dead"):
+        with translated("count dead letters"):
             channel = await self._open_channel()
             answer = await channel.queue_declare(DEAD, passive=True)
         return answer.message_count or 0
 
     async def take(self) -> DeadEnvelope | None:
-        with translated("read the dead"):
+        with translated("read a dead letter"):
             channel = await self._open_channel()
             message = await channel.basic_get(DEAD)
         return None if isinstance(message.delivery, spec.Basic.GetEmpty) else _dead_envelope(message, channel)
 
     async def remove(self, envelope: DeadEnvelope) -> None:
         channel, tag = cast("Receipt", envelope.receipt)
-        with translated("settle"):
+        with translated("remove a dead letter"):
             await channel.basic_ack(tag)
 
     async def close(self) -> None:
@@ -53,7 +53,7 @@ class RabbitDeadLetterQueue:
             await close_channel(channel)
 
     async def _open_channel(self) -> aiormq.Channel:
-        """A new one after the old one was lost; what that one had taken is in the queue again."""
+        """The channel, opened anew after a loss: what the old one had taken is back in the queue."""
         if self._channel is None or self._channel.is_closed:
             self._channel = await self.connection.connection().open_channel()
         return self._channel
@@ -63,11 +63,11 @@ class RabbitDeadLetterQueue:
 async def open_dead_letter_queue(
     urls: Sequence[str], *, driver_fallback: bool = False
 ) -> AsyncIterator[RabbitDeadLetterQueue]:
-    """Only what reading takes: one connection, and nothing is declared.
+    """A reader of the dead letter queue over one connection; declares nothing.
 
     Raises:
         BrokerUnavailable: no node answers.
-        BrokerMisconfigured: refused.
+        BrokerMisconfigured: the server refuses us.
     """
     quiet_driver()
     connection = ReconnectingConnection(

@@ -1,12 +1,14 @@
-"""Deliveries and confirms past the driver: cut out of the bytes as they come in, each for a parse and a call.
+"""Cuts deliveries and confirms out of the server's bytes as they arrive, and hands each to its channel's handler.
 
-The driver reads each frame with three awaits, builds objects for all three frames of a delivery, moves them through a
-queue and starts a task: about 60 us of CPU per received and acked envelope there, 10 us here. Only what a delivery of
-ours consists of is taken, and the confirms of channels that want them; every other byte goes on to the driver unchanged
-and in order, and so does a delivery that cannot be read, for the driver to judge.
+The driver reads each frame with three awaits, builds objects for all three frames of a delivery, passes them through a
+queue and starts a task: about 60 us of CPU per envelope, received and acked; here it is 10. Only the deliveries and
+confirms of registered channels are taken out. The driver gets every other byte, unchanged and in order, and deliveries
+that cannot be parsed.
 
-Nothing here holds the server back. A consumer's prefetch bounds what is delivered, a live stream drops what is too
-much for it, and what is kept here is one unfinished frame and one unfinished delivery per channel.
+Nothing here holds the server back: prefetch bounds what a consumer gets, and a live stream drops what exceeds its
+limit. At most one unfinished frame, and one unfinished delivery per channel, are kept.
+
+This module knows AMQP 0-9-1 and no driver.
 """
 
 import functools
@@ -21,18 +23,18 @@ METHOD, HEADER, BODY, HEARTBEAT = 1, 2, 3, 8
 KINDS = frozenset({METHOD, HEADER, BODY, HEARTBEAT})
 FRAME_END = 0xCE
 LONGEST_FRAME = 1 << 24
-"""Bytes; RabbitMQ's default is 2**17. A size above it is taken for nonsense."""
+"""Bytes; RabbitMQ's default is 2**17. A larger size means that these are no frames."""
 DELIVER = struct.pack(">HH", 60, 60)
 ACK, NACK = struct.pack(">HH", 60, 80), struct.pack(">HH", 60, 120)
 RETURN = struct.pack(">HH", 60, 50)
 CHANNEL_ENDS = frozenset({struct.pack(">HH", 20, 40), struct.pack(">HH", 20, 41)})
-"""``channel.close`` and ``channel.close-ok``: the number may be given to another channel."""
+"""``channel.close`` and ``channel.close-ok``: another channel may get the number."""
 SIGN_OF_LIFE = struct.pack(">BHIB", HEARTBEAT, 0, 0, FRAME_END)
 SIGN_INTERVAL_S = 1.0
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, MORE_FLAGS = 1 << 15, 1 << 14, 1 << 13, 1
 KNOWN_TABLES = 64
 UNREADABLE = (ArithmeticError, LookupError, OSError, RecursionError, ValueError, struct.error)
-"""What parsers raise over bytes that make no sense."""
+"""What parsers raise for malformed bytes."""
 
 _frame = struct.Struct(">BHI")
 _content = struct.Struct(">HHQH")
@@ -44,7 +46,7 @@ CONFIRM_SIZE = PAYLOAD + len(ACK) + _tag.size + 1
 
 @attrs.define
 class RawDelivery:
-    """One delivery. ``headers`` is shared with others that carry the same: read it only."""
+    """One delivery. ``headers`` is shared with equal ones: do not change it."""
 
     tag: int
     redelivered: bool
@@ -57,29 +59,29 @@ DeliveryHandler = Callable[[RawDelivery], None]
 
 
 class ConfirmHandler(Protocol):
-    """Told of the server's answers to what was published over a channel."""
+    """Called with the server's confirms of what was published over a channel."""
 
     def __call__(self, tag: int, *, multiple: bool, acked: bool) -> None:
-        """The answer to one envelope, or to all up to it."""
+        """Settle one publish, or all up to it."""
 
 
 @attrs.define(eq=False)
 class _Assembly:
-    """Where a channel's deliveries go, and the frames of the unfinished one."""
+    """A channel's handler, and the frames of its unfinished delivery."""
 
     handler: DeliveryHandler
     frames: list[bytes] = attrs.field(factory=list)
     missing: int = 0
-    """Bytes of the body, once the header is there."""
+    """Bytes of the body, once the header has arrived."""
 
     def wants(self, frame: bytes) -> bool:
-        """Whether a frame is the next one of a delivery; asked only while the last one is unfinished."""
+        """Whether a frame continues the unfinished delivery."""
         if len(self.frames) > 1:
             return frame[0] == BODY and 0 < len(frame) - PAYLOAD - 1 <= self.missing
         return frame[0] == HEADER and len(frame) > PAYLOAD + _content.size
 
     def add(self, frame: bytes) -> bool:
-        """Whether the delivery is complete with this frame."""
+        """Add a frame; return whether the delivery is complete."""
         self.frames.append(frame)
         if len(self.frames) == 1:
             return False
@@ -92,10 +94,10 @@ class _Assembly:
 
 @attrs.define(eq=False)
 class FrameCutter:
-    """Cuts a server's bytes into frames and takes the deliveries of some channels, and the confirms of others, out.
+    """See the module.
 
     Args:
-        pass_on: called with whole frames for the driver, many at a time.
+        pass_on: called with whole frames for the driver, several at a time.
     """
 
     pass_on: Callable[[bytes], None]
@@ -103,20 +105,20 @@ class FrameCutter:
     _confirm_handlers: dict[int, ConfirmHandler] = attrs.field(factory=dict, init=False)
     _begun: bytearray = attrs.field(factory=bytearray, init=False)
     _needed: int = attrs.field(default=0, init=False)
-    """Length of `_begun` at which it is worth another look."""
+    """Length of `_begun` at which a frame may be complete."""
     _is_broken: bool = attrs.field(default=False, init=False)
     _passed_at: float = attrs.field(default=0.0, init=False)
 
     def on_delivery(self, channel: int, handler: DeliveryHandler) -> None:
-        """Hand the deliveries of a channel to ``handler`` until the channel closes; call it before consuming."""
+        """Hand a channel's deliveries to ``handler`` until the channel closes; call it before consuming."""
         self._channels[channel] = _Assembly(handler)
 
     def on_confirm(self, channel: int, handler: ConfirmHandler) -> None:
-        """Tell ``handler`` of a channel's confirms, until the channel closes or an envelope comes back."""
+        """Hand a channel's confirms to ``handler`` until the channel closes or an envelope is returned."""
         self._confirm_handlers[channel] = handler
 
     def feed(self, data: bytes, now: float) -> None:
-        """Take what the server has sent; ``now`` in seconds."""
+        """Take bytes from the server; ``now`` in seconds."""
         if self._begun:
             self._begun += data
             if len(self._begun) < self._needed:
@@ -129,13 +131,13 @@ class FrameCutter:
             self._cut(data, now)
 
     def end(self) -> None:
-        """The server sends no more: the driver wants to see that it broke off."""
+        """The server sends no more: pass on what it left unfinished, which the driver must see."""
         if self._begun:
             self.pass_on(bytes(self._begun))
             self._begun.clear()
 
     def _cut(self, data: bytes, now: float) -> None:
-        at = passed = 0  # up to where it was looked at, and taken or passed on
+        at = passed = 0  # examined up to, and taken or passed on up to
         was_passed = was_taken = False
         while len(data) - at > PAYLOAD:
             kind, number, size = _frame.unpack_from(data, at)
@@ -167,12 +169,12 @@ class FrameCutter:
         if was_passed:
             self._passed_at = now
         elif was_taken and now - self._passed_at >= SIGN_INTERVAL_S:
-            # The server sends no heartbeats while it sends deliveries, and the driver gives up where it hears nothing.
+            # The server sends no heartbeats while it sends deliveries, and the driver closes a silent connection.
             self._passed_at = now
             self.pass_on(SIGN_OF_LIFE)
 
     def _is_taken(self, channel: _Assembly, number: int, frame: bytes) -> bool:
-        """Whether the driver must not see this frame of a channel whose deliveries are taken."""
+        """Take the frame if it belongs to a delivery; return whether it did."""
         if not channel.frames:
             method = frame[PAYLOAD : PAYLOAD + 4] if frame[0] == METHOD else b""
             if method in CHANNEL_ENDS:
@@ -187,7 +189,7 @@ class FrameCutter:
         return True
 
     def _is_settled(self, number: int, kind: int, frame: bytes) -> bool:
-        """Whether this was a confirm; what the driver has to hear first ends them here."""
+        """Take the frame if it is a confirm; return whether it was. Returns and closes end the taking of confirms."""
         method = frame[PAYLOAD : PAYLOAD + 4] if kind == METHOD else b""
         if method in (ACK, NACK) and len(frame) == CONFIRM_SIZE:
             tag, flags = _tag.unpack_from(frame, PAYLOAD + len(method))
@@ -207,12 +209,12 @@ class FrameCutter:
         channel.handler(delivered)
 
     def _give_back(self, number: int) -> None:
-        """Leave a channel to the driver, from the unfinished delivery on."""
+        """Leave a channel to the driver, starting with its unfinished delivery."""
         if frames := self._channels.pop(number).frames:
             self.pass_on(b"".join(frames))
 
     def _break(self, rest: bytes) -> None:
-        """These are no frames: leave everything to the driver, which ends the connection."""
+        """Leave everything to the driver: these are no frames, and it will close the connection."""
         self._is_broken = True
         self._confirm_handlers.clear()
         for number in list(self._channels):
@@ -234,7 +236,7 @@ def parse(frames: list[bytes]) -> RawDelivery:
     at += 1 + deliver[at]  # the exchange
     key = deliver[at + 1 : -1]
     if len(key) != deliver[at]:
-        raise ValueError("a routing key of another length than it says")
+        raise ValueError("the routing key has another length than stated")
     body = bodies[0][PAYLOAD:-1] if len(bodies) == 1 else b"".join([each[PAYLOAD:-1] for each in bodies])
     return RawDelivery(tag, bool(redelivered & 1), key.decode(), _headers_in(header), body)
 
@@ -242,7 +244,7 @@ def parse(frames: list[bytes]) -> RawDelivery:
 def _headers_in(header: bytes) -> Mapping[str, Any]:
     flags = _content.unpack_from(header, PAYLOAD)[3]
     if flags & MORE_FLAGS:
-        raise ValueError("more properties than there are")
+        raise ValueError("unknown properties")
     if not flags & HEADERS:
         return {}
     at = PAYLOAD + _content.size
@@ -251,11 +253,11 @@ def _headers_in(header: bytes) -> Mapping[str, Any]:
             at += 1 + header[at]
     stop = at + _size.size + _size.unpack_from(header, at)[0]
     if stop >= len(header):
-        raise ValueError("a table longer than its frame")
+        raise ValueError("a table exceeds its frame")
     return _table(header[at:stop])
 
 
 @functools.lru_cache(KNOWN_TABLES)
 def _table(data: bytes) -> Mapping[str, Any]:
-    """Nearly all envelopes carry the same one."""
+    """Decode a header table; nearly all envelopes carry the same one."""
     return pamqp.decode.field_table(data)[1]

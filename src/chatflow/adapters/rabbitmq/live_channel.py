@@ -1,7 +1,7 @@
-"""The live channel: transient, unconfirmed, to every gateway. Losing is allowed, losing silently is not.
+"""The live channel: transient, unconfirmed, to every gateway. It may lose envelopes, but not silently.
 
-A subscription that does not keep up loses what it holds here, and is told. What the server drops from a subscription's
-queue while its connection is stuck cannot be seen by anybody; readers compare their rooms with the store now and then.
+A subscription that does not keep up drops what it holds, and its reader gets ``None``. What the server drops from a
+subscription's queue while its connection is stuck stays unseen, so readers compare their rooms with the store.
 """
 
 import asyncio
@@ -39,14 +39,14 @@ log = structlog.get_logger()
 
 @functools.cache
 def live_route(partition: int) -> PublishRoute:
-    """To every gateway."""
+    """The route to every gateway."""
     headers = {SCHEMA_HEADER: LIVE_SCHEMA}
     return PublishRoute(LIVE, str(partition), content_type=CONTENT_TYPE, mode=TRANSIENT, headers=headers)
 
 
 @attrs.define(eq=False)
 class LiveStream(DeliveryStream):
-    """Holds at most ``limit`` messages; one more empties it."""
+    """Holds at most ``limit`` deliveries; one more empties it."""
 
     limit: int
     lost: bool = attrs.field(default=False, init=False)
@@ -61,7 +61,7 @@ class LiveStream(DeliveryStream):
         self._changed.set()
 
     async def next(self) -> RawDelivery | None:
-        """Take the oldest message; ``None`` once after a loss.
+        """Take the oldest delivery; ``None`` once after a loss.
 
         Raises:
             BrokerUnavailable: the stream has ended.
@@ -77,7 +77,7 @@ class LiveStream(DeliveryStream):
 
 @attrs.define(eq=False)
 class RabbitLiveSubscription:
-    """One exclusive queue, which the server deletes with the connection."""
+    """An exclusive queue, which the server deletes with the connection."""
 
     stream: LiveStream
 
@@ -103,7 +103,7 @@ class RabbitLiveSubscription:
 class RabbitLiveChannel:
     """Publishes over the publishing connection, subscribes over the consuming one.
 
-    A subscription that opens after another one has broken starts with ``None``: what was sent in between is lost.
+    A subscription opened after another one broke starts with ``None``: what was published in between is lost.
     """
 
     publishing: ReconnectingConnection
@@ -114,7 +114,7 @@ class RabbitLiveChannel:
     _streams: list[LiveStream] = attrs.field(factory=list, init=False)
 
     async def publish_live(self, envelope: LiveEnvelope) -> None:
-        """See `LiveChannel.publish_live`; returns when the socket has taken it."""
+        """See `LiveChannel.publish_live`; returns once the socket has taken the envelope."""
         connection = self.publishing.ready()
         body = encode_stored(envelope.messages)
         with translated("publish live"):
@@ -127,7 +127,7 @@ class RabbitLiveChannel:
             async with asyncio.timeout(self.deadlines.timeout_s):
                 try:
                     stream = await self._open(connection, limit)
-                except ChannelNotFoundEntity:  # somebody deleted the exchange
+                except ChannelNotFoundEntity:  # the exchange was deleted
                     await self.restore(connection)
                     raise
                 stream.lost = await self._forget_ended()
@@ -160,7 +160,7 @@ class RabbitLiveChannel:
         return stream
 
     async def _forget_ended(self) -> bool:
-        """Whether a subscription had broken since the last one was opened."""
+        """Forget ended subscriptions; return whether one of them broke."""
         ended = [stream for stream in self._streams if stream.broken is not None]
         self._streams = [stream for stream in self._streams if stream.broken is None]
         for stream in ended:

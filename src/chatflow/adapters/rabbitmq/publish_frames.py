@@ -15,7 +15,7 @@ BASIC = 60
 PUBLISH = 40
 MANDATORY = 1
 TABLE, MODE, MESSAGE_ID, TYPE = 1 << 13, 1 << 12, 1 << 7, 1 << 15
-"""Flags of the properties that envelopes have; they stand in the order of their flags, the highest first."""
+"""Flags of the properties that envelopes have; properties follow in the order of their flags, the highest first."""
 
 _frame = struct.Struct(">BHI")
 _method = struct.Struct(">HHH")
@@ -25,15 +25,15 @@ _END = bytes([FRAME_END])
 
 @attrs.frozen(eq=False)
 class PublishRoute:
-    """What envelopes of one kind have in common.
+    """Where envelopes of one kind go, and the parts of their frames that do not change.
 
     Args:
-        exchange: where to.
+        exchange: to publish to.
         key: the routing key.
         content_type: of the body.
-        mode: 1 transient, 2 persistent.
+        mode: delivery mode, 1 transient, 2 persistent.
         headers: few and small.
-        mandatory: comes back if no queue takes it.
+        mandatory: return envelopes that no queue takes.
     """
 
     exchange: str
@@ -53,7 +53,7 @@ class PublishRoute:
         object.__setattr__(self, "_properties", properties)
 
     def frames(self, channel: int, message_id: str, body: bytes, longest: int) -> bytes:
-        """The bytes of one publish; a body above ``longest`` bytes is split."""
+        """The frames of one publish; a body is split into pieces of at most ``longest`` bytes."""
         own_id = _short(message_id)
         size = _content.size + len(self._properties) + len(own_id)
         parts = [

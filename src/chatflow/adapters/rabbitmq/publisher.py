@@ -1,4 +1,4 @@
-"""Confirmed publishing: an envelope is safe, or the caller is told within the confirm timeout that it may not be."""
+"""Confirmed publishing: within the confirm timeout the envelope is confirmed, or the caller gets an error."""
 
 import asyncio
 import functools
@@ -23,7 +23,7 @@ TOPOLOGY_GONE = (PublishError, ChannelNotFoundEntity)
 
 @functools.cache
 def ingest_route(partition: int) -> PublishRoute:
-    """To the queue of a partition."""
+    """The route to a partition's queue."""
     headers = {SCHEMA_HEADER: INGEST_SCHEMA}
     return PublishRoute(
         INGEST, str(partition), content_type=CONTENT_TYPE, mode=PERSISTENT, headers=headers, mandatory=True
@@ -32,10 +32,10 @@ def ingest_route(partition: int) -> PublishRoute:
 
 @attrs.define(eq=False)
 class PublisherPool:
-    """Several channels of one connection, since the server handles one publish after the other within a channel.
+    """Several channels of one connection, because the server handles the publishes of a channel one by one.
 
-    A partition always uses the same channel, so what is published to it one after the other arrives in that order. A
-    channel that the server has closed is opened again by the next one who needs it.
+    A partition always uses the same channel, so its envelopes arrive in the order of their publishes. A channel that
+    the server has closed is reopened by the next publish over it.
     """
 
     size: int
@@ -48,15 +48,15 @@ class PublisherPool:
 
     @property
     def open_channels(self) -> int:
-        """How many can be used right now."""
+        """How many are open."""
         return sum(channel is not None and not channel.is_closed for channel in self._channels)
 
     async def fill(self, connection: DriverConnection) -> None:
-        """Open all of them on a new connection."""
+        """Open all channels on a new connection."""
         self._channels = [await connection.open_publisher(confirms=self.confirms) for _ in range(self.size)]
 
     async def channel(self, partition: int, connection: DriverConnection) -> PublishChannel:
-        """The partition's channel, opened again if need be."""
+        """The partition's channel, reopened if need be."""
         slot = partition % self.size
         channel = self._channels[slot]
         if channel is not None and not channel.is_closed:
@@ -70,7 +70,7 @@ class PublisherPool:
 
 @attrs.define(eq=False)
 class ConfirmDeadlines:
-    """A deadline for each call that waits, which can be brought forward for all of them at once."""
+    """A deadline for each waiting call; all of them can be ended at once."""
 
     timeout_s: float
     _running: set[asyncio.Timeout] = attrs.field(factory=set, init=False)
@@ -84,7 +84,7 @@ class ConfirmDeadlines:
             self._running.discard(deadline)
 
     async def within(self, work: Awaitable[None]) -> None:
-        """Await ``work``, at most for the timeout.
+        """Await ``work`` for at most the timeout.
 
         Raises:
             TimeoutError: it took too long, or `end_all` was called.
@@ -94,7 +94,7 @@ class ConfirmDeadlines:
                 await work
 
     def end_all(self) -> None:
-        """Every call that waits times out now."""
+        """Make every waiting call time out now."""
         now = asyncio.get_running_loop().time()
         for deadline in self._running:
             if not deadline.expired():
@@ -106,8 +106,8 @@ class ConfirmedPublisher:
     """Publishes ingest envelopes: persistent, mandatory, confirmed.
 
     Args:
-        restore: brings the topology back; called when an envelope finds no exchange or no queue.
-        inflight: envelopes that may wait for their confirms at one time; more wait their turn.
+        restore: declares the topology again; called when an envelope found no exchange or no queue.
+        inflight: envelopes that may wait for their confirms at a time; others wait their turn.
     """
 
     connection: ReconnectingConnection

@@ -1,13 +1,13 @@
-"""What chatflow needs in a virtual host, checked as a whole before any of it is declared.
+"""The exchanges and queues that chatflow needs in a virtual host; all are checked before any is declared.
 
     exchange chatflow.ingest (direct)  --p-->  queue chatflow.ingest.<p>, quorum, single active consumer
     exchange chatflow.dead   (fanout)  ----->  queue chatflow.dead, quorum: rejected, or delivered too often
     exchange chatflow.live   (topic)   ----->  one exclusive queue for each subscriber
     queue    chatflow.partitions               holds nothing; its length limit is the number of partitions
 
-The last one is the record that every role compares itself with. A queue's arguments cannot change and are compared by
-the server, so of two roles that start with different numbers on an empty broker exactly one succeeds, and a role that
-died half-way through leaves a record under which the next one completes the rest.
+The last one records the number of partitions. A queue's arguments cannot change, and the server compares them: of two
+roles that start with different numbers on an empty broker exactly one succeeds, and a role that died half-way leaves a
+record under which the next role completes the rest.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ DEAD = "chatflow.dead"
 PARTITIONS = "chatflow.partitions"
 
 ENDLESS_DELIVERIES = 1_000_000_000
-"""Looking at dead envelopes counts as delivering them, and a quorum queue of 4.x drops what was delivered 20 times."""
+"""Reading a dead letter counts as a delivery; by default a quorum queue of 4.x drops what was delivered 20 times."""
 
 RESTORE_INTERVAL_S = 1.0
 
@@ -52,15 +52,15 @@ class DurableQueue:
     bound_to: tuple[str, str] | None = None
 
     async def exists(self, channel: AbstractChannel) -> None:
-        """Raises ChannelNotFoundEntity when it does not."""
+        """Raise ChannelNotFoundEntity if it does not."""
         await channel.declare_queue(self.name, passive=True)
 
     async def declare(self, channel: AbstractChannel) -> None:
-        """Create it, or compare it with what is there."""
+        """Create it, or compare it with the existing one."""
         await channel.declare_queue(self.name, durable=True, arguments=self.arguments)
 
     async def bind(self, channel: AbstractChannel) -> None:
-        """Route to it."""
+        """Bind it to its exchange."""
         if self.bound_to is not None:
             exchange, key = self.bound_to
             queue = await channel.get_queue(self.name, ensure=False)
@@ -75,11 +75,11 @@ class DurableExchange:
     kind: aio_pika.ExchangeType
 
     async def exists(self, channel: AbstractChannel) -> None:
-        """Raises ChannelNotFoundEntity when it does not."""
+        """Raise ChannelNotFoundEntity if it does not."""
         await channel.declare_exchange(self.name, passive=True)
 
     async def declare(self, channel: AbstractChannel) -> None:
-        """Create it, or compare it with what is there."""
+        """Create it, or compare it with the existing one."""
         await channel.declare_exchange(self.name, self.kind, durable=True)
 
 
@@ -87,18 +87,18 @@ Part = DurableQueue | DurableExchange
 
 
 def ingest_queue(partition: int) -> str:
-    """The queue of one partition."""
+    """The name of a partition's queue."""
     return f"{INGEST}.{partition}"
 
 
 @attrs.frozen
 class Topology:
-    """The parts for these settings.
+    """The exchanges and queues for these settings.
 
     Attributes:
-        queue_limit_bytes: of the bodies that wait in one partition, those out for delivery not counted.
-        delivery_limit: how often an envelope is given out before it goes to the dead; also counted when a consumer
-            dies, so it must be far above the number of crashes that an envelope may live through.
+        queue_limit_bytes: of the bodies that wait in one partition; unacked deliveries are not counted.
+        delivery_limit: deliveries before an envelope is dead-lettered. A consumer's death counts as one, so the limit
+            must be far above the number of crashes that an envelope may survive.
     """
 
     partitions: int
@@ -117,7 +117,7 @@ class Topology:
     def queues(self) -> list[DurableQueue]:
         """The record first, so that nothing exists without it.
 
-        The dead have no limit of their own, since at it they would be dropped. Not ``x-dead-letter-strategy``: with
+        The dead letter queue has no limit, since at it letters would be dropped. Not ``x-dead-letter-strategy``: with
         ``at-least-once`` a server that was killed may come back with queues that never open (rabbitmq-server#16652).
         """
         record: Arguments = {"x-queue-type": "quorum", "x-max-length": self.partitions}
@@ -137,10 +137,10 @@ class Topology:
         ]
 
     async def establish(self, connection: AbstractConnection) -> None:
-        """Check everything that is there, then declare what is missing; changes nothing that exists.
+        """Check everything that exists, then declare what is missing; change nothing that exists.
 
         Raises:
-            BrokerMisconfigured: something differs, and nothing was declared.
+            BrokerMisconfigured: something differs; nothing was declared.
             BrokerUnavailable: no answer; try again.
         """
         queues, exchanges = self.queues(), self.exchanges()
@@ -151,7 +151,7 @@ class Topology:
                 try:
                     for part in parts:
                         await part.declare(channel)
-                except _DIFFERS as exc:  # somebody else was faster, with other settings
+                except _DIFFERS as exc:  # another role was faster, with other settings
                     raise BrokerMisconfigured([self._difference(exc)]) from exc
                 for queue in queues:
                     await queue.bind(channel)
@@ -182,13 +182,13 @@ class Topology:
 
 @attrs.define(eq=False)
 class TopologyRestorer:
-    """Brings the topology back while the program runs, when an operator or an accident has deleted a part of it."""
+    """Declares the topology again when a part of it was deleted while the program runs."""
 
     topology: Topology
     _restored_at: float = attrs.field(default=float("-inf"), init=False)
 
     async def __call__(self, connection: AbstractConnection) -> None:
-        """Declare what is missing, at most once a second however many ask.
+        """Declare what is missing, at most once a second.
 
         Raises:
             BrokerUnavailable: not restored; try again.
@@ -205,7 +205,7 @@ class TopologyRestorer:
 
 
 async def existing_of(connection: AbstractConnection, parts: Sequence[Part]) -> list[Part]:
-    """Which of these are there; each missing one costs a channel, since that is how AMQP says no."""
+    """The parts that exist; each missing one costs a channel, which AMQP closes to say no."""
     found: list[Part] = []
     remaining = list(reversed(parts))
     while remaining:
@@ -215,9 +215,9 @@ async def existing_of(connection: AbstractConnection, parts: Sequence[Part]) -> 
                     await remaining[-1].exists(channel)
                     found.append(remaining.pop())
         except ChannelNotFoundEntity as exc:
-            if was_cancelled():  # the driver raises this in place of a cancellation that comes at the same time
+            if was_cancelled():  # the driver raises this instead of a simultaneous cancellation
                 raise asyncio.CancelledError from exc
             if "no queue" not in str(exc) and "no exchange" not in str(exc):
-                raise  # there, but on a node that is down
+                raise  # it exists, on a node that is down
             remaining.pop()
     return found

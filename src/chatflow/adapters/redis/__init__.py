@@ -1,1 +1,1 @@
-"""The shared cache, its leases and invalidations, and the fleet, on Redis 6.2+: one, under Sentinel, or a cluster."""
+"""Cache, leases, commit feed and fleet on Redis 6.2 or later: one server, under Sentinel, or a cluster."""

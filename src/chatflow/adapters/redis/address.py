@@ -1,12 +1,12 @@
-"""What a cache URL says: one server, the Sentinels of one, or nodes of a cluster.
+"""Cache URLs: one server, the Sentinels of one, or nodes of a cluster.
 
     redis://user:password@host:6379/0                                  one server
     redis+sentinel://user:password@host1:26379,host2:26379/name/0      the master that Sentinels call ``name``
     redis+cluster://user:password@host1:6379,host2:6379                any nodes of a cluster
 
-``rediss`` in place of ``redis`` means TLS: certificate and host name are verified, by the system's authorities or by
-those in the file ``?ssl_ca=``. ``ssl_cert`` and ``ssl_key`` name the client's own, ``ssl_check_hostname=false`` lets
-any name pass. ``sentinel_username`` and ``sentinel_password`` are for the Sentinels, where they ask for one.
+``rediss`` instead of ``redis`` means TLS. Certificate and host name are verified against the system's authorities, or
+those in the file ``?ssl_ca=``. ``ssl_cert`` and ``ssl_key`` name the client's own, ``ssl_check_hostname=false`` accepts
+any host name. ``sentinel_username`` and ``sentinel_password`` log in to the Sentinels.
 """
 
 import enum
@@ -38,7 +38,7 @@ PORTS = {Kind.SINGLE: 6379, Kind.SENTINEL: 26379, Kind.CLUSTER: 6379}
 
 @attrs.frozen
 class Tls:
-    """Whom to trust and who to be; paths of PEM files, "" for none."""
+    """Certificates to trust and to present, as paths of PEM files; "" for none."""
 
     ca: str = ""
     certificate: str = ""
@@ -51,9 +51,9 @@ class Address:
     """A parsed URL.
 
     Attributes:
-        nodes: host and port; of the server, of its Sentinels, or of nodes to learn a cluster from.
-        master: what the Sentinels call it, else "".
-        tls: ``None``: in the clear.
+        nodes: host and port of the server, of its Sentinels, or of nodes that know the cluster.
+        master: its name at the Sentinels, else "".
+        tls: ``None`` for unencrypted connections.
     """
 
     kind: Kind
@@ -71,7 +71,7 @@ def parse(url: str) -> Address:
     """Read a cache URL.
 
     Raises:
-        ValueError: what is wrong with it; never shows the password.
+        ValueError: says what is wrong with it, never the password.
     """
     try:
         parts = urlsplit(url)

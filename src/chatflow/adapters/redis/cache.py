@@ -1,7 +1,7 @@
 """The versioned cache and its leases.
 
-Bounded: every key has a lifetime, a value has a limit, and the server has its own (``maxmemory`` with an ``allkeys``
-policy; losing a version early only costs a miss).
+Memory is bounded: every key expires, values have a size limit, and the server should have one of its own (``maxmemory``
+with an ``allkeys`` policy; a version evicted early costs a miss).
 """
 
 import itertools
@@ -17,7 +17,7 @@ from chatflow.adapters.redis.scripts import GET, PUT, RELEASE
 from chatflow.ports.cache import Cache, Lease, Leases, Lookup, Version
 
 VERSION_TTL_S = 3600.0
-"""How long a version lives at least; longer than what is stored under it."""
+"""The least lifetime of a version; longer than that of the values stored under it."""
 MS = 1000
 
 
@@ -25,12 +25,12 @@ MS = 1000
 class RedisCache:
     """See the port for the promises.
 
-    An invalidation that failed is told to Redis as soon as it can be reached; until then other processes may be
-    answered what it was to end, for as long as that lives there. What a process still owes when it dies is lost: see
+    An invalidation that failed is repeated as soon as Redis can be reached. Until then other processes may get the
+    outdated values, for as long as those live there. What is pending when a process dies is lost: see
     ``Persister.void_cache``.
 
     Attributes:
-        limit_value_bytes: a value that passes it is not kept.
+        limit_value_bytes: larger values are not stored.
     """
 
     commands: RedisCommands
@@ -50,7 +50,7 @@ class RedisCache:
         return Lookup(found[1], version, max(found[2], 0) / MS)
 
     async def put(self, key: str, value: bytes, *, tags: Sequence[str], version: Version, ttl_s: float) -> None:
-        """See the port; a value that nobody would accept is not kept at all."""
+        """See the port; a value that nobody would accept is not stored at all."""
         self.commands.check_trust()
         ttl_ms = int(ttl_s * MS)
         if ttl_ms <= 0 or len(value) > self.limit_value_bytes:
@@ -64,7 +64,7 @@ class RedisCache:
         await self.commands.invalidate(tags)
 
     def is_available(self) -> bool:
-        """See the port; what opens the circuit is owed, too."""
+        """See the port. False while the circuit is open: then everything is pending."""
         return self.commands.is_trusted
 
     async def ping(self) -> None:

@@ -1,7 +1,7 @@
 """Clients of redis-py: RESP3 through hiredis, no retries, no timeouts (`RedisCommands` sets one deadline per command).
 
-Every key has the same hash tag, so a cluster keeps all of them in one slot and a script may touch several. A cluster
-then costs what one server costs and survives the loss of a node; it does not spread the load of one deployment.
+All keys have one hash tag, so a cluster keeps them in one slot and a script may touch several. A cluster then survives
+the loss of a node; it does not spread the load.
 """
 
 from collections.abc import Mapping

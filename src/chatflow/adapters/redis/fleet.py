@@ -1,4 +1,4 @@
-"""The fleet, told to Redis: what each instance said last, until it has said nothing for a while by Redis' own clock."""
+"""The fleet in Redis: the latest snapshot of each instance, until it is too old by Redis' own clock."""
 
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ KEYS = (f"{SLOT}:fleet:spoke", f"{SLOT}:fleet:said")
 
 @attrs.define(eq=False)
 class RedisFleet:
-    """See the port. Instances of another version whose words are not understood are left out."""
+    """See the port. Snapshots that another version wrote and this one cannot read are left out."""
 
     commands: RedisCommands
     max_age_s: float = attrs.field(default=5.0, kw_only=True, validator=attrs.validators.gt(0))
