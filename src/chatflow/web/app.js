@@ -1,4 +1,4 @@
-// Puts the page together: settings, identity, the address, and who redraws when.
+// Wires the page together: settings, identity, the address, and redraws.
 
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
@@ -29,7 +29,7 @@ async function start() {
     return;
   }
   const identity = await loadIdentity(config.limits);
-  // Another first visit, in another tab, may have made an identity since: both are one person.
+  // A first visit in another tab may have created an identity meanwhile: both are one person.
   const enter = (username) => new Page(config, storedIdentity() ?? identity).enter(username);
   if (identity.username !== null) {
     enter(identity.username);
@@ -51,7 +51,7 @@ function showUnreachable() {
       "div",
       { class: "card" },
       el("h1", {}, "The chat cannot be reached"),
-      el("p", { class: "lead" }, "The page is here, but its server does not answer. It may be restarting."),
+      el("p", { class: "lead" }, "The page has loaded, but its server does not answer. It may be restarting."),
       again,
     ),
   );
@@ -107,7 +107,7 @@ class Page {
     this.#route();
   }
 
-  /** Whether nothing is lost when the tab closes now. */
+  /** Whether the tab can close now without losing anything. */
   get #isSafe() {
     const { writing, unkept } = this.#chat.waiting;
     return writing + unkept === 0 && this.#drafts.isKept;
@@ -115,7 +115,7 @@ class Page {
 
   // --- the address
 
-  /** Why not, in words; null: done. */
+  /** Join; why that failed, in words, or null. */
   #join(room) {
     if (!this.#chat.canOpen(room)) return `${roomsFull} Open one that you no longer need and leave it first.`;
     this.#go(room);
@@ -168,12 +168,12 @@ class Page {
     for (const id of ["copy-link", "leave-room", "skip"]) byId(id).hidden = !inRoom;
   }
 
-  // --- what the person does
+  // --- actions
 
   #send(text) {
     const room = this.#shown;
     if (this.#chat.isFull(room)) {
-      toast("Too many messages wait to be sent. Your text stays here: send it once some of them are gone.");
+      toast("Too many messages are waiting to be sent. Your text stays here; send it once some of them are through.");
       return null;
     }
     const seen = this.#timeline.toLatest();
@@ -182,7 +182,7 @@ class Page {
     return kept;
   }
 
-  /** After a crash, the draft of a message that waits may still be there: browsers write localStorage late. */
+  /** After a crash, a waiting message's draft may still be there, because browsers write localStorage late. */
   #found(entries) {
     for (const { room, text } of entries) {
       if (this.#drafts.load(room).trim() !== text) continue;
@@ -211,9 +211,9 @@ class Page {
 
   #leave() {
     const waiting = this.#shown.outbox.entries.filter(({ state }) => state !== "acknowledged").length;
-    const losses = waiting > 0 ? [`${counted(waiting, "unsent message")} of yours`] : [];
-    if (this.#composer.text !== "") losses.push("what you have begun to write");
-    const question = `This drops ${losses.join(" and ")}. Leave all the same?`;
+    const losses = waiting > 0 ? [`${counted(waiting, "unsent message")}`] : [];
+    if (this.#composer.text !== "") losses.push("your unfinished message");
+    const question = `This discards ${losses.join(" and ")}. Leave anyway?`;
     if (losses.length > 0 && !confirm(question)) return;
     this.#composer.clear();
     this.#chat.leave(this.#shown.name);
@@ -247,9 +247,9 @@ class Page {
 async function copyLink() {
   try {
     await navigator.clipboard.writeText(location.href);
-    toast("Link copied. Whoever opens it lands in this room.");
+    toast("Link copied. It opens this room.");
   } catch {
-    toast("This browser does not let the page copy. The address bar has the link.");
+    toast("This browser blocks copying. The link is in the address bar.");
   }
 }
 

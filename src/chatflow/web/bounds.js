@@ -2,42 +2,42 @@
 
 /** Rooms in the sidebar, all joined on the one connection: as many as a gateway allows. */
 export const MAX_ROOMS = 500;
-/** Joins per frame: with the longest names and numbers 11 KB of the 16 KiB that a frame may have. */
+/** Joins per frame: with the longest names and numbers, 11 KB of a frame's 16 KiB. */
 export const JOINS_PER_FRAME = 50;
-/** Milliseconds until joins without an answer are repeated. */
+/** Milliseconds until unanswered joins are repeated. */
 export const JOIN_TIMEOUT_MS = 15_000;
-/** Rooms off screen that keep messages in memory; the others only count. */
+/** Rooms off screen that keep messages in memory; the others only count unread ones. */
 export const MAX_LOADED_ROOMS = 20;
-/** Messages kept and rendered per room; beyond it the far end is dropped and can be paged back. */
+/** Messages kept and rendered per room; beyond that, the far end is dropped and can be paged back in. */
 export const WINDOW = 1000;
 /** Messages kept of a room that is not on screen. */
 export const HIDDEN_WINDOW = 200;
 /** Messages per page of history. */
 export const PAGE = 50;
-/** Most rows the server gives in one page. */
+/** The most rows that the server returns in one page. */
 export const MAX_PAGE = 1000;
 /** Cursors remembered per room. */
 export const MAX_CURSORS = 400;
 /** Messages that may wait to be sent, per room and over all rooms. */
 export const MAX_OUTBOX = 200;
 export const MAX_OUTBOX_TOTAL = 2_000;
-/** Milliseconds after which a storage that does not answer counts as refusing. */
+/** Milliseconds after which a silent storage counts as failed. */
 export const STORAGE_PATIENCE_MS = 2_000;
-/** Milliseconds between two looks of the sending tab at what closed tabs may have left in the storage. */
+/** Milliseconds between the sending tab's checks for what closed tabs left in the storage. */
 export const SYNC_MS = 60_000;
-/** Milliseconds until a silent send is tried again with the same id. */
+/** Milliseconds until an unanswered send is repeated with the same id. */
 export const ACK_TIMEOUT_MS = 15_000;
-/** Milliseconds until a connection that never said welcome is given up. */
+/** Milliseconds until a connection without a welcome is given up. */
 export const WELCOME_TIMEOUT_MS = 10_000;
 /** Milliseconds of silence after which a connection is probed. */
 export const IDLE_MS = 30_000;
-/** Milliseconds that a probe of a doubtful connection may take. */
+/** Milliseconds that a probe may take. */
 export const PROBE_TIMEOUT_MS = 5_000;
 /** First and longest delay of the reconnect backoff, in milliseconds. */
 export const BACKOFF_FIRST_MS = 500;
 export const BACKOFF_LAST_MS = 30_000;
 
-/** Exponential backoff with jitter: between half and all of the step, so that a crowd does not return at once. */
+/** Exponential backoff with jitter: between half and all of the step, so that a crowd does not reconnect at once. */
 export function backoffMs(attempt, random = Math.random) {
   const step = Math.min(BACKOFF_LAST_MS, BACKOFF_FIRST_MS * 2 ** attempt);
   return step * (0.5 + random() / 2);

@@ -22,7 +22,7 @@ export class Chat {
 
   /**
    * `changed(room)` asks for a redraw of one room, `changed(null)` of the list and the connection;
-   * `notify(words)` tells what belongs to no message; `found(entries)` what waited when the page was opened.
+   * `notify(words)` shows what belongs to no message; `found(entries)` reports what was waiting when the page opened.
    */
   constructor({ url, identity, changed, notify, found }) {
     this.#identity = identity;
@@ -30,7 +30,7 @@ export class Chat {
     this.#connection = new Connection(url, {
       onState: (state) => this.#onState(state),
       onFrame: (frame) => this.#onFrame(frame, notify),
-      // Leaving a room that nobody is in costs the server nothing, and is always answered.
+      // The server always answers a leave, and leaving an unjoined room costs it nothing.
       question: () => ({ op: "leave", ref: "alive", room: uuid7() }),
     });
     this.#joiner = new Joiner((frames) => this.#connection.send(frames));
@@ -58,7 +58,7 @@ export class Chat {
     return this.#current;
   }
 
-  /** In the order in which they were added, newest first. */
+  /** Newest first. */
   get rooms() {
     return [...this.#rooms.values()].reverse();
   }
@@ -72,12 +72,12 @@ export class Chat {
     return this.#outboxes.waiting;
   }
 
-  /** Whether no more messages can wait for this room, or for all rooms together. */
+  /** Whether this room, or all rooms together, can hold no more unsent messages. */
   isFull(room) {
     return room.outbox.isFull || this.#outboxes.isFull;
   }
 
-  /** Whether there is a place for this room; rooms that other tabs have joined count too. */
+  /** Whether there is space for this room; rooms joined in other tabs count too. */
   canOpen(name) {
     if (this.#rooms.has(name)) return true;
     const known = new Set([...this.#rooms.keys(), ...storage.loadRooms().map((room) => room.name)]);
@@ -100,7 +100,7 @@ export class Chat {
     this.#connection.retryNow();
   }
 
-  /** Bring a room on screen, joining it first when it is new. `name` is canonical, and `canOpen` has said yes. */
+  /** Show a room, joining it first if it is new. `name` is canonical, and `canOpen` returned true. */
   open(name) {
     if (this.#current?.name === name) return;
     this.close();
@@ -112,7 +112,7 @@ export class Chat {
     this.#changed(null);
   }
 
-  /** Leave the screen empty. */
+  /** Show no room. */
   close() {
     this.#current?.hide();
     this.#current = null;
@@ -120,7 +120,7 @@ export class Chat {
     for (const room of loaded.slice(MAX_LOADED_ROOMS)) room.unload();
   }
 
-  /** Forget a room: no messages, no place in the sidebar. */
+  /** Leave a room, and drop its messages and its place in the sidebar. */
   leave(name) {
     const room = this.#rooms.get(name);
     if (room === undefined) return;
@@ -138,7 +138,7 @@ export class Chat {
     const room = this.#add({ name });
     this.#left.delete(name);
     this.#joiner.joinNow(room);
-    this.#saveNow(); // Other tabs count it.
+    this.#saveNow(); // Other tabs count this room.
     return room;
   }
 
@@ -148,13 +148,13 @@ export class Chat {
     found(this.#outboxes.entries);
   }
 
-  /** Another tab has changed the name; another person in another tab is none of our business. */
+  /** Another tab changed the name; another person's tab does not concern us. */
   #renamed({ userId, username }) {
     const mine = this.#identity;
     if (userId === mine.userId && typeof username === "string" && username !== mine.username) this.enter(username);
   }
 
-  /** The page goes, perhaps into the back-forward cache: another tab may send now. */
+  /** The page is going away, perhaps into the back-forward cache: another tab may send now. */
   #hide() {
     this.#saveNow();
     this.#outboxes.disconnected();
@@ -182,7 +182,7 @@ export class Chat {
     this.#changed(room);
   }
 
-  /** What waits may be of a room that only another tab has joined: it comes in here too, so that it can be sent. */
+  /** A waiting message may belong to a room that only another tab joined: join it here too, to send the message. */
   #waitingChanged(name) {
     const room = this.#rooms.get(name);
     if (room !== undefined) {

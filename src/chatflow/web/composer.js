@@ -4,7 +4,7 @@ import { byId, setText } from "./dom.js";
 import { icon } from "./icons.js";
 import { codePoints } from "./text.js";
 
-/** The counter shows itself this many characters before the limit. */
+/** The counter appears this many characters before the limit. */
 const COUNTER_FROM = 100;
 
 export class Composer {
@@ -18,15 +18,15 @@ export class Composer {
   #drafts;
   #changed;
   #saving = null;
-  // What the drafts have of this room, or had when it was looked at last: only what differs is written, so that a tab
-  // in which nothing was typed never writes over what another one has.
+  // This room's draft as last read from the storage: only a difference is written, so that a tab
+  // where nobody typed never overwrites another tab's draft.
   #known = "";
-  // Drafts that became messages and are not kept as such yet, by room.
+  // Drafts that became messages but are not stored as messages yet, by room.
   #taken = new Map();
 
   /**
-   * `send(text)` returns null when the message cannot be taken now, and the text stays; else a promise that is settled
-   * once the message needs no draft any more. `changed()` after a draft was saved or could not be.
+   * `send(text)` returns null when the message cannot be taken now, and the text stays; otherwise a promise that
+   * settles once the message no longer needs its draft. `changed()` runs after a draft was saved, or could not be.
    */
   constructor({ limit, send, drafts, changed }) {
     this.#limit = limit;
@@ -57,7 +57,7 @@ export class Composer {
     this.#text.focus({ preventScroll: true });
   }
 
-  /** Write for this room from now on; null hides the composer. */
+  /** Switch to a room; null hides the composer. */
   show(room) {
     this.#keep();
     this.#room = room;
@@ -72,14 +72,14 @@ export class Composer {
     this.#weigh();
   }
 
-  /** Another tab has written this room's draft. */
+  /** Another tab wrote this room's draft. */
   reload(name) {
     if (this.#room?.name !== name || this.#text.value !== this.#known) return;
     this.#known = this.#drafts.load(name);
     this.#set(this.#known);
   }
 
-  /** Put a message back to be edited, before what is written here already. */
+  /** Put a message back for editing, before the text that is already here. */
   edit(text) {
     this.#set(this.#text.value === "" ? text : `${text}\n${this.#text.value}`);
     this.#keep();
@@ -111,11 +111,11 @@ export class Composer {
     this.#set("");
     this.#known = "";
     this.#taken.set(name, draft);
-    taken.then(() => this.#forget(name, draft)); // Not before: if the browser dies in between, the draft is what is left.
+    taken.then(() => this.#forget(name, draft)); // Not earlier: if the browser dies in between, only the draft is left.
     this.focus();
   }
 
-  /** The draft has become a message, unless something else was written since. */
+  /** Drop the draft that became a message, unless the text has changed since. */
   #forget(name, draft) {
     this.#taken.delete(name);
     const now = this.#room?.name === name ? this.#text.value : "";

@@ -1,4 +1,4 @@
-// One WebSocket to the gateway that comes back by itself. It knows frames and states, not rooms.
+// One WebSocket to the gateway that reconnects by itself. It knows frames and states, not rooms.
 //
 // States (`connection.state.kind`):
 //   idle        nobody asked for a connection
@@ -12,15 +12,15 @@ import { IDLE_MS, PROBE_TIMEOUT_MS, WELCOME_TIMEOUT_MS, backoffMs } from "./boun
 
 const REASONS = {
   1008: "The server turned this connection away.",
-  1009: "A message was too big for the server.",
+  1009: "A message was too large for the server.",
   1012: "The server is restarting.",
   1013: "The server is busy, or this connection was too slow.",
   4401: "The server did not hear who you are in time.",
 };
 
-/** Connections that lived shorter than this do not count as recovered, so the backoff keeps growing. */
+/** A connection shorter than this does not count as recovered, so the backoff keeps growing. */
 const STABLE_MS = 3_000;
-/** The least attempt number after 1013: an overloaded server is not asked again at once. */
+/** The lowest attempt number after 1013: do not retry an overloaded server at once. */
 const OVERLOADED_ATTEMPT = 2;
 
 export class Connection {
@@ -37,8 +37,8 @@ export class Connection {
   #heardAt = 0;
 
   /**
-   * `onState(state)` at each change; `onFrame(object)` for each frame after the welcome, in order; `question()` makes
-   * a cheap frame that the server answers, to tell a silent connection from a dead one (pages see no pings).
+   * `onState(state)` runs at each change; `onFrame(object)` for each object after the welcome, in order; `question()`
+   * makes a cheap frame that the server answers, to tell a silent connection from a dead one (pages see no pings).
    */
   constructor(url, { onState, onFrame, question }) {
     this.#url = url;
@@ -52,19 +52,19 @@ export class Connection {
     document.addEventListener("visibilitychange", () => document.hidden || this.#wake());
   }
 
-  /** Connect as `{userId, username}`; a connection under another name is replaced. */
+  /** Connect as `{userId, username}`, replacing a connection under another name. */
   start(hello) {
     this.#hello = hello;
     this.#attempt = 0;
     this.#open();
   }
 
-  /** Try again now instead of at `retryAt`. */
+  /** Retry now instead of at `retryAt`. */
   retryNow() {
     if (this.#hello !== null && this.state.kind !== "connected") this.#open();
   }
 
-  /** Send one frame or an array of frames; false when there is no connection, and then nothing was sent. */
+  /** Send one object or an array of objects; false when there is no connection and nothing was sent. */
   send(frame) {
     if (this.state.kind !== "connected" || this.#socket.readyState !== WebSocket.OPEN) return false;
     this.#socket.send(JSON.stringify(frame));
@@ -104,7 +104,7 @@ export class Connection {
     this.#heardAt = Date.now();
     const socket = this.#socket;
     for (const frame of [JSON.parse(data)].flat()) {
-      if (this.#socket !== socket) return; // A handler closed it: what follows belongs to nobody.
+      if (this.#socket !== socket) return; // A handler closed it: ignore the rest.
       if (this.state.kind === "connected") this.#onFrame(frame);
       else this.#greet(frame);
     }
@@ -131,7 +131,7 @@ export class Connection {
     this.#attempt += 1;
     this.#timer = setTimeout(() => this.#open(), delayMs);
     const words = reason ?? "The connection to the server was lost.";
-    // "Offline" is only a hint: a server on this machine or in this building may answer all the same.
+    // "Offline" is only a hint: a server on this machine or network may still answer.
     const kind = navigator.onLine ? "waiting" : "offline";
     this.#become({ kind, code, reason: words, retryAt: Date.now() + delayMs });
   }

@@ -1,8 +1,8 @@
 // The page's IndexedDB. A write counts once its transaction is complete: on disk, where the browser can promise that.
 //
-//   outbox    `{place, userId, id, room, text, at, state, reason, final}`; `place` is the database's own counter, so the
-//             order of writing is one over all tabs and whatever the clock does
-//   identity  who wrote last, beside what they wrote
+//   outbox    `{place, userId, id, room, text, at, state, reason, final}`; `place` is the database's own counter, so all
+//             tabs share one order, whatever the clock does
+//   identity  the person who wrote them
 
 const NAME = "chatflow";
 const VERSION = 1;
@@ -27,7 +27,7 @@ function connect() {
     request.onsuccess = () => {
       const database = request.result;
       if (refused) database.close();
-      database.onversionchange = () => forget(database); // A newer page wants to upgrade: never stand in its way.
+      database.onversionchange = () => forget(database); // A newer page wants to upgrade: never block it.
       database.onclose = () => forget(database);
       resolve(database);
     };
@@ -50,9 +50,9 @@ async function opened() {
 }
 
 /**
- * Run `work(stores)` in one transaction; `stores` holds the object stores by name. What `work` returns is called for
- * the result once the transaction is complete. `blind` means that no request of `work` leads to another: the
- * transaction is then committed at once and completes even if the tab closes now.
+ * Run `work(stores)` in one transaction; `stores` holds the object stores by name. `work` returns a function that
+ * yields the result once the transaction is complete. `blind` means that no request of `work` leads to another: the
+ * transaction is then committed at once, and completes even if the tab closes now.
  */
 async function transact(mode, names, work, { blind = false } = {}) {
   const database = await opened();
@@ -66,7 +66,7 @@ async function transact(mode, names, work, { blind = false } = {}) {
       if (blind) transaction.commit?.();
     } catch (error) {
       reject(error);
-      transaction.abort(); // All of it or nothing.
+      transaction.abort(); // All or nothing.
     }
   });
 }
@@ -75,7 +75,7 @@ function begin(database, mode, names) {
   try {
     return database.transaction(names, mode, { durability: "strict" });
   } catch (error) {
-    if (error.name === "InvalidStateError") opening = null; // Closed under us: the next call opens it again.
+    if (error.name === "InvalidStateError") opening = null; // The browser closed it: the next call opens it again.
     throw error;
   }
 }
@@ -98,9 +98,9 @@ export function write(names, work, options) {
   return transact("readwrite", names, work, options);
 }
 
-/** Why the last attempt failed, for a person. */
+/** Why the last attempt failed, for people. */
 export function reasonOf(error) {
-  if (error?.name === "QuotaExceededError") return "The disk or this site's share of it is full.";
+  if (error?.name === "QuotaExceededError") return "The disk, or this site's share of it, is full.";
   if (error?.name === "BlockedError") return "Another tab of this page is from an older version: close it.";
   if (error?.name === "VersionError") return "A newer version of this page is open: reload this one.";
   if (error?.name === "TimeoutError") return "This browser's storage does not answer.";

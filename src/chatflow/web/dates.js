@@ -1,4 +1,4 @@
-// Times as a person reads them: local, short, with the full one a hover away.
+// Times for people: local and short, with the full one on hover.
 
 const clock = new Intl.DateTimeFormat(undefined, { hour: "numeric", minute: "2-digit" });
 const full = new Intl.DateTimeFormat(undefined, { dateStyle: "full", timeStyle: "medium" });

@@ -77,7 +77,7 @@ function pretty(text, type) {
     try {
       shown = JSON.stringify(JSON.parse(text), null, 2);
     } catch {
-      // Not JSON after all: show it as it came.
+      // Not JSON after all: show it as it is.
     }
   }
   return shown.length > SHOWN_CHARS ? `${shown.slice(0, SHOWN_CHARS)}\n… ${shown.length - SHOWN_CHARS} more characters` : shown;
@@ -171,7 +171,7 @@ function draw(spec) {
   document.getElementById("schemas").replaceChildren(...types);
 }
 
-/** A link to a closed entry opens it. */
+/** Open the entry that a link points at. */
 function openTarget() {
   const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
   if (target?.tagName === "DETAILS") {

@@ -1,4 +1,4 @@
-// The two things the views need of the DOM. Text goes in as text, never as markup.
+// What the views need of the DOM. Text is always set as text, never as markup.
 
 /** An element with properties (`class`, `data-*`, `aria-*`, listeners as `onclick`) and children. */
 export function el(tag, properties = {}, ...children) {
@@ -16,13 +16,13 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-/** Assign only on change: a live region that is written again is read aloud again. */
+/** Assign only on change: rewriting a live region makes screen readers repeat it. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 /**
- * Make the children of `parent` be `rows`, in order, touching only what differs.
+ * Make `rows` the children of `parent`, in order, touching only what differs.
  *
  * A row is `{key, sign, make, update}`: `make()` builds the element once, `update(element)` runs whenever `sign`
  * changed. `shown` is a Map that belongs to this parent alone.

@@ -1,5 +1,5 @@
-// What one person has begun to write, a text per room. In localStorage, which takes it at once even when the page is
-// being closed; what it refuses stays in memory, and `isKept` says so.
+// One person's drafts, a text per room, in localStorage, which stores a text at once even while the page closes. What it
+// refuses stays in memory, and `isKept` says so.
 
 import { KEY } from "./storage.js";
 
@@ -7,7 +7,7 @@ export class Drafts {
   #prefix;
   #unkept = new Map();
 
-  /** `changed(room)`: another tab has written or sent this room's draft. */
+  /** `changed(room)` runs when another tab wrote or sent this room's draft. */
   constructor(userId, changed) {
     this.#prefix = `${KEY}drafts.${userId}.`;
     addEventListener("storage", ({ key }) => {

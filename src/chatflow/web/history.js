@@ -2,10 +2,10 @@
 
 import { MAX_CURSORS, MAX_PAGE } from "./bounds.js";
 
-/** Requests that one range may take before it is given up: 100 pages of 1,000 rows. */
+/** The most requests per range: 100 pages of 1,000 rows. */
 const MAX_REQUESTS = 100;
 
-/** A read that failed; `retryAfterMs` is the server's wish, 0 when it has none. */
+/** A read that failed; `retryAfterMs` is the server's `Retry-After`, or 0. */
 export class HistoryError extends Error {
   constructor(message, status, retryAfterMs) {
     super(message);
@@ -16,7 +16,7 @@ export class HistoryError extends Error {
 
 export class History {
   #room;
-  // Ascending by seq; `cursor` leads to the messages below `seq`. Old pages never change, so cursors stay good.
+  // Ascending by seq; `cursor` leads to the messages below `seq`. Old pages never change, so cursors stay valid.
   #boundaries = [];
 
   constructor(room) {
@@ -69,7 +69,7 @@ export class History {
       throw new HistoryError("The server could not be reached.", 0, 0);
     }
     if (response.ok) return parsed(response);
-    if (response.status === 400 && byCursor) this.#boundaries = []; // A cursor of another server: begin at the head.
+    if (response.status === 400 && byCursor) this.#boundaries = []; // Another server's cursor: start from the head.
     const retryAfterMs = 1000 * (Number(response.headers.get("Retry-After")) || 0);
     const busy = response.status === 503 || response.status === 504 || response.status === 409;
     const words = busy ? "The server is busy." : `The server could not answer (${response.status}).`;
@@ -80,7 +80,7 @@ export class History {
     const at = this.#boundaries.findIndex(({ seq }) => seq >= boundary.seq);
     if (at === -1) this.#boundaries.push(boundary);
     else this.#boundaries.splice(at, this.#boundaries[at].seq === boundary.seq ? 1 : 0, boundary);
-    // Thinned, not cut: any range stays near some cursor.
+    // Thin out rather than truncate: every range stays near some cursor.
     if (this.#boundaries.length > MAX_CURSORS) this.#boundaries = this.#boundaries.filter((_, index) => index % 2);
   }
 }
@@ -89,7 +89,7 @@ async function parsed(response) {
   try {
     return await response.json();
   } catch {
-    throw new HistoryError("The server's answer was cut short.", response.status, 0);
+    throw new HistoryError("The server's answer was cut off.", response.status, 0);
   }
 }
 

@@ -16,7 +16,7 @@ export class Joiner {
     this.#send = send;
   }
 
-  /** A new connection: join these, first things first. */
+  /** A new connection: join these rooms in this order. */
   start(rooms) {
     this.stop();
     this.#waiting = rooms;
@@ -32,26 +32,26 @@ export class Joiner {
     this.#again.clear();
   }
 
-  /** A new room, which somebody waits to see: do not queue. */
+  /** Join a new room at once: somebody is waiting to see it. */
   joinNow(room) {
     this.#waiting = this.#waiting.filter((other) => other !== room);
     this.#again.delete(room);
     this.#send([joinFrame(room)]);
   }
 
-  /** The room came on screen: of those that wait it is the next. */
+  /** The room is on screen: move it to the front of the queue. */
   hurry(room) {
     if (this.#waiting.includes(room)) this.#waiting = [room, ...this.#waiting.filter((other) => other !== room)];
   }
 
-  /** The server has answered for this room, or it was left. */
+  /** The server answered for this room, or the person left it. */
   answered(room) {
     this.#waiting = this.#waiting.filter((other) => other !== room);
     this.#again.delete(room);
     if (this.#asked.delete(room) && this.#asked.size === 0) this.#next();
   }
 
-  /** Not now, the server says. */
+  /** The server refused for now: join again later. */
   refused(room) {
     this.answered(room);
     this.#again.add(room);
@@ -74,7 +74,7 @@ export class Joiner {
     this.#timer = setTimeout(() => this.#silence(), JOIN_TIMEOUT_MS);
   }
 
-  /** What was not answered is asked for again, behind the rest. */
+  /** Repeat unanswered joins, behind the rest. */
   #silence() {
     this.#waiting.push(...this.#asked);
     this.#next();

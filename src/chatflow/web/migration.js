@@ -1,5 +1,5 @@
-// What earlier versions of the page kept: drafts that belonged to nobody, in localStorage, and each tab's outbox in
-// its sessionStorage. Both become this person's; the old copy goes only after the new one is written.
+// Takes over what earlier versions of the page stored: drafts without an owner, in localStorage, and each tab's outbox in
+// its sessionStorage. Both become this person's; the old copy is deleted only after the new one is written.
 
 import { KEY } from "./storage.js";
 
@@ -23,7 +23,7 @@ export function oldOutbox() {
   };
 }
 
-/** `[room, value]` of every key with this prefix; a value that is no JSON is left where it is. */
+/** `[room, value]` of every key with this prefix; values that are not JSON are left alone. */
 function oldItems(area, prefix) {
   try {
     const items = [];

@@ -1,4 +1,4 @@
-// What the page shows in place of a room: none was picked, the name is not one, or there is no place for it.
+// What the page shows instead of a room: none is picked, the name is invalid, or there is no space for another.
 
 import { MAX_ROOMS } from "./bounds.js";
 import { el } from "./dom.js";
@@ -11,14 +11,14 @@ export const roomsFull = `You are in ${MAX_ROOMS} rooms, which is the limit.`;
 export function noRoom(sidebar) {
   return [
     el("h2", {}, "Pick a room"),
-    el("p", {}, "Join one by its name. A room that does not exist yet begins with your first message."),
+    el("p", {}, "Join one by name. A new room begins with your first message."),
     el("button", { type: "button", class: "primary", onclick: () => sidebar.focus() }, "Join a room"),
   ];
 }
 
 export function noPlace(name, sidebar) {
   return [
-    el("h2", {}, "No place for another room"),
+    el("h2", {}, "No space for another room"),
     el(
       "p",
       {},
@@ -39,7 +39,7 @@ export function wrongRoom(raw, sidebar) {
   const shown = raw.length > 80 ? `${raw.slice(0, 80)}…` : raw;
   return [
     el("h2", {}, "That is not a room"),
-    el("p", {}, `“${shown}” cannot be a room’s name. Names have ${ROOM_RULE}`),
+    el("p", {}, `“${shown}” cannot be a room name. Names have ${ROOM_RULE}`),
     suggestion === null
       ? el("button", { type: "button", class: "primary", onclick: () => sidebar.focus() }, "Join another room")
       : el("a", { class: "primary", href: `#/${suggestion}`, "data-testid": "suggested-room" }, `Go to #${suggestion}`),

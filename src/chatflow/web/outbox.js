@@ -1,11 +1,11 @@
 // One room's unsent and unseen messages.
 //
-// One message is in flight at a time and the next one waits for its ack: whatever is refused, lost or retried,
+// One message is in flight at a time and the next one waits for its ack: whatever is refused, lost or repeated,
 // the server gets this room's messages in the order they were written. Every try of a message carries the same id,
 // so the server stores it once.
 //
 // States: pending (no ack yet), acknowledged (durable, not seen in the room yet), failed (the server will not take it;
-// retry, edit or discard). A retryable refusal and silence are never final: the message waits and is repeated.
+// retry, edit or discard). Retryable errors and silence are never final: the message waits and is repeated.
 // A message leaves when the room shows it: settle().
 
 import { ACK_TIMEOUT_MS, MAX_OUTBOX, backoffMs } from "./bounds.js";
@@ -21,7 +21,7 @@ export class Outbox {
   #timer = null;
 
   /**
-   * `send(frame)` returns false when there is no connection; `keeper` is the `Outboxes` that keeps what is not
+   * `send(frame)` returns false when there is no connection; `keeper` is the `Outboxes` that stores what is not
    * acknowledged; `changed()` asks for a redraw.
    */
   constructor(room, { send, keeper, changed }) {
@@ -31,7 +31,7 @@ export class Outbox {
     this.#changed = changed;
   }
 
-  /** In the order they will be sent. */
+  /** In sending order. */
   get entries() {
     return this.#entries;
   }
@@ -44,7 +44,7 @@ export class Outbox {
     return this.#find(id) !== undefined;
   }
 
-  /** Settled when the message is kept, or when it is known that it cannot be. */
+  /** Settles when the message is stored, or when storing it failed. */
   async add(text) {
     const entry = { ...blank({ id: uuid7(), room: this.room, text, at: new Date().toISOString() }), resent: false };
     this.#entries.push(entry);
@@ -52,7 +52,7 @@ export class Outbox {
     await this.#keeper.keep(entry);
   }
 
-  /** An entry that an earlier version kept; returned as it is kept from now on. */
+  /** Take in an entry from an earlier version; returns it in the present form. */
   adopt(record) {
     const entry = { ...blank(record), ...record };
     this.#entries.push(entry);
@@ -60,7 +60,7 @@ export class Outbox {
     return entry;
   }
 
-  /** The storage or another tab has this entry. */
+  /** Take in an entry from the storage or another tab. */
   take(record) {
     const entry = this.#find(record.id);
     if (entry === undefined) this.#entries.push({ ...blank(record), ...record, kept: true });
@@ -68,7 +68,7 @@ export class Outbox {
     this.placed();
   }
 
-  /** Another tab has seen it acknowledged, or discarded it. */
+  /** Another tab saw it acknowledged, or discarded it. */
   vanished(id, { acked = false, seq }) {
     const entry = this.#find(id);
     if (entry === undefined || entry.state === "acknowledged") return;
@@ -90,13 +90,13 @@ export class Outbox {
     this.pump();
   }
 
-  /** The connection is gone: what was in flight is unknown and will be sent again. */
+  /** The connection is gone: the fate of what was in flight is unknown, so it will be sent again. */
   suspend() {
     this.#open = false;
     this.#land();
   }
 
-  /** The server has it; `seq` is its place when the server told. */
+  /** The server has it; `seq` is its place, if the server said so. */
   acknowledged(id, seq) {
     const entry = this.#find(id);
     if (entry === undefined || entry.state === "acknowledged") return;
@@ -118,7 +118,7 @@ export class Outbox {
     this.#next(id);
   }
 
-  /** The room has shown this message, or it lies where nobody looks: nothing is left to do for it. */
+  /** The room has shown this message, or will never show it: forget it. */
   settle(id) {
     const entry = this.#find(id);
     if (entry === undefined) return;
@@ -126,18 +126,18 @@ export class Outbox {
     this.#remove(entry);
   }
 
-  /** The window has passed `seq`: what lies there is shown, or was skipped. */
+  /** The window has passed `seq`: everything before it is shown or was skipped. */
   settleUpTo(seq) {
     for (const entry of this.#entries.filter((other) => other.seq <= seq)) this.settle(entry.id);
   }
 
-  /** The room skipped a stretch of messages unread: what was acknowledged may lie in it and will never be shown. */
+  /** The room skipped messages: acknowledged ones may be among them and will never be shown. */
   forgetAcknowledged() {
     this.#entries = this.#entries.filter(({ state }) => state !== "acknowledged");
     this.#changed();
   }
 
-  /** Send a failed message again, with the same id, after what is waiting already. */
+  /** Send a failed message again, with the same id, behind what is already waiting. */
   retry(id) {
     const entry = this.#find(id);
     if (entry?.state !== "failed") return;
@@ -154,14 +154,14 @@ export class Outbox {
     this.#remove(entry);
   }
 
-  /** The person gives up everything that waits here. */
+  /** Discard everything that waits here. */
   discardAll() {
     this.#keeper.drop(this.#entries.filter(({ state }) => state !== "acknowledged"));
     this.#entries = [];
     this.suspend();
   }
 
-  /** Send the oldest pending entry if nothing is in flight; `resent`: any of them may have been sent by another tab. */
+  /** Send the oldest pending entry if nothing is in flight; `resent` means that another tab may have sent it before. */
   pump({ resent = false } = {}) {
     if (resent) for (const entry of this.#entries) entry.resent = true;
     if (!this.#open || this.#inFlight !== null) return;
@@ -205,7 +205,7 @@ export class Outbox {
 
   #again(entry, delayMs) {
     clearTimeout(this.#timer);
-    this.#inFlight = entry.id; // It keeps its place: nothing overtakes a message that is about to be retried.
+    this.#inFlight = entry.id; // It keeps its place: nothing may overtake a message that will be retried.
     this.#timer = setTimeout(() => {
       this.#land();
       this.pump();

@@ -1,8 +1,8 @@
 // All unsent messages of one person: kept in IndexedDB, seen by every tab of this browser, sent by one of them.
 //
-// An entry enters the storage before it is sent and leaves it after the ack. What the storage refuses is kept in
-// memory, sent by this tab, and offered to the storage again; `kept` tells which it is: null being written, true kept,
-// false only in this tab.
+// An entry enters the storage before it is sent and leaves it after the ack. What the storage refuses stays in
+// memory, is sent by this tab, and is offered to the storage again. `kept`: null while being written, true when stored,
+// false when only this tab has it.
 
 import { MAX_OUTBOX_TOTAL, STORAGE_PATIENCE_MS, SYNC_MS } from "./bounds.js";
 import { reasonOf } from "./database.js";
@@ -19,14 +19,14 @@ export class Outboxes {
   #unsaved = new Set();
   #work = Promise.resolve();
   #isStuck = false;
-  // Ids that changed while the storage is being read: what was read of them is out of date.
+  // Ids that changed during a read of the storage: what was read about them is out of date.
   #touched = null;
-  /** Why the storage refuses, for a person; null: it does not. */
+  /** Why the storage refuses, for people; null when it works. */
   problem = null;
 
   /**
    * `identity()` gives `{userId, username}`, whose userId never changes; `send(frame)` returns false when there is no
-   * connection; `changed(room)` asks for a redraw, also of a room that nobody here has joined yet.
+   * connection; `changed(room)` asks for a redraw, even of a room that this tab has not joined yet.
    */
   constructor({ identity, send, changed }) {
     this.#records = new Records(identity);
@@ -51,7 +51,7 @@ export class Outboxes {
     return box;
   }
 
-  /** The outbox that a server's answer belongs to. */
+  /** The outbox that an answer belongs to. */
   holding({ ref, id }) {
     return [...this.#boxes.values()].find((box) => box.has(ref) || box.has(id));
   }
@@ -64,7 +64,7 @@ export class Outboxes {
     return this.entries.length >= MAX_OUTBOX_TOTAL;
   }
 
-  /** How many messages wait, and how many of them are still being written, or only in this tab. */
+  /** How many messages wait, how many of them are still being written, and how many exist only in this tab. */
   get waiting() {
     const waiting = { count: 0, writing: 0, unkept: 0, problem: this.problem };
     for (const { state, kept } of this.entries) {
@@ -76,7 +76,7 @@ export class Outboxes {
     return waiting;
   }
 
-  /** There is a connection: this tab may become the one that sends. */
+  /** There is a connection: this tab may become the sender. */
   connected() {
     this.#tabs.compete();
   }
@@ -85,7 +85,7 @@ export class Outboxes {
     this.#tabs.yield();
   }
 
-  /** Take in entries that an earlier version kept elsewhere; true once the storage has them all. */
+  /** Take in an earlier version's entries; true once the storage has them all. */
   async adopt(entries) {
     for (const entry of entries) {
       const box = this.of(entry.room);
@@ -95,7 +95,7 @@ export class Outboxes {
     return this.#unsaved.size === 0;
   }
 
-  /** Take in what the storage has, and offer it what it lacks. Never rejects. */
+  /** Read what the storage has, and write what it lacks. Never rejects. */
   sync() {
     return this.#inOrder(async () => {
       await this.#save();
@@ -112,13 +112,13 @@ export class Outboxes {
     });
   }
 
-  // --- what an outbox asks of its keeper
+  // --- for the outboxes
 
   maySend({ kept }) {
     return kept === false || (kept === true && this.#tabs.isSender);
   }
 
-  /** Settled when the entry is kept, or when that failed or takes too long; `entry.kept` tells. Never rejects. */
+  /** Settles when the entry is stored, or when that failed or took too long; see `entry.kept`. Never rejects. */
   async keep(entry) {
     this.#unsaved.add(entry);
     const saved = this.#inOrder(() => this.#save());
@@ -129,7 +129,7 @@ export class Outboxes {
     this.#refused([entry], new DOMException("slow", "TimeoutError"));
   }
 
-  /** These are acknowledged (`told`: `{acked, seq}`) or given up: the other tabs hear it, the storage forgets them. */
+  /** These are acknowledged (`told`: `{acked, seq}`) or given up: tell other tabs, delete them from the storage. */
   drop(entries, told = {}) {
     this.#touch(entries);
     for (const entry of entries) {
@@ -152,7 +152,7 @@ export class Outboxes {
     });
   }
 
-  /** Behind everything that waits. */
+  /** Move behind everything that waits. */
   moveLast(entry) {
     this.#touch([entry]);
     return this.#attempt(async () => this.#saved([entry], [await this.#records.moveLast(entry)]));
@@ -170,7 +170,7 @@ export class Outboxes {
     this.#pump({ resent: false });
   }
 
-  /** The storage was emptied, or another tab saw to it while this one was frozen: sending it again is safe. */
+  /** The storage was cleared, or another tab handled this entry while this tab was frozen: sending it again is safe. */
   #lost(entry) {
     if (entry.state === "failed") this.of(entry.room).vanished(entry.id, {});
     if (entry.state !== "pending") return;
@@ -178,7 +178,7 @@ export class Outboxes {
     this.#unsaved.add(entry);
   }
 
-  /** Write whatever the storage does not have yet, in its order. */
+  /** Write whatever the storage lacks, in order. */
   async #save() {
     const entries = [...this.#unsaved];
     if (entries.length === 0) return;
@@ -194,7 +194,7 @@ export class Outboxes {
     }
   }
 
-  /** Some of these are there already. */
+  /** Some of these are already stored. */
   async #recognise(entries) {
     try {
       const places = new Map((await this.#records.all()).map(({ id, place }) => [id, place]));
@@ -226,7 +226,7 @@ export class Outboxes {
     for (const room of new Set(entries.map((entry) => entry.room))) this.of(room).placed();
   }
 
-  /** A change that fails leaves an entry too many in the storage: it is sent again, and stored once. */
+  /** A failed change leaves an extra entry in the storage: it is sent again, and the server stores it once. */
   #attempt(step) {
     return this.#inOrder(async () => {
       try {
@@ -237,7 +237,7 @@ export class Outboxes {
     });
   }
 
-  /** Everything that touches the storage happens one after the other, so that no answer overtakes another. */
+  /** Run storage operations one at a time, so that no answer overtakes another. */
   #inOrder(step) {
     const done = this.#work.then(step);
     this.#work = done.catch(() => undefined);

@@ -2,12 +2,12 @@
 
 const GOLDEN_ANGLE = 137.508;
 
-/** A hue in degrees; ids that follow each other are far apart. */
+/** A hue in degrees; consecutive ids get distant hues. */
 export function hueOf(userId) {
   return Math.round((userId % 100_003) * GOLDEN_ANGLE) % 360;
 }
 
-/** Colour an element and all in it as this person's; through the CSSOM, since the page allows no style attributes. */
+/** Give an element and its content this person's colour, through the CSSOM: the page allows no style attributes. */
 export function tint(element, userId) {
   element.style.setProperty("--hue", String(hueOf(userId)));
   return element;

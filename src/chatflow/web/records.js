@@ -1,11 +1,11 @@
-// One person's outbox as it lies in the storage: a record per entry, in the order in which they were written.
+// One person's outbox in the storage: a record per entry, in writing order.
 
 import { readAll, write } from "./database.js";
 
 export class Records {
   #identity;
 
-  /** `identity()` gives `{userId, username}`; it is kept beside the entries, since they are lost without it. */
+  /** `identity()` gives `{userId, username}`; it is stored beside the entries, which are lost without it. */
   constructor(identity) {
     this.#identity = identity;
   }
@@ -30,7 +30,7 @@ export class Records {
     });
   }
 
-  /** The new place of an entry, behind all others. */
+  /** Move an entry behind all others; its new place. */
   async moveLast(entry) {
     const [place] = await write(["outbox"], ({ outbox }) => {
       if (entry.place !== null) outbox.delete(entry.place);
@@ -45,7 +45,7 @@ export class Records {
     });
   }
 
-  /** What other tabs are told of an entry that is kept. */
+  /** What other tabs learn of a stored entry. */
   of(entry) {
     return { place: entry.place, ...this.#record(entry) };
   }

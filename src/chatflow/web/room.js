@@ -1,4 +1,4 @@
-// One room as this page knows it: a window of its messages, what is read of it, and what is on its way to it.
+// One room as this page knows it: a window of its messages, its read state, and its unsent messages.
 
 import { HIDDEN_WINDOW, PAGE, WINDOW, backoffMs } from "./bounds.js";
 import { History, HistoryError } from "./history.js";
@@ -23,20 +23,20 @@ export class Room {
   #timer = null;
 
   /**
-   * `me()` gives the present user id; `changed(room)` asks for a redraw and for saving; `outbox` has what is on its way.
+   * `me()` gives the present user id; `changed(room)` asks for a redraw and for saving; `outbox` has the unsent messages.
    */
   constructor({ name, lastRead = null, visitedAt = 0 }, { me, changed, outbox }) {
     this.name = name;
     this.visitedAt = visitedAt;
     /** The highest seq known to exist. */
     this.head = 0;
-    /** Whether the reader sits at the bottom; the view tells. */
+    /** Whether the reader is at the bottom, as the view reports. */
     this.pinned = true;
-    /** Whether history was read at all: a room that was never opened only counts. */
+    /** Whether history was read at all: a room that was never opened only counts messages. */
     this.loaded = false;
     this.loading = false;
     this.joined = false;
-    /** Why history cannot be read just now, and why the server does not let one in; null: nothing is wrong. */
+    /** Why history cannot be read, and why the server refuses the join; null when nothing is wrong. */
     this.problem = null;
     this.refusal = null;
     this.#me = me;
@@ -70,12 +70,12 @@ export class Room {
     return this.#unread.lastRead;
   }
 
-  /** The seq to join with: everything after it is still to come; undefined when nothing is known yet. */
+  /** The seq to join with, after which everything is missing; undefined when nothing is known yet. */
   get since() {
     return this.#known ? this.head : undefined;
   }
 
-  // --- what the connection brings
+  // --- from the connection
 
   join({ head, recovered }) {
     this.joined = true;
@@ -93,14 +93,14 @@ export class Room {
     this.outbox.suspend();
   }
 
-  /** The person left the room: nothing runs on for it. */
+  /** The person left the room: stop its timers and reads. */
   dispose() {
     this.outbox.discardAll();
     this.unload();
   }
 
   receive(message) {
-    if (message.seq <= this.head) return; // Replayed: it was counted, and is shown or can be paged to.
+    if (message.seq <= this.head) return; // Replayed: already counted, and shown or within reach of paging.
     const before = this.head;
     this.head = message.seq;
     if (this.#reading) this.#unread.readUpTo(this.head);
@@ -114,29 +114,29 @@ export class Room {
     this.#changed();
   }
 
-  /** `seq` is known only for messages that were sent again: they may have been shown or skipped long ago. */
+  /** `seq` is known only for repeated messages, which may have been shown or skipped long ago. */
   acknowledge(id, seq) {
     this.outbox.acknowledged(id, seq);
     this.outbox.settleUpTo(this.follow ? this.#window.tail : this.head);
   }
 
-  /** Not being let in says nothing of being heard: what waits is sent, and gets an answer of its own. */
+  /** A refused join does not refuse sends: send what waits, and let each get its own answer. */
   refuse(reason) {
     this.refusal = reason;
     this.outbox.resume();
     this.#changed();
   }
 
-  // --- what the reader does
+  // --- from the reader
 
-  /** The room comes on screen. */
+  /** The room is now on screen. */
   async open() {
     this.visitedAt = Date.now();
     if (this.loaded) await this.#repair();
     else await this.#load();
   }
 
-  /** The room leaves the screen: keep little. */
+  /** The room is off screen: keep little. */
   hide() {
     this.#reading = false;
     this.pinned = true;
@@ -145,13 +145,13 @@ export class Room {
     else this.unload();
   }
 
-  /** Whether the reader sits at the bottom of the visible page. */
+  /** Whether the reader is at the bottom of the visible page. */
   setReading(reading) {
     this.#reading = reading && this.follow;
     if (this.#reading && this.#known && this.#unread.readUpTo(this.head)) this.#changed();
   }
 
-  /** Settled when the message is kept, or when it is known that it cannot be. */
+  /** Settles when the message is stored, or when storing it failed. */
   async send(text) {
     this.#unread.markAfter = null;
     await this.outbox.add(text);
@@ -164,7 +164,7 @@ export class Room {
       const { first } = this.#window;
       const page = await this.#history.range(Math.max(1, first - PAGE), first - 1, this.head);
       if (!still() || this.#window.first !== first) return;
-      if (page.length === 0) this.#lowest = first; // Erased: what is not there must not be asked for again.
+      if (page.length === 0) this.#lowest = first; // Nothing is there: do not ask again.
       this.#window.prepend(page);
       this.#settle(page);
       if (this.items.length > WINDOW) this.#detach();
@@ -187,7 +187,7 @@ export class Room {
     await this.#repair();
   }
 
-  /** Make the window end at the head, dropping what is between. */
+  /** Move the window to the head, dropping what is between. */
   async toLatest() {
     this.pinned = true;
     if (this.follow) return;
@@ -210,7 +210,7 @@ export class Room {
     this.#unread.begin(this.head);
   }
 
-  /** The server's room is shorter than ours: another database. Nothing we hold is true any more. */
+  /** The server's room is shorter than ours, so this is another database: drop everything. */
   #startOver(head) {
     const wasOpen = this.loaded || this.loading;
     this.unload();
@@ -222,7 +222,7 @@ export class Room {
     if (wasOpen) this.#load();
   }
 
-  /** More was missed than the server replays. */
+  /** We missed more than the server replays. */
   #skipTo(head) {
     if (!this.#reading) this.#unread.advance(this.head, head, 0);
     this.head = head;
@@ -236,12 +236,12 @@ export class Room {
     this.outbox.settleUpTo(this.#window.tail);
   }
 
-  /** Ids are one's own: somebody else's message with the same id is another message. */
+  /** Ids belong to their sender: another sender's message with the same id is another message. */
   #settleOwn(messages) {
     for (const { id, userId } of messages) if (userId === this.#me()) this.outbox.settle(id);
   }
 
-  /** True when the window then ends at the head. */
+  /** True when the window then reaches the head. */
   #drain() {
     this.#settle(this.#window.drain());
     if (this.items.length > WINDOW && this.pinned) this.#window.keepNewest(WINDOW);
@@ -249,14 +249,14 @@ export class Room {
     return this.#window.reaches(this.head);
   }
 
-  /** The reader is far above the head: keep what is read, and stop following. */
+  /** The reader is far above the head: keep what they read, and stop following. */
   #detach() {
     this.#window.keepOldest(WINDOW);
     this.#reading = false;
     this.outbox.forgetAcknowledged();
   }
 
-  /** Forget the messages; they are read again when the room is opened. */
+  /** Drop the messages; opening the room reads them again. */
   unload() {
     clearTimeout(this.#timer);
     this.#epoch += 1;
@@ -285,7 +285,7 @@ export class Room {
     await this.#repair();
   }
 
-  /** Read what lies between the window and the head, until nothing does. */
+  /** Read what is between the window and the head, until nothing is. */
   async #repair() {
     if (this.#repairing || !this.loaded || !this.follow) return;
     this.#repairing = true;
@@ -342,7 +342,7 @@ export class Room {
     clearTimeout(this.#timer);
   }
 
-  /** Say it, and try again later: as long as the server wishes, or ever more slowly. */
+  /** Show the problem, and retry after the server's `Retry-After` or a growing delay. */
   #failed(error, again) {
     if (!(error instanceof HistoryError)) throw error;
     this.problem = error.message;

@@ -1,9 +1,9 @@
-// Which of many rooms the sidebar lists: those whose names have what is being typed, or those with something unread.
+// Which rooms the sidebar lists: those whose names contain the typed text, or those with unread messages.
 
 import { byId, setText } from "./dom.js";
 import { canonicalRoom, counted } from "./text.js";
 
-/** With fewer rooms there is nothing to search. */
+/** Up to this many rooms, there is nothing to search. */
 const FEW = 10;
 
 export class RoomFilter {
@@ -14,7 +14,7 @@ export class RoomFilter {
   #typed = "";
   #onlyUnread = false;
 
-  /** `changed()` when other rooms are to be listed. */
+  /** `changed()` runs when the list changes. */
   constructor(changed) {
     this.#changed = changed;
     this.#button.addEventListener("click", () => {
@@ -30,7 +30,7 @@ export class RoomFilter {
     this.#changed();
   }
 
-  /** The rooms to list, in their order. The current one stays listed while only unread ones are asked for. */
+  /** The rooms to list, in order. The current one stays listed even when only unread ones are wanted. */
   among(rooms, current) {
     const unread = rooms.filter((room) => room.unread > 0);
     if (unread.length === 0) this.#onlyUnread = false;

@@ -18,7 +18,7 @@ const STATES = {
 };
 
 /**
- * The rows of a room: day lines, the line of the new messages, messages in order of seq, then what is on its way.
+ * The rows of a room: day separators, the new-messages line, messages in order of seq, then unsent ones.
  *
  * `me` is `{userId, username}`; `act` has `retry(id)`, `discard(id)` and `edit(entry)`.
  */
@@ -28,7 +28,7 @@ export function rowsOf(room, me, act) {
   for (const item of room.items) {
     previous = place(rows, room, previous, { ...item, state: "stored", progress: "stored", own: item.userId === me.userId }, act);
   }
-  if (!room.follow) return rows; // What is on its way belongs below messages that are not in the window.
+  if (!room.follow) return rows; // Unsent messages belong below messages that are not in the window.
   for (const entry of room.outbox.entries) {
     const progress = entry.state === "pending" ? progressOf(entry, room.joined) : entry.state;
     const message = { ...entry, ...me, seq: null, type: "TEXT", own: true, progress };
@@ -158,7 +158,7 @@ function stateParts(message, act) {
   return [time, mark];
 }
 
-/** A message that the server will refuse each time can only be changed. */
+/** A message that the server will always refuse can only be edited. */
 function failedParts({ id, text, reason, final }, act) {
   const button = (testid, words, onclick) => el("button", { type: "button", "data-testid": testid, onclick }, words);
   return [

@@ -1,4 +1,4 @@
-// The rooms one is in, the way into another, and who one is. A drawer on narrow screens.
+// The joined rooms, the form to join another, and the person's name. A drawer on narrow screens.
 
 import { byId, el, reconcile, setText } from "./dom.js";
 import { icon } from "./icons.js";
@@ -75,7 +75,7 @@ export class Sidebar {
     const invalid = roomProblem(this.#input.value);
     const problem = invalid ?? join(canonicalRoom(this.#input.value));
     this.#complain(problem);
-    if (invalid === null) this.#filter.search(""); // Also when there is no place: the rooms to leave are in the list.
+    if (invalid === null) this.#filter.search(""); // Even when there is no space: the list shows which rooms to leave.
     if (problem !== null) return;
     this.#clear();
     this.close();
@@ -103,7 +103,7 @@ export class Sidebar {
     this.#open(false);
   }
 
-  /** A room was picked: the list is whole again. */
+  /** A room was picked: show the whole list again. */
   #went() {
     this.#clear();
     this.#complain(null);

@@ -3,7 +3,7 @@
 import { byId, setText } from "./dom.js";
 import { counted } from "./text.js";
 
-/** A connection that comes back sooner than this needs no bar across the page. */
+/** A connection that comes back sooner shows no notice. */
 const CALM_MS = 700;
 
 export class Status {
@@ -52,7 +52,7 @@ function isSafe({ writing, unkept, isDraftKept }) {
   return writing + unkept === 0 && isDraftKept;
 }
 
-/** `short` for the bar, `long` for the notice (null: none), `spoken` for screen readers: without a running clock. */
+/** `short` for the bar, `long` for the notice (null: none), `spoken` for screen readers, without the countdown. */
 function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
   const kept = keptWords(waiting);
   if (kind === "connected") return { short: "Connected", long: isSafe(waiting) ? null : kept, spoken: "Connected" };
@@ -69,9 +69,9 @@ function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
   return { short: "Reconnecting…", long: `Trying to reach the server. ${kept}`, spoken: "Reconnecting" };
 }
 
-/** What happens to what is written, and what the person has to do for it: no more than is true. */
+/** What happens to unsent text, and what the person must do to keep it; never promises more than is true. */
 function keptWords({ count, writing, unkept, problem, isDraftKept }) {
-  const draft = isDraftKept ? "" : " What you have begun to write is lost when you close this tab.";
+  const draft = isDraftKept ? "" : " Your unfinished message is lost when you close this tab.";
   if (unkept > 0) {
     const [are, they] = unkept === 1 ? ["is", "it is"] : ["are", "they are"];
     return `${problem} ${counted(unkept, "unsent message")} ${are} only in this tab: keep it open until ${they} sent.`;

@@ -1,12 +1,12 @@
-// Small things in localStorage: who one is, one's rooms, the theme. A browser that forbids it only forgets them; what
-// must not be forgotten is in outboxes.js and drafts.js.
+// Small values in localStorage: identity, rooms, theme. A browser that forbids it merely forgets them; outboxes.js and
+// drafts.js hold what must not be forgotten.
 
 import { readOne } from "./database.js";
 import { canonicalRoom, randomUserId, usernameProblem } from "./text.js";
 
 /** Every key of the page begins with this. */
 export const KEY = "chatflow.";
-/** Milliseconds that the page waits for a storage that does not answer before it makes a new identity. */
+/** Milliseconds to wait for a silent storage before making a new identity. */
 const PATIENCE_MS = 2_000;
 
 function read(key, fallback) {
@@ -21,14 +21,14 @@ function write(key, value) {
   try {
     localStorage.setItem(KEY + key, JSON.stringify(value));
   } catch {
-    // Full or forbidden: the page works on.
+    // Full or forbidden: the page works without it.
   }
 }
 
 /**
- * Who the person is: `{userId, username}`. The id is made once; the name is null until one was chosen.
+ * The person: `{userId, username}`. The id is made once; the name is null until one is chosen.
  *
- * Browsers write localStorage late, so after a crash the identity may be left only beside the messages that it wrote.
+ * Browsers write localStorage late, so after a crash only the messages database may still have the identity.
  */
 export async function loadIdentity(limits) {
   const kept = storedIdentity() ?? known(await lastWriter());
@@ -42,7 +42,7 @@ export async function loadIdentity(limits) {
   return identity;
 }
 
-/** Null when there is none. */
+/** Null if there is none. */
 export function storedIdentity() {
   return known(read("identity", null));
 }
@@ -51,7 +51,7 @@ export function saveIdentity(identity) {
   write("identity", identity);
 }
 
-/** `changed(identity)` when another tab has saved one. */
+/** `changed(identity)` runs when another tab saved one. */
 export function watchIdentity(changed) {
   addEventListener("storage", ({ key }) => {
     const identity = key === `${KEY}identity` ? storedIdentity() : null;
@@ -81,7 +81,7 @@ export function loadRooms() {
     }));
 }
 
-/** Another tab may know rooms that this one does not: they stay, unless this tab has left them. */
+/** Keeps rooms that only another tab knows, unless this tab has left them. */
 export function saveRooms(rooms, left) {
   const mine = new Set(rooms.map(({ name }) => name));
   const others = loadRooms().filter(({ name }) => !mine.has(name) && !left.has(name));

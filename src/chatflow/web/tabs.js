@@ -1,4 +1,4 @@
-// The tabs that one person has open in this browser: what they tell each other, and which one sends.
+// One person's tabs in this browser: what they tell each other, and which one sends.
 //
 // The sender holds a Web Lock, and only while it is connected; when it closes, crashes or loses its connection, the
 // browser gives the lock to a tab that waits for it. Where there are no locks (no secure context) every tab sends:
@@ -14,7 +14,7 @@ export class Tabs {
   /** Whether this tab sends. */
   isSender = false;
 
-  /** `heard(message)` for each message of another tab; `prepare()` before this tab becomes the sender, then `chosen()`. */
+  /** `heard(message)` runs for each message of another tab; `prepare()`, then `chosen()`, before this tab sends. */
   constructor(userId, { heard, prepare, chosen }) {
     this.#name = `chatflow.outbox.${userId}`;
     this.#prepare = prepare;
@@ -40,7 +40,7 @@ export class Tabs {
     try {
       await navigator.locks.request(this.#name, { signal: wish.signal }, () => this.#hold(wish));
     } catch (error) {
-      if (error.name !== "AbortError") this.#become(wish); // Locks are there, but not for this page.
+      if (error.name !== "AbortError") this.#become(wish); // Locks exist, but not for this page.
     }
   }
 

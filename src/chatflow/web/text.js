@@ -10,13 +10,13 @@ export function canonicalRoom(raw) {
   return /^room\d+$/.test(name) ? name.slice(4) : name;
 }
 
-/** That a typed name means a room of another name; empty when it means itself, or no room. */
+/** A note that the typed name is an alias of another room; empty when there is nothing to say. */
 export function roomNote(raw) {
   const [typed, name] = [raw.trim().replace(/^#\/?/, ""), canonicalRoom(raw)];
   return name === null || name === typed ? "" : `${typed} is another name for room ${name}.`;
 }
 
-/** The nearest valid room name to what somebody typed, or null when nothing of it is usable. */
+/** The valid room name nearest to what somebody typed, or null. */
 export function suggestRoom(raw) {
   const cleaned = raw.trim().replace(/[^A-Za-z0-9._-]+/g, "-").replace(/^-+|-+$/g, "").slice(0, 64);
   return canonicalRoom(cleaned);
@@ -28,7 +28,7 @@ export function roomOfHash(hash) {
   try {
     return decodeURIComponent(raw);
   } catch {
-    return raw; // A lone % is no escape; the name check will refuse it in words.
+    return raw; // A lone % is no escape; the name check will reject it.
   }
 }
 
@@ -41,7 +41,7 @@ export function usernameProblem(name, { usernameMin, usernameMax }) {
   return null;
 }
 
-/** Length as the server counts it: an emoji of one code point is one, whatever UTF-16 says. */
+/** Length as the server counts it, in code points rather than UTF-16 units. */
 export function codePoints(text) {
   let count = 0;
   for (const _ of text) count += 1;

@@ -4,7 +4,7 @@
   try {
     theme = localStorage.getItem("chatflow.theme");
   } catch {
-    // Storage may be forbidden; the system's theme is right then.
+    // Storage may be forbidden: use the system's theme.
   }
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 })();

@@ -1,10 +1,10 @@
-// The button that walks through the themes: the system's, light, dark.
+// The button that cycles through the themes: the system's, light, dark.
 
 import { icon } from "./icons.js";
 import { loadTheme, saveTheme } from "./storage.js";
 
 const THEMES = {
-  auto: { next: "light", glyph: "auto", words: "Theme: as the system" },
+  auto: { next: "light", glyph: "auto", words: "Theme: system" },
   light: { next: "dark", glyph: "sun", words: "Theme: light" },
   dark: { next: "auto", glyph: "moon", words: "Theme: dark" },
 };

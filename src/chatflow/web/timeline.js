@@ -1,5 +1,5 @@
-// The room on screen. Keeps the reader's place: whatever is added or dropped above or below, what is being read stays
-// where it is, unless the reader sits at the bottom and follows.
+// The room on screen. Whatever is added or dropped above or below, the text being read stays in place, unless the reader
+// is at the bottom and follows.
 
 import { byId, el, reconcile, setText } from "./dom.js";
 import { icon } from "./icons.js";
@@ -8,7 +8,7 @@ import { counted } from "./text.js";
 
 /** Pixels from the end that still count as the bottom. */
 const BOTTOM_PX = 48;
-/** Pixels from an end at which the next page is asked for. */
+/** Pixels from an end at which the next page is requested. */
 const NEAR_PX = 700;
 
 export class Timeline {
@@ -38,7 +38,7 @@ export class Timeline {
     document.addEventListener("visibilitychange", () => this.#turned());
   }
 
-  /** Put a room on screen, or nothing. */
+  /** Show a room, or nothing. */
   show(room) {
     this.#room = room;
     this.#placed = false;
@@ -56,7 +56,7 @@ export class Timeline {
     this.#scheduled = true;
     const run = () => this.#scheduled && this.draw();
     requestAnimationFrame(run);
-    setTimeout(run, 250); // A hidden tab has no frames, and must still keep its count of what is unread right.
+    setTimeout(run, 250); // A hidden tab gets no animation frames, but must keep its unread count right.
   }
 
   async toLatest() {
@@ -102,7 +102,7 @@ export class Timeline {
     }
   }
 
-  /** The first message in view, and where it is. */
+  /** The first visible message and its position. */
   #anchor() {
     const edge = this.#scroller.getBoundingClientRect().top;
     let low = 0;
@@ -112,7 +112,7 @@ export class Timeline {
       if (this.#messages.children[middle].getBoundingClientRect().bottom > edge) high = middle;
       else low = middle + 1;
     }
-    // A day line may go when a page above brings that day's earlier messages: hold on to a message.
+    // Anchor on a message: a day separator may vanish when a page above brings that day's earlier messages.
     let element = this.#messages.children[low];
     while (element !== undefined && element !== null && element.dataset.id === undefined) {
       element = element.nextElementSibling;
@@ -135,7 +135,7 @@ export class Timeline {
     this.#pinned = this.#atBottom();
   }
 
-  /** At the end of the room, not only of what is loaded of it. */
+  /** At the end of the room, not only of its loaded part. */
   #atBottom() {
     if (!this.#room.follow) return false;
     const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
@@ -153,16 +153,16 @@ export class Timeline {
     if (this.#room !== null && this.#pinned && this.#placed && !document.hidden) this.#toBottom();
   }
 
-  /** The tab was hidden or is back. */
+  /** The tab was hidden or shown. */
   #turned() {
     if (this.#room === null) return;
-    if (!document.hidden && this.#pinned) this.#placed = false; // Place it anew: the first unread message comes first.
+    if (!document.hidden && this.#pinned) this.#placed = false; // Scroll again: to the first unread message.
     this.draw();
   }
 
-  // --- what it means
+  // --- read state
 
-  /** Tell the room whether its end is being read. */
+  /** Tell the room whether somebody is reading its end. */
   #report() {
     const room = this.#room;
     room.pinned = this.#pinned;
@@ -195,9 +195,9 @@ export class Timeline {
   }
 
   #offerRetry(room) {
-    const words = `Older messages cannot be read just now. ${room.problem} Trying again by itself.`;
+    const words = `Older messages cannot be loaded right now. ${room.problem} Retrying automatically.`;
     if (this.#top.dataset.kind === "problem" && this.#top.firstChild.textContent === words) return;
-    const again = el("button", { type: "button", class: "quiet", onclick: () => room.retry() }, "Try now");
+    const again = el("button", { type: "button", class: "quiet", onclick: () => room.retry() }, "Retry now");
     this.#top.replaceChildren(el("p", {}, words), again);
   }
 
@@ -217,13 +217,13 @@ function topKind(room) {
 }
 
 function topParts(kind, room) {
-  if (kind === "refused") return [el("h2", {}, "The server does not let you in here"), el("p", {}, room.refusal)];
+  if (kind === "refused") return [el("h2", {}, "The server refuses to let you in"), el("p", {}, room.refusal)];
   if (kind === "loading") return [el("span", { class: "spinner", "aria-label": "Loading messages", role: "img" })];
   if (kind === "start") return [el("p", {}, `This is where #${room.name} begins.`)];
   if (kind === "empty") {
     return [
       el("h2", {}, `#${room.name} is quiet`),
-      el("p", {}, "Nobody has written here yet. Say hello, or copy the room’s link and send it to somebody."),
+      el("p", {}, "Nobody has written here yet. Say hello, or send somebody the room’s link."),
     ];
   }
   return [];

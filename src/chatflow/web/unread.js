@@ -1,9 +1,9 @@
-// What of one room has been read: up to where, how much is left, and where the line of the new messages stands.
+// The read state of one room: how far, how much is left, and where the new-messages line is.
 
 export class Unread {
-  /** Messages of others that nobody has read yet. */
+  /** Unread messages of others. */
   count = 0;
-  /** The line stands after this seq; null: there is none. It stays while one reads on, until reset. */
+  /** The new-messages line follows this seq; null: no line. It stays while the person reads on, until reset. */
   markAfter = null;
   /** The last seq read; null in a room that was never visited. */
   lastRead;
@@ -12,28 +12,28 @@ export class Unread {
     this.lastRead = lastRead;
   }
 
-  /** The head is known for the first time. A room never visited has nothing unread. */
+  /** The head is known for the first time. A room that was never visited has nothing unread. */
   begin(head) {
     if (this.lastRead === null || this.lastRead > head) this.lastRead = head;
     this.count = head - this.lastRead;
     this.markAfter = this.count > 0 ? this.lastRead : null;
   }
 
-  /** Another database: what was read in the old one says nothing. */
+  /** Another database: read marks of the old one mean nothing. */
   forget() {
     this.lastRead = null;
     this.count = 0;
     this.markAfter = null;
   }
 
-  /** The room went on from `before` to `head`, `own` of it by the reader's own hand. */
+  /** The room grew from `before` to `head`, `own` of these messages by the reader. */
   advance(before, head, own) {
     const fresh = head - before - own;
     if (this.count === 0 && fresh > 0) this.markAfter = before;
     this.count += fresh;
   }
 
-  /** True when that changed anything. */
+  /** True if that changed anything. */
   readUpTo(head) {
     if (this.count === 0 && this.lastRead === head) return false;
     this.count = 0;
@@ -41,7 +41,7 @@ export class Unread {
     return true;
   }
 
-  /** Take the line away, unless something is still unread below it. */
+  /** Remove the line, unless something below it is still unread. */
   settle() {
     if (this.count === 0) this.markAfter = null;
   }

@@ -5,9 +5,9 @@ import { canonicalRoom, roomNote, suggestRoom, usernameProblem } from "./text.js
 
 export const ROOM_RULE = "1–64 characters: letters A–Z, digits, dot, dash and underscore.";
 
-/** Why `raw` cannot be a room, in words that offer a way on; null when it can. */
+/** Why `raw` cannot be a room, with a suggestion; null when it can. */
 export function roomProblem(raw) {
-  if (raw.trim() === "") return "Which room? Any name will do: it is made when you join it.";
+  if (raw.trim() === "") return "Which room? Any name will do; a new room begins with your first message.";
   if (canonicalRoom(raw) !== null) return null;
   const suggestion = suggestRoom(raw);
   return suggestion === null ? `Room names have ${ROOM_RULE}` : `Not a room name. How about “${suggestion}”?`;
@@ -45,7 +45,7 @@ function nameField(limits, value) {
   return name;
 }
 
-/** Fill the page with the first-visit card; `enter({username, room})` is called once, with both checked. */
+/** Show the first-visit card; `enter({username, room})` runs once, with valid values. */
 export function showWelcome({ limits, room, enter }) {
   const name = nameField(limits, "");
   const where = field({
@@ -85,7 +85,7 @@ export function showWelcome({ limits, room, enter }) {
         { class: "lead" },
         invited
           ? "Somebody shared this room with you. Pick a name and you are in: no account, no password."
-          : "Pick a name and a room: no account, no password. Share the room’s link to bring others along.",
+          : "Pick a name and a room: no account, no password. Share the room’s link to bring others in.",
       ),
       name.box,
       where.box,
@@ -97,7 +97,7 @@ export function showWelcome({ limits, room, enter }) {
   name.input.focus();
 }
 
-/** Ask for another name; `rename(username)` is called only with a checked, different one. */
+/** Ask for another name; `rename(username)` runs only with a valid, different one. */
 export function showRename({ limits, username, rename }) {
   const name = nameField(limits, username);
   const submit = (event) => {
@@ -119,7 +119,7 @@ export function showRename({ limits, username, rename }) {
       "form",
       { novalidate: true, onsubmit: submit },
       el("h2", { id: "rename-title" }, "Change your name"),
-      el("p", { class: "lead" }, "New messages carry the new name. What you wrote before keeps the old one."),
+      el("p", { class: "lead" }, "New messages carry the new name; older ones keep the old one."),
       name.box,
       el(
         "div",

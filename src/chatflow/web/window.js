@@ -1,16 +1,16 @@
 // A bounded, gapless stretch of one room's messages.
 //
 // Invariant: `items` is ascending by seq, without doubles and without holes. A message enters only at the ends: below
-// the first, or right after `tail`. What arrives out of place waits until the hole before it has been filled.
+// the first, or right after `tail`. What arrives early waits until the hole before it is filled.
 
 import { WINDOW } from "./bounds.js";
 
 export class MessageWindow {
   /** The messages, oldest first. */
   items = [];
-  /** The seq that the window reaches up to: of its last item, or of the last one that was skipped. */
+  /** The seq up to which the window reaches: of its last item, or of the last one skipped. */
   tail = 0;
-  /** Whether the end is meant to be the room's head; false after paging back further than the window is long. */
+  /** Whether the window follows the room's head; false after paging back further than its length. */
   follow = true;
   // Ascending, since messages arrive in the order of seq.
   #waiting = new Map();
@@ -24,13 +24,13 @@ export class MessageWindow {
     return !this.follow || this.tail >= head;
   }
 
-  /** Keep a message until what lies before it is here; at the limit the oldest goes, and will be read again. */
+  /** Hold a message until the ones before it arrive; at the limit the oldest is dropped, and read again later. */
   wait(message) {
     this.#waiting.set(message.seq, message);
     if (this.#waiting.size > WINDOW) this.#waiting.delete(this.#waiting.keys().next().value);
   }
 
-  /** Take in what has waited and fits now; returns it. */
+  /** Append held messages that now fit; returns them. */
   drain() {
     const fitting = [];
     for (const [seq, message] of this.#waiting) {
@@ -49,7 +49,7 @@ export class MessageWindow {
     return { low: this.tail + 1, high: next.done ? head : next.value - 1 };
   }
 
-  /** `messages` are all that exist between the tail and the new `tail`. */
+  /** `messages` are all between the present tail and the new `tail`. */
   append(messages, tail) {
     this.items.push(...messages);
     this.tail = tail;
@@ -63,7 +63,7 @@ export class MessageWindow {
     this.items.splice(0, Math.max(0, this.items.length - count));
   }
 
-  /** Give the newest end up: from now on the window does not follow the head. */
+  /** Stop following the head. */
   keepOldest(count) {
     this.items.length = Math.min(this.items.length, count);
     this.tail = this.items.at(-1).seq;
@@ -71,7 +71,7 @@ export class MessageWindow {
     this.#waiting.clear();
   }
 
-  /** Drop everything and begin after `seq`. */
+  /** Drop everything and start after `seq`. */
   restartAfter(seq) {
     this.items = [];
     this.tail = seq;
