@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-annotate --no-header --quiet
-# Stamps are written last, so that a set-up that was cut short is done again.
+# Stamps are written last, so that an interrupted set-up is repeated.
 RUN := $(VENV)/.ready-run
 DEV := $(VENV)/.ready-dev
 SETUP := scripts/setup-venv.sh scripts/find-python.sh
@@ -43,14 +43,14 @@ tracked:
 coverage: $(DEV)
 	$(BIN)/python -m pytest tests/unit -q -n $(WORKERS) --cov=chatflow.domain --cov-fail-under=95
 
-format: $(DEV) ## apply what ruff can repair
+format: $(DEV) ## apply ruff's fixes and formatting
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 bench: $(DEV) ## measure throughput and latency on this machine
 	@$(BIN)/python -m benchmarks.bench $(ARGS)
 
-walk: $(DEV) ## name the modules that one read and one message pass through
+walk: $(DEV) ## list the modules that one read and one message pass through
 	@$(BIN)/python scripts/walk.py
 
 fault: $(DEV) ## kill, stop, cut, fill under load: ROUNDS=30, SEED=n repeats a round; without ROUNDS the long kill tests too
@@ -62,7 +62,7 @@ galera: $(DEV) ## two active processors on two nodes of a Galera cluster, every 
 	@scripts/system-packages.sh
 	@$(BIN)/python -m tests.fault.galera $(ARGS)
 
-lock: $(BIN)/uv ## pin the dependencies of pyproject.toml again (ARGS=--upgrade for newer ones)
+lock: $(BIN)/uv ## pin the dependencies of pyproject.toml (ARGS=--upgrade for newer ones)
 	$(COMPILE) --group build $(ARGS) -o requirements/run.txt
 	$(COMPILE) --group dev -c requirements/run.txt $(ARGS) -o requirements/dev.txt
 

@@ -1,12 +1,12 @@
 #!/bin/sh
-# apt-install.sh PACKAGE...: install Debian packages as root, without questions and without starting their services.
+# apt-install.sh PACKAGE...: install Debian packages as root, without questions, and without starting their services.
 set -eu
 
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
     trap 'rm -f "$policy"' EXIT
     trap 'exit 130' INT TERM
-    # invoke-rc.d asks this file; 101 means that the action is not allowed.
+    # invoke-rc.d runs this file; exit code 101 forbids the action.
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
 fi

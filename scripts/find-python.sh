@@ -1,6 +1,6 @@
 #!/bin/sh
-# Print a Python of version 3.11 or later: $PYTHON if that is set, else the first that runs of the usual names.
-# Names are tried by running them, because a version manager's shim exists without its interpreter.
+# Print a Python of version 3.11 or later: $PYTHON if it is set, else the first of the usual names that runs. Names are
+# tried by running them, because a version manager's shim may exist without its interpreter.
 set -u
 
 is_new_enough='import sys; sys.exit(sys.version_info < (3, 11))'

@@ -1,11 +1,11 @@
 #!/bin/sh
 # setup-venv.sh VENV LOCK: make VENV hold exactly what LOCK says, checked by hash, and this project in editable mode.
 #
-# A marker inside VENV stands for as long as it is being changed. A marker found at the start means that the last
-# set-up was killed half-way, so the environment is built anew. pip's own configuration decides where it fetches from.
+# A marker file exists in VENV while VENV is being changed. If it exists at the start, the last set-up was killed half-way,
+# and the environment is rebuilt. pip's own configuration decides where packages come from.
 #
-# --no-deps, because LOCK names every package: pip looks at newer releases to resolve an extra ("coverage[toml]"), and
-# their hashes are not in LOCK. `pip check` says so should LOCK lack one.
+# --no-deps, because LOCK names every package: to resolve an extra ("coverage[toml]") pip looks at newer releases, whose
+# hashes are not in LOCK. `pip check` reports a package that LOCK lacks.
 set -eu
 
 venv=$1
@@ -49,7 +49,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 if ! { "$venv/bin/python" -m pip install --quiet --no-compile --no-deps --require-hashes -r "$lock" &&
     "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation -e . &&
     "$venv/bin/python" -m pip check >&2; }; then
-    # pip ended by itself and left no package half-installed: what is there may be kept for the next try.
+    # pip ended by itself and left no package half-installed: keep what is there for the next try.
     rm -f "$marker"
     say "pip could not install $lock, see above; run the same command again once that is cured"
     exit 1

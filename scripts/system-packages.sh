@@ -1,6 +1,6 @@
 #!/bin/sh
-# Provide the system programs that tests drive. As root on Debian and Ubuntu what is missing is installed; elsewhere the
-# message says what to install, and the tests that need it skip with a reason (CI=true: they fail).
+# Provide the system programs that tests drive. As root on Debian and Ubuntu this installs what is missing; elsewhere it says
+# what to install, and the tests that need it skip with a reason (with CI=true they fail).
 set -u
 
 here=$(dirname "$0")
@@ -23,7 +23,7 @@ has() {
     command -v "$1" >/dev/null
 }
 
-# Servers are not in every user's path.
+# Server programs are not in every user's path.
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 missing=
 has_browser || missing="$missing chromium"
