@@ -56,3 +56,11 @@ def test_the_index_lists_every_decision_by_its_title() -> None:
     for (number, name, title), path in zip(rows, files, strict=True):
         assert name.startswith(number)
         assert path.read_text().splitlines()[0] == f"# {number} {title}"
+
+
+def test_the_table_of_renames_is_sorted_and_leads_to_what_exists() -> None:
+    rows = [line for line in (ROOT / "docs/renames.md").read_text().splitlines() if line.startswith("| `")]
+    assert rows == sorted(rows)
+    for row in rows:
+        for name in re.findall(r"`((?:[a-z]\w*/)+\w+\.py)`", row.split(" | ", 1)[1]):
+            assert (ROOT / name).exists() or (ROOT / "src/chatflow" / name).exists(), name
