@@ -32,7 +32,7 @@ BROKEN_STORAGES = {
 }
 REASONS = {
     "forbidden": "does not let the page store",
-    "full": "share of it is full",
+    "full": "share of it, is full",
     "silent": "storage does not answer",
     "newer": "newer version of this page is open",
 }
@@ -329,7 +329,7 @@ async def test_a_full_outbox_refuses_and_leaves_the_text_where_it_is(chat_server
     await ada.page.goto(f"{chat_server.url}/#/full")
     await expect(ada.part("message")).to_have_count(200)
     await ada.write("one too many")
-    await expect(ada.part("toast")).to_contain_text("Too many messages wait")
+    await expect(ada.part("toast")).to_contain_text("Too many messages are waiting")
     await expect(ada.part("composer")).to_have_value("one too many")
     await expect(ada.part("message")).to_have_count(200)
 
