@@ -13,10 +13,10 @@ SETUP := scripts/setup-venv.sh scripts/find-python.sh
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lint types layers tracked coverage format bench walk fault galera lock clean
+.PHONY: help run test test-long test-all check lint types layers tracked coverage format bench walk fault galera lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(RUN) ## set up, then start everything in one process (chatflow up)
 	@exec $(BIN)/chatflow up $(ARGS)
@@ -24,6 +24,12 @@ run: $(RUN) ## set up, then start everything in one process (chatflow up)
 test: $(DEV) ## set up, then run every test but the long ones
 	@scripts/system-packages.sh
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+
+test-long: $(DEV) ## only the long ones: a load that is killed, other seeds, MySQL and RabbitMQ 4 from other Debian releases
+	@scripts/system-packages.sh
+	@$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadscope $(ARGS)
+
+test-all: test test-long ## every test: half an hour on two cores
 
 check: lint types layers tracked coverage ## lint, format, types, layers, tracked files, domain coverage
 
@@ -53,9 +59,11 @@ bench: $(DEV) ## measure throughput and latency on this machine
 walk: $(DEV) ## list the modules that one read and one message pass through
 	@$(BIN)/python scripts/walk.py
 
+# FALLBACK=1: every driver by its documented parts only. NEWER=1: on MySQL and RabbitMQ 4 from other Debian releases.
 fault: $(DEV) ## kill, stop, cut, fill under load: ROUNDS=30, SEED=n repeats a round; without ROUNDS the long kill tests too
 	@scripts/system-packages.sh
-	@$(BIN)/python -m tests.fault --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -m tests.fault --rounds $(or $(ROUNDS),10) $(if $(SEED),--seed $(SEED)) \
+		$(if $(FALLBACK),--fallback) $(if $(NEWER),--newer)
 	@$(if $(ROUNDS),,$(BIN)/python -m pytest tests/fault -m long $(ARGS))
 
 galera: $(DEV) ## two active processors on two nodes of a Galera cluster, every ack audited: ARGS="--runs 20 --messages 60000"

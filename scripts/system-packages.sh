@@ -30,6 +30,7 @@ has_browser || missing="$missing chromium"
 has mariadbd || missing="$missing mariadb-server"
 has_galera || missing="$missing galera-4 rsync"
 has rabbitmq-server || missing="$missing rabbitmq-server"
+has debootstrap || missing="$missing debootstrap"
 has redis-server || missing="$missing redis-server"
 
 [ -n "$missing" ] || exit 0

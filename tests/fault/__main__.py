@@ -15,10 +15,22 @@ from tests.fault.campaign import Campaign
 from tests.fault.faults import LONG, SHORT, Lengths
 from tests.fault.plans import SEEDS, plans
 from tests.fault.site import opened_site
+from tests.harness.maria import MariaServer
+from tests.harness.mysql import MYSQL, MysqlServer
+from tests.harness.rabbit import RABBITMQ_4, RabbitServer
 from tests.harness.server import Guard
 
+FALLBACK = {"CHATFLOW_DRIVER_FALLBACK": "true"}
 
-async def run(rounds: int, seed: int, lengths: Lengths, directory: Path) -> None:
+
+def newer_servers(guard: Guard) -> tuple[RabbitServer, MariaServer]:
+    """RabbitMQ 4 and MySQL."""
+    for root in (RABBITMQ_4, MYSQL):
+        root.provide()
+    return RabbitServer(guard, root=RABBITMQ_4), MysqlServer(guard, root=MYSQL)
+
+
+async def run(rounds: int, seed: int, lengths: Lengths, directory: Path, *, fallback: bool, newer: bool) -> None:
     """Print each round's faults and figures; logs and ledger go to ``directory``.
 
     Raises:
@@ -26,7 +38,8 @@ async def run(rounds: int, seed: int, lengths: Lengths, directory: Path) -> None
     """
     print(f"{rounds} rounds from seed {seed}, Python {platform.python_version()}", flush=True)
     with Guard() as guard:
-        async with opened_site(guard, directory, {}) as site:
+        rabbit, maria = newer_servers(guard) if newer else (RabbitServer(guard), MariaServer(guard))
+        async with opened_site(rabbit, maria, directory, FALLBACK if fallback else {}) as site:
             campaign = Campaign(site, directory / "acks.jsonl", lengths)
             for number, plan in enumerate(itertools.islice(plans(seed), rounds), start=1):
                 print(f"round {number}, seed {plan.seed}: {', '.join(sorted(plan.kinds))}", flush=True)
@@ -46,11 +59,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--seed", type=int, default=None, help="of the first round; default: any")
     parser.add_argument("--short", action="store_true", help="faults as short as in make test")
+    parser.add_argument("--fallback", action="store_true", help="use only documented parts of every driver")
+    parser.add_argument("--newer", action="store_true", help="on MySQL and RabbitMQ 4")
     arguments = parser.parse_args()
     seed = random.randrange(SEEDS) if arguments.seed is None else arguments.seed
     directory = Path(tempfile.mkdtemp(prefix="chatflow-fault-"))
     try:
-        uvloop.run(run(arguments.rounds, seed, SHORT if arguments.short else LONG, directory))
+        lengths = SHORT if arguments.short else LONG
+        chosen = {"fallback": arguments.fallback, "newer": arguments.newer}
+        uvloop.run(run(arguments.rounds, seed, lengths, directory, **chosen))
     except BaseException:
         print(f"logs and ledger are kept in {directory}", flush=True)
         raise

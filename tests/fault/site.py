@@ -14,7 +14,7 @@ from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy, fault_proxies
 from tests.harness.rabbit import RabbitServer
-from tests.harness.server import Guard, Server
+from tests.harness.server import Server
 
 ServerName = Literal["rabbit", "maria"]
 CLIENT_LINK = "client-gateway"
@@ -69,9 +69,10 @@ class Site:
 
 
 @contextlib.asynccontextmanager
-async def opened_site(guard: Guard, directory: Path, settings: dict[str, str]) -> AsyncIterator[Site]:
+async def opened_site(
+    rabbit: RabbitServer, maria: MariaServer, directory: Path, settings: dict[str, str]
+) -> AsyncIterator[Site]:
     """Start servers, proxies and roles; end them all."""
-    rabbit, maria = RabbitServer(guard), MariaServer(guard)
     with contextlib.ExitStack() as stack:
         for server in (rabbit, maria):
             stack.callback(server.kill)

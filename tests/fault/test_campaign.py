@@ -32,13 +32,20 @@ MET = {
 
 
 @pytest.fixture(scope="module")
-async def campaign(server_guard: Guard, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Campaign]:
+def campaign_servers(server_guard: Guard) -> tuple[RabbitServer, MariaServer]:
     for server in (RabbitServer, MariaServer):
         missing = server.missing()
         need(missing is None, missing or "")
+    return RabbitServer(server_guard), MariaServer(server_guard)
+
+
+@pytest.fixture(scope="module")
+async def campaign(
+    campaign_servers: tuple[RabbitServer, MariaServer], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Campaign]:
     directory = tmp_path_factory.mktemp("campaign")
     # An open breaker would wait 15 s, in most of the rounds.
-    async with opened_site(server_guard, directory, {"CHATFLOW_BREAKER_RESET_S": "1"}) as site:
+    async with opened_site(*campaign_servers, directory, {"CHATFLOW_BREAKER_RESET_S": "1"}) as site:
         yield Campaign(site, directory / "acks.jsonl", SHORT)
 
 

@@ -1,0 +1,7 @@
+import pytest
+
+from tests.integration import test_rabbitmq_live
+from tests.newer_servers.again import taken_from
+
+pytestmark = pytest.mark.long
+globals().update(taken_from(test_rabbitmq_live))
