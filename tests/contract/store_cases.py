@@ -68,8 +68,10 @@ class Backend:
 
 
 @asynccontextmanager
-async def opened(url: str, raw: Callable[[str], list[Row]], *, summaries: bool) -> AsyncIterator[Stack]:
-    database = open_database(url)
+async def opened(
+    url: str, raw: Callable[[str], list[Row]], *, summaries: bool, driver_fallback: bool = False
+) -> AsyncIterator[Stack]:
+    database = open_database(url, driver_fallback=driver_fallback)
     try:
         yield Stack(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries), summaries, raw)
     finally:
@@ -90,12 +92,17 @@ def sqlite_backend(directory: Path, *, summaries: bool) -> Backend:
     return Backend(lambda: opened(url, raw, summaries=summaries))
 
 
-def maria_backend(raw: RawMaria, *, summaries: bool) -> Backend:
-    return Backend(lambda: opened(raw.url, raw, summaries=summaries))
+def maria_backend(raw: RawMaria, *, summaries: bool, driver_fallback: bool = False) -> Backend:
+    return Backend(lambda: opened(raw.url, raw, summaries=summaries, driver_fallback=driver_fallback))
 
 
 SQLITE = {"sqlite": False, "sqlite-summaries": True}
-MARIADB = {"mariadb": False, "mariadb-summaries": True}
+MARIADB = {
+    "mariadb": {"summaries": False},
+    "mariadb-summaries": {"summaries": True},
+    "mariadb-fallback": {"summaries": True, "driver_fallback": True},
+}
+"""The last one does without what asyncmy does not document."""
 
 _clock = itertools.count(NOW_US, 1_000)
 

@@ -52,7 +52,7 @@ def make_backend(request):
         return lambda directory: sqlite_backend(directory, summaries=SQLITE[request.param])
     request.getfixturevalue("maria_server").make_ready()
     schemas = request.getfixturevalue("maria_schemas")
-    return lambda _: maria_backend(schemas.emptied(), summaries=MARIADB[request.param])
+    return lambda _: maria_backend(schemas.emptied(), **MARIADB[request.param])
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
 from sqlalchemy import Connection
@@ -40,7 +41,7 @@ class Process:
 
 
 @asynccontextmanager
-async def process(url: str, *, summaries: bool = True, **numbers: float) -> AsyncIterator[Process]:
+async def process(url: str, *, summaries: bool = True, **numbers: Any) -> AsyncIterator[Process]:
     database = MysqlDatabase(url, **numbers)
     try:
         yield Process(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries))

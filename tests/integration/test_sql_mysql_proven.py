@@ -107,3 +107,20 @@ async def test_an_error_of_the_transaction_that_was_begun_is_told_as_it_is(fresh
             await mine.database.write(
                 lambda conn: [conn.execute(text("INSERT INTO room_heads VALUES ('a', 0)")) for _ in "12"]
             )
+
+
+@pytest.mark.parametrize("size", [1, 16, 17, 400])
+@pytest.mark.parametrize("driver_fallback", [False, True], ids=["packets", "fallback"])
+async def test_a_transaction_is_committed_once(fresh_url, size, driver_fallback):
+    """The server counts the commits of each session; asking it is a transaction, too."""
+
+    def commits(conn):
+        return int(conn.execute(text("SHOW SESSION STATUS LIKE 'Com_commit'")).one()[1])
+
+    async with process(fresh_url, writer_pool=1, driver_fallback=driver_fallback) as mine:
+        before = await mine.database.write(commits)
+        await mine.store.append_batch([message(f"r{number % 3}") for number in range(size)])
+        after_batch = await mine.database.write(commits)
+        await mine.store.add_dead_letter(message(), "bad")
+        after_dead_letter = await mine.database.write(commits)
+    assert (after_batch - before, after_dead_letter - after_batch) == (2, 2)

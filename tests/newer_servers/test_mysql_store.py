@@ -13,4 +13,4 @@ globals().update(taken_from(test_store))
 @pytest.fixture(params=[pytest.param(name, id=name.replace("mariadb", "mysql")) for name in MARIADB])
 def make_backend(request, maria_server, maria_schemas):
     maria_server.make_ready()
-    return lambda _: maria_backend(maria_schemas.emptied(), summaries=MARIADB[request.param])
+    return lambda _: maria_backend(maria_schemas.emptied(), **MARIADB[request.param])

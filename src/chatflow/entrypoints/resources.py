@@ -32,6 +32,7 @@ async def open_store(common: Common, writer_pool: int) -> AsyncIterator[Database
         read_queue_limit=common.reader_queue,
         read_deadline_s=common.read_deadline_s,
         write_deadline_s=common.write_deadline_s,
+        driver_fallback=common.driver_fallback,
     )
     yield database
     await database.close()

@@ -36,14 +36,12 @@ class CompiledSelect:
 
     statement: Select[Any]
     _text: str = attrs.field(init=False)
-    _names: tuple[str, ...] = attrs.field(init=False)
     _constants: dict[str, Any] = attrs.field(init=False)
     _ids: tuple[int, ...] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        compiled = _packed(self.statement).compile(dialect=sqlite.dialect(paramstyle="qmark"))
+        compiled = _packed(self.statement).compile(dialect=sqlite.dialect(paramstyle="named"))
         self._text = str(compiled)
-        self._names = tuple(getattr(compiled, "positiontup", None) or ())
         self._constants = dict(compiled.params)
         self._ids = _id_columns(self.statement)
 
@@ -51,8 +49,7 @@ class CompiledSelect:
         """All rows for these parameters."""
         if conn.dialect.name != "sqlite":
             return conn.execute(self.statement, params).all()
-        values = self._constants | params
-        packed = conn.exec_driver_sql(self._text, tuple(values[name] for name in self._names)).scalar_one()
+        packed = conn.exec_driver_sql(self._text, self._constants | params).scalar_one()
         return _unpacked(packed, self._ids)
 
 

@@ -17,11 +17,12 @@ def open_database(
     read_queue_limit: int = 200,
     read_deadline_s: float = 5.0,
     write_deadline_s: float = 10.0,
+    driver_fallback: bool = False,
 ) -> Database:
     """A database for this URL; nothing is connected yet.
 
     SQLite has one writer whatever ``writer_pool`` says, and at most four reader threads: more would only fight
-    over the interpreter. ``write_deadline_s`` is for servers: a local file answers.
+    over the interpreter. ``write_deadline_s`` and ``driver_fallback`` are for servers.
 
     Raises:
         ValueError: the URL is malformed, in memory, or of an unknown kind.
@@ -47,4 +48,5 @@ def open_database(
         read_queue_limit=read_queue_limit,
         read_deadline_s=read_deadline_s,
         write_deadline_s=write_deadline_s,
+        driver_fallback=driver_fallback,
     )

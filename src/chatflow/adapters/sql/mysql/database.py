@@ -13,11 +13,13 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 from sqlalchemy import Connection
 
+from chatflow.adapters.sql.compat import packet_driver
 from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
@@ -51,6 +53,7 @@ class MysqlDatabase:
         read_queue_limit: reads that may wait for a connection.
         read_deadline_s: from the call to the answer; the server stops the statement itself.
         write_deadline_s: from the call to the commit, waiting and repeating included.
+        driver_fallback: do without what asyncmy does not document, see `compat`.
     """
 
     url: str
@@ -59,6 +62,7 @@ class MysqlDatabase:
     read_queue_limit: int = attrs.field(default=200, kw_only=True)
     read_deadline_s: float = attrs.field(default=5.0, kw_only=True)
     write_deadline_s: float = attrs.field(default=10.0, kw_only=True)
+    driver_fallback: bool = attrs.field(default=False, kw_only=True)
     _reading: int = attrs.field(init=False, default=0)
     _writing: int = attrs.field(init=False, default=0)
     _writers: MysqlPool = attrs.field(init=False)
@@ -70,9 +74,11 @@ class MysqlDatabase:
         self._groups = GroupCommit(self._write_alone, lanes=self.writer_pool, full=FULL_GROUP, apart_s=APART_S)
         url, arguments = driver_arguments(self.url)
         writing, reading = writer_session(self.write_deadline_s), reader_session(self.read_deadline_s)
-        self._writers = MysqlPool(url, self.writer_pool, "READ COMMITTED", arguments, writing, proves=True)
-        self._readers = MysqlPool(url, self.reader_pool, "AUTOCOMMIT", arguments, reading)
-        self._snapshots = MysqlPool(url, 1, "REPEATABLE READ", arguments, reader_session(None), resets=True)
+        driver = packet_driver(forced_fallback=self.driver_fallback)
+        pool = partial(MysqlPool, url, connect_args=arguments, driver=driver)
+        self._writers = pool(self.writer_pool, "READ COMMITTED", session=writing, proves=True)
+        self._readers = pool(self.reader_pool, "AUTOCOMMIT", session=reading)
+        self._snapshots = pool(1, "REPEATABLE READ", session=reader_session(None), resets=True)
 
     @property
     def dialect(self) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import attrs
-from asyncmy.converters import escape_string
 from sqlalchemy import Connection
 from sqlalchemy.dialects.mysql.dml import Insert
 from sqlalchemy.types import TypeEngine
 
+from chatflow.adapters.sql.compat import escape_string
 from chatflow.adapters.sql.schema import EpochMicros, MessageId
 from chatflow.ports.errors import RowRejected
 

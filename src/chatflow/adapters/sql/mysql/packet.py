@@ -5,14 +5,14 @@ SQLAlchemy does for a statement costs as much again as sending it, and it knows 
 """
 
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from asyncmy.errors import MySQLError
 from sqlalchemy import Connection
-from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from chatflow.adapters.sql.compat import Rows
 from chatflow.adapters.sql.errors import is_of_the_statement
-from chatflow.adapters.sql.mysql.proven import COMMIT, Rows, beginning, ended, run_packet, send_packet
+from chatflow.adapters.sql.mysql.proven import COMMIT, beginning, ended, packets_of
 from chatflow.ports.errors import StoreUnavailable
 
 R = TypeVar("R")
@@ -29,7 +29,7 @@ def run_together(conn: Connection, statements: Sequence[str]) -> list[Rows]:
         UnicodeEncodeError: nothing was sent.
     """
     first = beginning(conn.info)
-    return _packet(conn, run_packet, (*first, *statements))[len(first) :]
+    return _packet(conn, packets_of(conn.info).run, (*first, *statements))[len(first) :]
 
 
 def commit_together(conn: Connection, statements: Sequence[str]) -> None:
@@ -37,11 +37,11 @@ def commit_together(conn: Connection, statements: Sequence[str]) -> None:
 
     Nothing may follow in it. If the server refuses one of them, the transaction is still open.
     """
-    _packet(conn, send_packet, (*beginning(conn.info), *statements, *COMMIT))
+    _packet(conn, packets_of(conn.info).send, (*beginning(conn.info), *statements, *COMMIT))
     ended(conn.info)
 
 
-def _packet(conn: Connection, run: Callable[[DBAPIConnection | None, Sequence[str]], R], packet: Sequence[str]) -> R:
+def _packet(conn: Connection, run: Callable[[Any, Sequence[str]], R], packet: Sequence[str]) -> R:
     "".join(packet).encode()  # the driver would make bytes of anything
     try:
         return run(conn.connection.dbapi_connection, packet)

@@ -16,9 +16,10 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
+from chatflow.adapters.sql.compat import PACKETS, PacketDriver
 from chatflow.adapters.sql.database import PoolMetrics
 from chatflow.adapters.sql.mysql.multirow import PACKET_KEY
-from chatflow.adapters.sql.mysql.proven import DRIVER, NO_SAVEPOINT
+from chatflow.adapters.sql.mysql.proven import DRIVER, NO_SAVEPOINT, PACKETS_KEY
 
 CONNECT_DEADLINE_S = 5.0
 """For all of it: TCP, greeting, TLS, authentication, the session's settings."""
@@ -39,6 +40,7 @@ class MysqlPool:
         session: what each connection says first.
         resets: roll back when a connection comes back; needless where every user ends its transaction.
         proves: its commits fail unless they end the transaction that was begun.
+        driver: how packets are sent, and lost connections found.
     """
 
     url: Any
@@ -48,6 +50,7 @@ class MysqlPool:
     session: str
     resets: bool = attrs.field(default=False, kw_only=True)
     proves: bool = attrs.field(default=False, kw_only=True)
+    driver: PacketDriver = attrs.field(default=PACKETS, kw_only=True)
     engine: AsyncEngine = attrs.field(init=False)
     _idle: set[ConnectionPoolEntry] = attrs.field(init=False, factory=set)
     _evicted_at: float = attrs.field(init=False, default=0.0)
@@ -55,18 +58,14 @@ class MysqlPool:
     def __attrs_post_init__(self) -> None:
         self.engine = create_async_engine(
             self.url.set(drivername=f"mysql+{DRIVER}") if self.proves else self.url,
+            async_creator=self._connect,
             isolation_level=self.isolation,
             pool_size=self.size,
             max_overflow=0,
             pool_recycle=RECYCLE_S,
+            pool_pre_ping=self.driver.tells_broken is None,
             pool_reset_on_return="rollback" if self.resets else None,
             hide_parameters=True,
-            connect_args={
-                **self.connect_args,
-                "init_command": self.session,
-                "stmt_cache_size": STATEMENTS,
-                "async_creator_fn": open_connection,
-            },
         )
         pool, engine = self.engine.sync_engine.pool, self.engine.sync_engine
         event.listen(pool, "connect", self._opened)
@@ -91,8 +90,14 @@ class MysqlPool:
         self._idle.clear()
         await self.engine.dispose()
 
+    async def _connect(self) -> Any:
+        _, named = self.engine.dialect.create_connect_args(self.url)
+        ours = {**self.connect_args, "init_command": self.session, "stmt_cache_size": STATEMENTS}
+        return await open_connection(**{**named, **ours})
+
     def _opened(self, driver: Any, entry: ConnectionPoolEntry) -> None:
         entry.info[OPENED_KEY] = time.monotonic()
+        entry.info[PACKETS_KEY] = self.driver
         cursor = driver.cursor()
         cursor.execute("SELECT @@max_allowed_packet")
         entry.info[PACKET_KEY] = int(cursor.fetchone()[0])
@@ -100,7 +105,7 @@ class MysqlPool:
 
     def _taken(self, driver: Any, entry: ConnectionPoolEntry, _proxy: Any) -> None:
         self._idle.discard(entry)
-        if driver.driver_connection._stream_broken:  # noqa: SLF001 - what its own pool asks before reuse
+        if self.driver.tells_broken is not None and self.driver.tells_broken(driver.driver_connection):
             raise DisconnectionError("the server has hung up")
 
     def _returned(self, driver: Any, entry: ConnectionPoolEntry) -> None:

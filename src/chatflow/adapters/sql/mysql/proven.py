@@ -10,23 +10,24 @@ reach the COMMIT. See docs/adr/0017.
 from collections.abc import Sequence
 from typing import Any
 
-from asyncmy.constants.CR import CR_SERVER_LOST
 from asyncmy.errors import MySQLError, OperationalError
 from sqlalchemy import Connection
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
-from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.pool import PoolProxiedConnection
 
-Rows = Sequence[Any]
+from chatflow.adapters.sql.compat import PACKETS, PacketDriver
 
 DRIVER = "proven_asyncmy"
 SAVEPOINT = "SAVEPOINT begun"
 RELEASE = "RELEASE SAVEPOINT begun"
 COMMIT = (RELEASE, "COMMIT")
+SERVER_LOST = 2013
 NO_SAVEPOINT = 1305
 """What the server answers when the transaction that was begun is gone."""
 
+PACKETS_KEY = "packets"
+"""Where a connection's ``info`` holds its `PacketDriver`."""
 _BEGUN_KEY = "begun"
 """In a connection's ``info`` while its transaction is open."""
 
@@ -50,6 +51,12 @@ class ProvenDialect(MySQLDialect_asyncmy):
 registry.register(f"mysql.{DRIVER}", __name__, ProvenDialect.__name__)
 
 
+def packets_of(info: dict[Any, Any]) -> PacketDriver:
+    """How this connection's statements get to the server."""
+    driver: PacketDriver = info.get(PACKETS_KEY, PACKETS)
+    return driver
+
+
 def beginning(info: dict[Any, Any]) -> tuple[str, ...]:
     """What the next packet of a connection must begin with; it has begun from now on."""
     if info.get(_BEGUN_KEY):
@@ -68,7 +75,7 @@ def is_still_open(conn: Connection) -> bool:
     if not conn.info.get(_BEGUN_KEY):
         return True  # there was none, and none is lost
     try:
-        send_packet(conn.connection.dbapi_connection, [RELEASE])
+        packets_of(conn.info).send(conn.connection.dbapi_connection, [RELEASE])
     except MySQLError as exc:
         if exc.args[0] != NO_SAVEPOINT:
             raise
@@ -85,43 +92,8 @@ def roll_back(conn: Connection) -> None:
 def _send(connection: PoolProxiedConnection, statements: Sequence[str]) -> None:
     """What the driver lets through that is not its own error, SQLAlchemy would not take for a lost connection."""
     try:
-        send_packet(connection.dbapi_connection, statements)
+        packets_of(connection.info).send(connection.dbapi_connection, statements)
     except MySQLError:
         raise
     except Exception as exc:
-        raise OperationalError(CR_SERVER_LOST, str(exc)) from exc
-
-
-def run_packet(connection: DBAPIConnection | None, statements: Sequence[str]) -> list[Rows]:
-    """Run statements that the server gets in one packet; the rows of each, none for those that answer with none.
-
-    The server runs them one after the other and stops at the first that fails.
-
-    Raises:
-        MySQLError: the server refused one of them, or the driver lost the connection.
-    """
-    text, count = "; ".join(statements), len(statements)
-    results: list[Rows] = connection.run_async(lambda driver: _run(driver, text, count))  # type: ignore[union-attr]
-    return results
-
-
-def send_packet(connection: DBAPIConnection | None, statements: Sequence[str]) -> None:
-    """`run_packet` for statements without rows: a cursor costs 4 us for each of them."""
-    text, count = "; ".join(statements), len(statements)
-    connection.run_async(lambda driver: _send_all(driver, text, count))  # type: ignore[union-attr]
-
-
-async def _run(driver: Any, text: str, count: int) -> list[Rows]:
-    cursor = driver.cursor()
-    await cursor.execute(text)
-    results = [await cursor.fetchall()]
-    for _ in range(count - 1):
-        await cursor.nextset()
-        results.append(await cursor.fetchall())
-    return results
-
-
-async def _send_all(driver: Any, text: str, count: int) -> None:
-    await driver.query(text)
-    for _ in range(count - 1):
-        await driver.next_result()
+        raise OperationalError(SERVER_LOST, str(exc)) from exc
