@@ -80,7 +80,7 @@ async def opened(
 
 def sqlite_backend(directory: Path, *, summaries: bool) -> Backend:
     path = directory / "chatflow.db"
-    url = f"sqlite+aiosqlite:///{path}"
+    url = f"sqlite:///{path}"
     migrate.upgrade(url)
 
     def raw(sql: str) -> list[Row]:

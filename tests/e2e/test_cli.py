@@ -41,7 +41,7 @@ def refused(result: subprocess.CompletedProcess[str], *words: str) -> None:
 
 
 def url_of(tmp_path: Path) -> str:
-    return f"sqlite+aiosqlite:///{tmp_path}/data/chatflow.db"
+    return f"sqlite:///{tmp_path}/data/chatflow.db"
 
 
 def message(text: str = "hi", room: str = "lobby") -> Message:

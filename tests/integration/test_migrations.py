@@ -18,12 +18,12 @@ from chatflow.ports.errors import SchemaMismatch, StoreUnavailable
 
 @pytest.fixture
 def url(tmp_path):
-    return f"sqlite+aiosqlite:///{tmp_path}/new directory/100%.db"
+    return f"sqlite:///{tmp_path}/new directory/100%.db"
 
 
 @pytest.fixture
 def file(url):
-    return url.removeprefix("sqlite+aiosqlite:///")
+    return url.removeprefix("sqlite:///")
 
 
 def run(file: str, sql: str) -> None:

@@ -124,7 +124,7 @@ async def maria(filled_maria_url, maria_server):
 
 @pytest.fixture(scope="module")
 def filled_sqlite_url(tmp_path_factory):
-    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('plans')}/chatflow.db"
+    url = f"sqlite:///{tmp_path_factory.mktemp('plans')}/chatflow.db"
     migrate.upgrade(url)
     fill(url)
     return url

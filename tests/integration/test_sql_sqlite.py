@@ -29,7 +29,7 @@ PATIENCE_S = 10.0
 @pytest.fixture
 def path(tmp_path):
     file = tmp_path / "chatflow.db"
-    migrate.upgrade(f"sqlite+aiosqlite:///{file}")
+    migrate.upgrade(f"sqlite:///{file}")
     return str(file)
 
 
@@ -122,7 +122,7 @@ async def test_a_transaction_that_is_ended_early_is_not_taken_for_committed(stor
 
 async def test_a_broken_file_is_unavailable(tmp_path):
     (tmp_path / "chatflow.db").write_bytes(b"this is no database" * 1000)
-    database = open_database(f"sqlite+aiosqlite:///{tmp_path}/chatflow.db")
+    database = open_database(f"sqlite:///{tmp_path}/chatflow.db")
     with pytest.raises(StoreUnavailable):
         await SqlMessageStore(database, lambda: NOW_US, summaries=True).append_batch([message()])
     with pytest.raises(StoreUnavailable):
@@ -337,8 +337,17 @@ def test_the_longest_insert_keeps_under_the_default_variable_limit():
     assert _insert_of(2048).count("?") <= 32_766
 
 
+@pytest.mark.parametrize("scheme", ["sqlite", "sqlite+aiosqlite"])
+async def test_a_url_may_name_the_driver_that_earlier_versions_asked_for(tmp_path, scheme):
+    url = f"{scheme}:///{tmp_path}/chatflow.db"
+    await asyncio.to_thread(migrate.upgrade, url)
+    database = open_database(url)
+    await migrate.check_schema(database)
+    await database.close()
+
+
 async def test_urls_that_name_no_file_are_refused():
-    for url in ("sqlite+aiosqlite://", "sqlite+aiosqlite:///:memory:", "postgresql://host/db", "no url"):
+    for url in ("sqlite://", "sqlite+aiosqlite://", "sqlite:///:memory:", "postgresql://host/db", "no url"):
         with pytest.raises(ValueError, match="database URL"):
             open_database(url)
 

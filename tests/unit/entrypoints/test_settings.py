@@ -42,7 +42,7 @@ def test_nothing_set_gives_the_embedded_defaults():
     assert settings == Settings()
     assert settings.common.profile is Profile.O12
     assert settings.common.broker_url == settings.common.cache_url == "memory://"
-    assert settings.common.database_url == "sqlite+aiosqlite:///var/chatflow.db"
+    assert settings.common.database_url == "sqlite:///var/chatflow.db"
     assert (settings.gateway.gateway_port, settings.api.api_port) == (8080, 9091)
 
 
@@ -55,7 +55,7 @@ def test_all_parts_of_up_share_one_common_part():
 
 def test_the_database_follows_the_data_directory(tmp_path):
     settings = up({"CHATFLOW_DATA_DIR": str(tmp_path)})
-    assert settings.common.database_url == f"sqlite+aiosqlite:///{tmp_path}/chatflow.db"
+    assert settings.common.database_url == f"sqlite:///{tmp_path}/chatflow.db"
 
 
 def test_settings_are_frozen():
@@ -119,8 +119,8 @@ def test_an_invalid_value_is_refused_in_one_line_that_names_the_variable(name, v
         ("CHATFLOW_BROKER_URL", "amqp://u:s3cret@[::1/v"),
         ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:s3cret@host:port/v"),
         ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:s3cret@host/v?ssl=perhaps"),
-        ("CHATFLOW_DATABASE_URL", "sqlite+aiosqlite:///"),
-        ("CHATFLOW_DATABASE_URL", "sqlite+aiosqlite:///:memory:"),
+        ("CHATFLOW_DATABASE_URL", "sqlite:///"),
+        ("CHATFLOW_DATABASE_URL", "sqlite:///:memory:"),
         ("CHATFLOW_CACHE_URL", "redis://u:s3cret/x@host"),
     ],
 )
@@ -273,8 +273,8 @@ def test_a_role_apart_needs_no_cache(role):
 
 
 def test_a_named_sqlite_file_serves_several_roles():
-    environ = {**SHARED, "CHATFLOW_DATABASE_URL": "sqlite+aiosqlite:////srv/chat.db"}
-    assert load_settings("gateway", environ, None).common.database_url == "sqlite+aiosqlite:////srv/chat.db"
+    environ = {**SHARED, "CHATFLOW_DATABASE_URL": "sqlite:////srv/chat.db"}
+    assert load_settings("gateway", environ, None).common.database_url == "sqlite:////srv/chat.db"
 
 
 def test_commands_take_the_embedded_database_as_up_does():
@@ -296,7 +296,7 @@ def test_a_cluster_is_a_comma_separated_list():
         ("amqp://u:p@ss/w:ord,x@host/v", "amqp://u:***@host/v"),
         (REDIS, "redis://:***@redis:6379/0"),
         ("redis://h?password=s3cret&db=1", "redis://h?password=***&db=1"),
-        ("sqlite+aiosqlite:///var/chatflow.db", "sqlite+aiosqlite:///var/chatflow.db"),
+        ("sqlite:///var/chatflow.db", "sqlite:///var/chatflow.db"),
     ],
 )
 def test_passwords_in_urls_are_masked(url, shown):

@@ -50,7 +50,7 @@ class Common:
     )
     data_dir: Path = directory(Path("./var"), "where embedded data lives")
     database_url: str = url(
-        attrs.Factory(lambda common: f"sqlite+aiosqlite:///{common.data_dir}/chatflow.db", takes_self=True),
+        attrs.Factory(lambda common: f"sqlite:///{common.data_dir}/chatflow.db", takes_self=True),
         "sqlite:///file or mysql+asyncmy://user:password@host/database",
         schemes=("sqlite:///", "sqlite+aiosqlite:///", "mysql+asyncmy://"),
         check=check_database,
