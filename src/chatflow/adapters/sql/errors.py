@@ -43,7 +43,7 @@ class TransactionLost(TryAgain):
 
 
 class NoAnswer(StoreUnavailable):
-    """The deadline of a write passed."""
+    """No call of the group may try again by itself: the deadline passed, or SQLite's one writer failed."""
 
 
 @contextmanager

@@ -1,8 +1,9 @@
 """Group commit: small write transactions that run at the same time anyway become one.
 
 A transaction of one message costs nearly what one of fifty costs: its round trips, its flush, its wake-ups. So while
-one is under way, small calls wait for it, and all that wait then go together; a call that finds nothing under way
-starts at once. As soon as enough waits to fill a transaction of its own, it gets one, side by side with the others.
+one is under way, small calls wait for it, and then go together; a call that finds nothing under way starts at once. On
+a server, as soon as enough waits to fill a transaction of its own, it gets one, side by side with the others. When a
+group fails it is rolled back and each call runs alone, so that everybody gets the outcome that they would have had.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ Run = Callable[[Callable[..., Any], tuple[object, ...]], Awaitable[Any]]
 class _Call:
     fn: Callable[..., Any]
     args: tuple[object, ...]
-    together: Together[Any]
+    together: Together[Any] | None
     weight: int
     caller: asyncio.Future[Any]
 
@@ -62,8 +63,10 @@ class GroupCommit:
     _began: float = attrs.field(init=False, default=-math.inf)
     _lanes: set[asyncio.Task[None] | None] = attrs.field(init=False, factory=set)
 
-    async def write(self, fn: Callable[..., R], args: tuple[object, ...], together: Together[R], weight: int) -> R:
-        """Run ``fn(conn, *args)``, or ``together`` for it and others; see ``Database.write``.
+    async def write(
+        self, fn: Callable[..., R], args: tuple[object, ...], together: Together[R] | None, weight: int
+    ) -> R:
+        """Run ``fn(conn, *args)``, or ``together`` for it and others; without ``together`` it runs alone, in turn.
 
         A caller that is cancelled takes nobody along: what has begun goes on.
         """
@@ -74,8 +77,13 @@ class GroupCommit:
             self._lanes.add(loop.create_task(self._lane(), name="group-commit"))
         return await caller
 
+    async def finish(self) -> None:
+        """Return when nothing is under way or waits."""
+        while lanes := [lane for lane in self._lanes if lane is not None]:
+            await asyncio.wait(lanes)
+
     async def aclose(self) -> None:
-        """Give up what is under way; who waits is told."""
+        """Give up what is under way, and fail every call that waits."""
         await end([lane for lane in self._lanes if lane is not None])
         while self._waiting:
             self._waiting.popleft().fail(StoreUnavailable("the database is closed"))
@@ -110,7 +118,7 @@ class GroupCommit:
         weight = 0
         while self._waiting and weight < self.full:
             call = self._waiting[0]
-            if group and call.together != group[0].together:
+            if group and (call.together is None or call.together != group[0].together):
                 break
             self._waiting.popleft()
             if not call.caller.done():
@@ -119,11 +127,12 @@ class GroupCommit:
         return group
 
     async def _commit(self, group: list[_Call]) -> None:
-        if len(group) == 1:
+        together = group[0].together
+        if together is None or len(group) == 1:
             await self._commit_alone(group[0])
             return
         try:
-            results = await self.run(group[0].together, ([call.args for call in group],))
+            results = await self.run(together, ([call.args for call in group],))
         except NoAnswer as exc:
             for call in group:
                 call.fail(exc)

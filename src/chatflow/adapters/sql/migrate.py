@@ -21,7 +21,7 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.errors import translated
 from chatflow.adapters.sql.mysql.database import session_of
 from chatflow.adapters.sql.mysql.url import driver_arguments
-from chatflow.adapters.sql.sqlite.database import write_engine
+from chatflow.adapters.sql.sqlite.engines import write_engine
 from chatflow.adapters.sql.sqlite.url import sqlite_path
 from chatflow.ports.errors import SchemaMismatch
 
