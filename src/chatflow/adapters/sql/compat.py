@@ -113,7 +113,7 @@ def _send_singly(connection: Any, statements: Sequence[str]) -> None:
     _run_singly(connection, statements)
 
 
-PACKETS = PacketDriver(_run_packet, _send_packet, lambda driver: bool(driver._stream_broken))  # noqa: SLF001
+PACKETS = PacketDriver(_run_packet, _send_packet, lambda driver: bool(driver._stream_broken))
 SINGLY = PacketDriver(_run_singly, _send_singly, None)
 
 CHECKS: Mapping[str, Callable[[], bool]] = {
