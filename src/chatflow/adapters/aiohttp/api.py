@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry
 
 from chatflow import __version__
 from chatflow.adapters.aiohttp.compat import Reply, respond
-from chatflow.adapters.aiohttp.errors import JSON, errors_as_json
+from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.everything import answer_everything, encode_everything, source_of
 from chatflow.adapters.aiohttp.fleet_view import FleetView
+from chatflow.adapters.aiohttp.handlers import add_endpoints, answer, errors_as_json
 from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
-from chatflow.adapters.aiohttp.routes import add_endpoints, answer
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.ttl_memo import TtlMemo
 from chatflow.ports.errors import CacheUnavailable

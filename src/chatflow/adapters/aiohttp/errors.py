@@ -1,14 +1,11 @@
-"""Every refusal and failure as ``{"error":<code>,"reason":<words>}``; nothing of the inside is ever told."""
-
-from collections.abc import Awaitable, Callable
+"""Every refusal and failure as ``{"error":<code>,"reason":<words>}``; nothing internal is ever told."""
 
 import msgspec
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from chatflow.adapters.aiohttp.answers import Refused
-from chatflow.adapters.aiohttp.params import InvalidParameter
+from chatflow.adapters.aiohttp.endpoints import InvalidParameter
 from chatflow.domain.reading.cursors import InvalidCursor
 from chatflow.domain.reading.query_service import Behind
 from chatflow.ports.errors import ChatflowError, QueryTimeout, Refusal, StoreOverloaded, StoreUnavailable
@@ -16,9 +13,16 @@ from chatflow.ports.errors import ChatflowError, QueryTimeout, Refusal, StoreOve
 JSON = "application/json"
 RETRY_AFTER_S = 1
 
-_log = structlog.get_logger()
+_RETRYABLE: tuple[tuple[type[ChatflowError], int, str, str], ...] = (
+    (Behind, 409, "behind", ""),
+    (StoreOverloaded, 503, "backpressure", "too many queries wait for the database"),
+    (QueryTimeout, 504, "query_timeout", "the database did not answer in time"),
+    (StoreUnavailable, 503, "unavailable", "the database cannot be reached"),
+    (Refusal, 503, "unavailable", "the database cannot be reached"),
+)
+"""Error, status, code and reason, where it is not the error's own text; the first that fits."""
 
-_Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_log = structlog.get_logger()
 
 
 def refusal(status: int, error: str, reason: str, *, retry: bool = False) -> web.Response:
@@ -30,48 +34,17 @@ def refusal(status: int, error: str, reason: str, *, retry: bool = False) -> web
     return web.Response(body=body, status=status, content_type=JSON, headers=headers)
 
 
-def errors_as_json(*, allow_origin: str = "") -> Middleware:
-    """Turn what a handler raises into an answer; say which origin may read it, when one is configured."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        response = await _answer(request, handler)
-        if allow_origin:
-            response.headers["Access-Control-Allow-Origin"] = allow_origin
-            response.headers["Access-Control-Expose-Headers"] = "X-Cache, ETag, Retry-After"
-            if allow_origin != "*":
-                response.headers["Vary"] = "Origin"
-        return response
-
-    return middleware
-
-
-async def _answer(request: web.Request, handler: _Answer) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except ChatflowError as exc:
-        return _refused(request, exc)
-    except InvalidCursor as exc:
-        return refusal(400, "invalid_parameter", f"cursor {exc}")
-    except web.HTTPException as exc:
+def error_answer(request: web.Request, exc: Exception) -> web.Response:
+    """The answer to a request whose handler raised this; what is not expected is logged."""
+    if isinstance(exc, web.HTTPException):
         return _http(exc)
-    except Exception:  # noqa: BLE001 - the last frame before aiohttp's own answer, which would not be JSON
-        _log.exception("http.failed", method=request.method, path=request.path)
-        return refusal(500, "internal", "something went wrong here; it has been logged")
-
-
-def _refused(request: web.Request, exc: ChatflowError) -> web.Response:
-    if isinstance(exc, InvalidParameter):
-        return refusal(400, "invalid_parameter", str(exc))
-    if isinstance(exc, Behind):
-        return refusal(409, "behind", str(exc), retry=True)
-    if isinstance(exc, StoreOverloaded):
-        return refusal(503, "backpressure", "too many queries wait for the database", retry=True)
-    if isinstance(exc, QueryTimeout):
-        return refusal(504, "query_timeout", "the database did not answer in time", retry=True)
-    if isinstance(exc, StoreUnavailable | Refusal):
-        _log.warning("http.unavailable", path=request.path, error=type(exc).__name__)
-        return refusal(503, "unavailable", "the database cannot be reached", retry=True)
+    if isinstance(exc, InvalidParameter | InvalidCursor):
+        return refusal(400, "invalid_parameter", str(exc) if isinstance(exc, InvalidParameter) else f"cursor {exc}")
+    for kind, status, error, reason in _RETRYABLE:
+        if isinstance(exc, kind):
+            if error == "unavailable":
+                _log.warning("http.unavailable", path=request.path, error=type(exc).__name__)
+            return refusal(status, error, reason or str(exc), retry=True)
     _log.error("http.failed", method=request.method, path=request.path, exc_info=exc)
     return refusal(500, "internal", "something went wrong here; it has been logged")
 

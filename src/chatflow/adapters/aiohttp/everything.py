@@ -6,7 +6,7 @@ import attrs
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from chatflow.adapters.aiohttp import answers, params
+from chatflow.adapters.aiohttp import answers, endpoints
 from chatflow.adapters.aiohttp.encoding import body_of
 from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
 from chatflow.domain.reading.answers import Answered, Source
@@ -94,13 +94,18 @@ class Everything:
 
 async def answer_everything(queries: QueryService) -> Everything:
     """Every query once with its defaults, one after the other: one caller takes no more than one reader."""
-    room_id, user_id, limit, n = params.ROOM.default, params.USER.default, params.LIMIT.default, params.TOP.default
+    room_id, user_id, limit, n = (
+        endpoints.ROOM.default,
+        endpoints.USER.default,
+        endpoints.LIMIT.default,
+        endpoints.TOP.default,
+    )
     return Everything(
         room=await queries.answer(queries.room(room_id, limit=limit)),
         user=await queries.answer(queries.user(user_id, limit=limit)),
         active=await queries.answer(queries.active_users(TimeWindow())),
         user_rooms=await queries.answer(queries.user_rooms(user_id)),
-        throughput=await queries.answer(queries.throughput(params.MINUTES.default)),
+        throughput=await queries.answer(queries.throughput(endpoints.MINUTES.default)),
         top_users=await queries.answer(queries.top_users(n)),
         top_rooms=await queries.answer(queries.top_rooms(n)),
         patterns=await queries.answer(queries.patterns()),

@@ -8,7 +8,8 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from chatflow.adapters.aiohttp.errors import JSON, errors_as_json
+from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.adapters.aiohttp.handlers import errors_as_json
 
 
 @attrs.frozen

@@ -1,23 +1,28 @@
-"""Query parameters: read strictly, described once for reading and for the OpenAPI document alike.
+"""Every query of the REST read side: its path, parameters and answer, for serving and for describing alike.
 
 A parameter may be left out; given, it must stand once and be valid. Unknown ones are ignored.
 """
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 import attrs
+from msgspec import Struct
 from multidict import MultiMapping
 
+from chatflow.adapters.aiohttp import answers
+from chatflow.adapters.aiohttp.moments import first_moment, last_moment
 from chatflow.domain.messages.errors import InvalidRoom
 from chatflow.domain.messages.rooms import ROOM_MAX_CHARS, normalise_room
-from chatflow.domain.messages.timestamps import micros_of
+from chatflow.domain.reading.query import Query
+from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.store import TimeWindow
 
 T = TypeVar("T")
+
+Parameters = MultiMapping[str]
 
 MAX_LIMIT = 1000
 MAX_INTEGER = 2**53 - 1
@@ -82,39 +87,11 @@ def integer(name: str, description: str, *, default: int, low: int, high: int) -
     return Parameter(name, description, default, parse, schema)
 
 
-def _room(text: str) -> str:
+def _room_id(text: str) -> str:
     try:
         return normalise_room(text)
     except InvalidRoom as exc:
         raise ValueError(f"must be 1-{ROOM_MAX_CHARS} characters of A-Z a-z 0-9 . _ -") from exc
-
-
-MILLISECOND_US = 1000
-_NOT_A_MOMENT = "must be a time like 2026-11-24T01:31:00Z or 2026-11-24 01:31:00 (UTC)"
-_MOMENT = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)\s?(Z|z|[+ -][0-9]{2}:?[0-9]{2})?)?",
-    re.ASCII,
-)
-
-
-def _moment(text: str) -> int:
-    """Microseconds of a moment. A blank before the offset is a ``+`` that the URL did not escape."""
-    match = _MOMENT.fullmatch(text)
-    if match is None:
-        raise ValueError(_NOT_A_MOMENT)
-    day, time, offset = match.groups()
-    zone = (offset or "+00:00").upper().replace(" ", "+")
-    try:
-        return micros_of(datetime.fromisoformat(f"{day}T{time or '00:00'}{zone}"))
-    except (ValueError, OverflowError) as exc:
-        raise ValueError(_NOT_A_MOMENT) from exc
-
-
-def _last_moment(text: str) -> int:
-    """The last microsecond of a millisecond: answers show no more of a time, and what they show must find it again."""
-    micros = _moment(text)
-    return micros if micros % MILLISECOND_US else micros + MILLISECOND_US - 1
 
 
 def _optional_moment(name: str, description: str, parse: Callable[[str], int]) -> Parameter[int | None]:
@@ -130,7 +107,7 @@ ROOM: Parameter[str] = Parameter(
     "roomId",
     "The room; `room5` means `5`.",
     "1",
-    _room,
+    _room_id,
     {"type": "string", "pattern": "^[A-Za-z0-9._-]+$", "minLength": 1, "maxLength": ROOM_MAX_CHARS, "default": "1"},
 )
 USER = integer("userId", "The user.", default=1, low=1, high=MAX_INTEGER)
@@ -151,9 +128,11 @@ CURSOR: Parameter[str | None] = Parameter(
     _cursor,
     {"type": "string", "maxLength": 256},
 )
-START = _optional_moment("start", "Accepted at or after this time; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", _moment)
+START = _optional_moment(
+    "start", "Accepted at or after this time; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", first_moment
+)
 END = _optional_moment(
-    "end", "Accepted at or before this millisecond; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", _last_moment
+    "end", "Accepted at or before this millisecond; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", last_moment
 )
 
 
@@ -167,3 +146,116 @@ def read_window(query: MultiMapping[str]) -> TimeWindow:
     if start_us is not None and end_us is not None and end_us < start_us:
         raise InvalidParameter("end", "must not be before start")
     return TimeWindow(start_us, end_us)
+
+
+@attrs.frozen
+class Endpoint:
+    """One path.
+
+    Attributes:
+        name: the query's name in the answer.
+        body: the type of the whole answer.
+        query: makes the query of the parameters.
+        refusals: status codes besides 200, 400 (when it has parameters), 500, 503 and 504.
+    """
+
+    path: str
+    name: str
+    summary: str
+    parameters: tuple[Parameter[Any], ...]
+    body: type[Struct]
+    query: Callable[[QueryService, Parameters], Query]
+    refusals: tuple[int, ...] = ()
+
+
+def _room(queries: QueryService, given: Parameters) -> Query:
+    return queries.room(
+        ROOM.read(given),
+        limit=LIMIT.read(given),
+        cursor=CURSOR.read(given),
+        window=_window_or_none(given),
+        min_seq=MIN_SEQ.read(given),
+    )
+
+
+def _user(queries: QueryService, given: Parameters) -> Query:
+    return queries.user(
+        USER.read(given),
+        limit=LIMIT.read(given),
+        cursor=CURSOR.read(given),
+        window=_window_or_none(given),
+    )
+
+
+def _window_or_none(given: Parameters) -> TimeWindow | None:
+    window = read_window(given)
+    return None if window == TimeWindow() else window
+
+
+ENDPOINTS = (
+    Endpoint(
+        "/api/messages/room",
+        "messagesForRoom",
+        "A room's messages, newest first",
+        (ROOM, LIMIT, CURSOR, START, END, MIN_SEQ),
+        answers.documented(answers.RoomMessages),
+        _room,
+        refusals=(409,),
+    ),
+    Endpoint(
+        "/api/messages/user",
+        "userHistory",
+        "A user's messages in all rooms, newest first",
+        (USER, LIMIT, CURSOR, START, END),
+        answers.documented(answers.UserMessages),
+        _user,
+    ),
+    Endpoint(
+        "/api/users/active",
+        "activeUsers",
+        "How many different users wrote in a time window",
+        (START, END),
+        answers.documented(answers.ActiveUserCount),
+        lambda queries, given: queries.active_users(read_window(given)),
+    ),
+    Endpoint(
+        "/api/users/rooms",
+        "userRooms",
+        "The rooms a user has written in, latest activity first",
+        (USER,),
+        answers.documented(answers.RoomsOfUser),
+        lambda queries, given: queries.user_rooms(USER.read(given)),
+    ),
+    Endpoint(
+        "/api/analytics/throughput",
+        "messagesPerMinute",
+        "Messages per minute, newest first",
+        (MINUTES,),
+        answers.documented(answers.Minutes),
+        lambda queries, given: queries.throughput(MINUTES.read(given)),
+    ),
+    Endpoint(
+        "/api/analytics/top-users",
+        "topActiveUsers",
+        "The users with most messages",
+        (TOP,),
+        answers.documented(answers.TopUserList),
+        lambda queries, given: queries.top_users(TOP.read(given)),
+    ),
+    Endpoint(
+        "/api/analytics/top-rooms",
+        "topActiveRooms",
+        "The rooms with most messages",
+        (TOP,),
+        answers.documented(answers.TopRoomList),
+        lambda queries, given: queries.top_rooms(TOP.read(given)),
+    ),
+    Endpoint(
+        "/api/analytics/patterns",
+        "userParticipationPatterns",
+        "Messages by hour of the day, UTC",
+        (),
+        answers.documented(answers.Hours),
+        lambda queries, _: queries.patterns(),
+    ),
+)

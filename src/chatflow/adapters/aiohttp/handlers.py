@@ -1,0 +1,78 @@
+"""From a request to its answer: the query of an endpoint, conditional requests, and errors as JSON."""
+
+from collections.abc import Awaitable, Callable, Collection
+
+from aiohttp import ETag, web
+from aiohttp.typedefs import Handler, Middleware
+
+from chatflow.adapters.aiohttp.compat import Reply, respond
+from chatflow.adapters.aiohttp.encoding import digest_of, framed
+from chatflow.adapters.aiohttp.endpoints import ENDPOINTS, Endpoint
+from chatflow.adapters.aiohttp.errors import JSON, error_answer
+from chatflow.domain.reading.answers import Answered
+from chatflow.domain.reading.query_service import QueryService
+
+ETAG_ANY = "*"
+
+_HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
+
+
+def add_endpoints(app: web.Application, queries: QueryService) -> None:
+    """Serve every query."""
+    for endpoint in ENDPOINTS:
+        app.router.add_get(endpoint.path, _handler(endpoint, queries))
+
+
+def answer(body: bytes, source: str) -> web.Response:
+    """JSON that says which tier it came from."""
+    return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
+
+
+def conditional(known: Collection[ETag], name: str, answered: Answered) -> Reply:
+    """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
+
+    The tag is weak: it says nothing of how long this query took.
+
+    Args:
+        known: the request's ``If-None-Match``.
+        name: the query's name in the answer.
+        answered: now.
+    """
+    digest = digest_of(answered)
+    fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": "no-cache"}
+    if any(tag.value in (digest, ETAG_ANY) for tag in known):
+        return Reply(304, fields)
+    return Reply(200, _HEADERS | fields, framed(name, answered))
+
+
+def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        query = endpoint.query(queries, request.rel_url.query)
+        known = request.if_none_match or ()
+
+        def again() -> Reply | None:
+            answered = queries.answer_locally(query)
+            return None if answered is None else conditional(known, endpoint.name, answered)
+
+        return respond(request, conditional(known, endpoint.name, await queries.answer(query)), again)
+
+    return handle
+
+
+def errors_as_json(*, allow_origin: str = "") -> Middleware:
+    """Turn what a handler raises into an answer; say which origin may read it, when one is configured."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            response = await handler(request)
+        except Exception as exc:  # noqa: BLE001 - the last frame before aiohttp's own answer, which would not be JSON
+            response = error_answer(request, exc)
+        if allow_origin:
+            response.headers["Access-Control-Allow-Origin"] = allow_origin
+            response.headers["Access-Control-Expose-Headers"] = "X-Cache, ETag, Retry-After"
+            if allow_origin != "*":
+                response.headers["Vary"] = "Origin"
+        return response
+
+    return middleware
