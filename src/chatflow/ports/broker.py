@@ -6,7 +6,7 @@ Promises of every adapter:
 * Envelopes of one partition are delivered in publish order to one active consumer at a time. What a consumer
   received and did not ack goes to the next one, in the original order: delivery is at least once.
 * At the byte limit an envelope is refused, never dropped.
-* The live channel may lose envelopes; a subscriber is told of a loss it can see, and readers repair from the store.
+* The live channel may lose envelopes; a subscriber learns of the losses it can see, and readers repair from the store.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""What every role tells the fleet about itself, once a second."""
+"""Snapshots that every role reports to the fleet, once a second."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -31,7 +31,7 @@ class Fleet(Protocol):
     """The latest snapshot of each living process. Both methods raise ``CacheUnavailable``."""
 
     async def report(self, snapshot: RoleSnapshot) -> None:
-        """Replace what this instance said before."""
+        """Replace the instance's earlier snapshot."""
 
     async def snapshots(self) -> list[RoleSnapshot]:
         """Of every instance that reported within the last few seconds; the dead age out."""

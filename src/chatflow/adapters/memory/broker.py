@@ -31,7 +31,7 @@ class _QueuedEnvelope:
 
 
 @attrs.define(eq=False)
-class _Queue:
+class _PartitionQueue:
     """Envelopes in publish order; redelivered ones go to the front."""
 
     waiting: deque[_QueuedEnvelope] = attrs.field(factory=deque)
@@ -56,11 +56,11 @@ class MemoryBroker:
     limit_bytes: int = attrs.field(kw_only=True, default=64 * 2**20)
     confirm_timeout_s: float = attrs.field(kw_only=True, default=5.0)
     live: "MemoryLiveChannel" = attrs.field(factory=lambda: MemoryLiveChannel(), init=False)  # noqa: PLW0108 - below
-    _queues: list[_Queue] = attrs.field(init=False)
+    _queues: list[_PartitionQueue] = attrs.field(init=False)
     _open: bool = attrs.field(default=True, init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._queues = [_Queue() for _ in range(self.partitions)]
+        self._queues = [_PartitionQueue() for _ in range(self.partitions)]
 
     async def publish(self, envelope: Envelope) -> None:
         """See `Broker.publish`; a publish that times out leaves its envelope in the queue, as a real one does."""
@@ -114,7 +114,7 @@ class MemoryBroker:
         """Bytes in a partition's queue, for tests and metrics."""
         return self._queues[partition].size_bytes
 
-    def _queue(self, partition: int) -> _Queue:
+    def _queue(self, partition: int) -> _PartitionQueue:
         if not self._open:
             raise BrokerUnavailable("the broker was closed")
         return self._queues[partition]
@@ -124,7 +124,7 @@ class MemoryBroker:
 class MemoryConsumer:
     """Reads one queue while it is the active consumer."""
 
-    queue: _Queue
+    queue: _PartitionQueue
     prefetch: int
     _unacked: deque[tuple[Delivery, _QueuedEnvelope]] = attrs.field(factory=deque, init=False)
     _tag: int = attrs.field(default=0, init=False)
@@ -239,6 +239,6 @@ class MemoryLiveSubscription:
 
 if TYPE_CHECKING:
     _broker: Broker = MemoryBroker(partitions=8)
-    _consumer: Consumer = MemoryConsumer(_Queue(), 1)
+    _consumer: Consumer = MemoryConsumer(_PartitionQueue(), 1)
     _live: LiveChannel = MemoryLiveChannel()
     _subscription: LiveSubscription = MemoryLiveSubscription(1, lambda _: None)

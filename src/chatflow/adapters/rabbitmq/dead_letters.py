@@ -106,8 +106,8 @@ def _dead_envelope(message: aiormq.abc.DeliveredMessage, channel: aiormq.Channel
     )
 
 
-def _id_of(body: bytes, *said: object) -> str:
-    return hashlib.sha256(body + repr(said).encode()).hexdigest()[:ID_DIGITS]
+def _id_of(body: bytes, *origin: object) -> str:
+    return hashlib.sha256(body + repr(origin).encode()).hexdigest()[:ID_DIGITS]
 
 
 if TYPE_CHECKING:

@@ -117,7 +117,7 @@ class Topology:
     def queues(self) -> list[DurableQueue]:
         """The record first, so that nothing exists without it.
 
-        The dead letter queue has no limit, since at it letters would be dropped. Not ``x-dead-letter-strategy``: with
+        The dead letter queue has no limit, which would drop dead letters. Not ``x-dead-letter-strategy``: with
         ``at-least-once`` a server that was killed may come back with queues that never open (rabbitmq-server#16652).
         """
         record: Arguments = {"x-queue-type": "quorum", "x-max-length": self.partitions}

@@ -82,7 +82,7 @@ def parse(url: str) -> Address:
     if parts.fragment:
         raise _wrong("a # must be written %23")
     kind, is_tls = SCHEMES[parts.scheme]
-    said = _parameters(
+    parameters = _parameters(
         parts, (TLS_KEYS if is_tls else frozenset()) | (SENTINEL_KEYS if kind is Kind.SENTINEL else set())
     )
     credentials, _, hosts = parts.netloc.rpartition("@")
@@ -95,9 +95,9 @@ def parse(url: str) -> Address:
         database,
         unquote(username) or None,
         unquote(password) or None,
-        _tls(said) if is_tls else None,
-        said.get("sentinel_username"),
-        said.get("sentinel_password"),
+        _tls(parameters) if is_tls else None,
+        parameters.get("sentinel_username"),
+        parameters.get("sentinel_password"),
     )
 
 
@@ -148,13 +148,15 @@ def _path(kind: Kind, path: str) -> tuple[str, int]:
     return master, int(pieces[0])
 
 
-def _tls(said: dict[str, str]) -> Tls:
-    check = said.get("ssl_check_hostname", "true").lower()
+def _tls(parameters: dict[str, str]) -> Tls:
+    check = parameters.get("ssl_check_hostname", "true").lower()
     if check not in TRUE | FALSE:
         raise _wrong("ssl_check_hostname is neither true nor false")
-    if said.get("ssl_key") and not said.get("ssl_cert"):
+    if parameters.get("ssl_key") and not parameters.get("ssl_cert"):
         raise _wrong("ssl_key without ssl_cert")
-    return Tls(said.get("ssl_ca", ""), said.get("ssl_cert", ""), said.get("ssl_key", ""), check in TRUE)
+    return Tls(
+        parameters.get("ssl_ca", ""), parameters.get("ssl_cert", ""), parameters.get("ssl_key", ""), check in TRUE
+    )
 
 
 def _wrong(what: str) -> ValueError:

@@ -27,18 +27,18 @@ class RedisFleet:
 
     async def snapshots(self) -> list[RoleSnapshot]:
         """See the port; by role and instance."""
-        said = await self.commands.run(SNAPSHOTS, KEYS, self._max_age_ms)
-        understood = [snapshot for text in said if (snapshot := _understood(text)) is not None]
-        return sorted(understood, key=lambda snapshot: (snapshot.role, snapshot.instance))
+        reports = await self.commands.run(SNAPSHOTS, KEYS, self._max_age_ms)
+        decoded = [snapshot for report in reports if (snapshot := _decoded(report)) is not None]
+        return sorted(decoded, key=lambda snapshot: (snapshot.role, snapshot.instance))
 
     @property
     def _max_age_ms(self) -> int:
         return int(self.max_age_s * 1000)
 
 
-def _understood(text: bytes | None) -> RoleSnapshot | None:
+def _decoded(report: bytes | None) -> RoleSnapshot | None:
     try:
-        return msgspec.json.decode(text or b"", type=RoleSnapshot)
+        return msgspec.json.decode(report or b"", type=RoleSnapshot)
     except msgspec.DecodeError:
         return None
 

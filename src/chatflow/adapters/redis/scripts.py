@@ -81,9 +81,9 @@ SNAPSHOTS = """
 -- KEYS: times of reports, reports ARGV: ms that a report counts
 local now = redis.call('TIME')
 local at = now[1] * 1000 + math.floor(now[2] / 1000)
-local said = {}
+local reports = {}
 for _, who in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. (at - ARGV[1]), '+inf')) do
-    said[#said + 1] = redis.call('HGET', KEYS[2], who)
+    reports[#reports + 1] = redis.call('HGET', KEYS[2], who)
 end
-return said
+return reports
 """
