@@ -1,13 +1,16 @@
 """What an operator types, and the one line that answers a mistake."""
 
+import asyncio
 import json
 import os
 import shutil
 import socket
 import sqlite3
 import subprocess
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,6 +22,12 @@ from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.ports.messages import Message
 from tests.harness.ports import free_port
 from tests.harness.process import UpProcess, run_command
+
+
+def get_json(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        return json.loads(response.read())
+
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -218,6 +227,27 @@ def test_dlq_mistakes_are_one_line(chatflow: Run) -> None:
     for asked in ("show", "replay"):
         refused(chatflow("dlq", asked, "b-0123456789ab"), "b-0123456789ab", "CHATFLOW_BROKER_URL")
     assert json.loads(chatflow("dlq", "list", "--json").stdout) == []
+
+
+async def test_up_reports_figures_that_it_has_measured(tmp_path: Path) -> None:
+    up = UpProcess(tmp_path / "data", {"CHATFLOW_PARTITIONS": "3"})
+    up.start()
+    try:
+        await up.ready()
+        await asyncio.to_thread(get_json, f"http://127.0.0.1:{up.ports[2]}/health")  # the processor's: it writes
+        async with asyncio.timeout(10):  # it reports once a second
+            while not (metrics := await up.get("/api/metrics"))["database"]["totalConnections"]:
+                await asyncio.sleep(0.1)
+        health = await asyncio.to_thread(get_json, f"http://127.0.0.1:{up.health_port}/health")
+    finally:
+        up.stop()
+    for pool in ("database", "readerPool"):
+        counts = metrics[pool]
+        assert counts["totalConnections"] == counts["activeConnections"] + counts["idleConnections"] >= 1, counts
+    assert metrics["redisCache"]["enabled"] is False
+    assert health["service"] == "chatflow"
+    assert health["serverId"]
+    assert health["metrics"]["availableChannels"] == 3
 
 
 async def test_up_prints_where_to_open_the_page_and_stops_cleanly_on_sigterm(tmp_path: Path) -> None:

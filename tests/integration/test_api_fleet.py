@@ -28,7 +28,17 @@ def processor(instance, *, circuit="CLOSED", **counters):
         "processor",
         instance,
         1,
-        {"consumed": 60, "stored": 50, "duplicates": 8, "dead_lettered": 2, "batches": 10, "batch_us": 25_000}
+        {
+            "consumed": 60,
+            "stored": 50,
+            "duplicates": 8,
+            "dead_lettered": 2,
+            "batches": 10,
+            "batch_us": 25_000,
+            "write_us": 40_000,
+            "dropped": 3,
+            "consume_errors": 1,
+        }
         | counters,
         {
             "buffered": 3,
@@ -68,10 +78,11 @@ async def test_metrics_sum_over_every_living_process(api):
     assert body["totals"]["dlqMessages"] == 4
     assert body["totals"]["messagesReceived"] == 7
     assert body["consumer"]["messagesConsumed"] == 160
-    assert body["buffer"]["currentDepth"] == 6
+    assert body["consumer"]["consumeErrors"] == 2
+    assert body["buffer"] == {"currentDepth": 6, "totalEnqueued": 160, "totalDropped": 6}
     assert body["throughput"]["currentInsertRate"] == 200.1
     assert body["throughput"]["overallThroughput"] == 2.5
-    assert body["latency"] == {"avgBatchWriteMs": 2.5, "maxBatchWriteMs": 9.0, "avgDbBatchMs": 2.5}
+    assert body["latency"] == {"avgBatchWriteMs": 4.0, "maxBatchWriteMs": 9.0, "avgDbBatchMs": 2.5}
     assert body["database"]["activeConnections"] == 4
     assert body["rooms"] == {"activeRooms": 2, "totalBroadcastConnections": 5}
     assert (body["uptime"], body["summaryTablesEnabled"]) == (40, True)
@@ -88,6 +99,16 @@ async def test_this_process_counts_once_and_as_of_now(api):
     api.own = RoleSnapshot("api", "me", 2, {"cache_l2_hits": 3, "cache_misses": 1}, states={"cache": "up"})
     cache = (await api.body("/api/metrics"))["redisCache"]
     assert cache == {"enabled": True, "available": True, "hits": 3, "misses": 1, "errors": 0, "hitRatio": 0.75}
+
+
+async def test_a_cache_in_this_process_is_no_redis(api):
+    counters = {"cache_l1_hits": 4, "cache_l2_hits": 3, "cache_misses": 1, "cache_errors": 0}
+    api.own = RoleSnapshot("api", "me", 2, counters, states={"cache": "memory"})
+    body = await api.body("/api/metrics")
+    assert body["redisCache"] == {
+        "enabled": False, "available": False, "hits": 0, "misses": 0, "errors": 0, "hitRatio": 0.0,
+    }  # fmt: skip
+    assert (body["queryCache"]["hits"], body["queryCache"]["misses"], body["queryCache"]["hitRatio"]) == (7, 1, 0.875)
 
 
 class UnreachableFleet:

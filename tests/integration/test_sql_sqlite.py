@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import SummaryAnalytics
 from chatflow.adapters.sql.audit import SqlAuditor
+from chatflow.adapters.sql.database import PoolMetrics
 from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import ROOM_PAGE, ROOM_RANGE, USER_PAGE, SqlMessageReader
 from chatflow.adapters.sql.sqlite.append import _insert_of, _upsert_of
@@ -145,6 +146,23 @@ async def test_a_cancelled_append_that_runs_is_stored_whole_and_the_writer_goes_
     again = await store.append_batch(batch)
     assert again.duplicates == 3
     await assert_sound(database, 3)
+
+
+async def test_pools_count_connections_and_calls_that_wait_for_one(database):
+    assert await database.write(answer) == await database.read(answer) == 42
+    idle = PoolMetrics(size=1, active=0, idle=1, total=1, waiting=0)
+    await eventually(lambda: database.pools() == {"writer": idle, "reader": idle})
+    gate = Gate()
+    writes = [asyncio.create_task(database.write(gate))]
+    await eventually(gate.begun.is_set)
+    writes.append(asyncio.create_task(database.write(answer)))
+    reads = [asyncio.create_task(database.read(fn)) for fn in (endless, answer)]
+    busy = PoolMetrics(size=1, active=1, idle=0, total=1, waiting=1)
+    await eventually(lambda: database.pools() == {"writer": busy, "reader": busy})
+    gate.opened.set()
+    reads[0].cancel()
+    await asyncio.gather(*writes, *reads, return_exceptions=True)
+    await eventually(lambda: database.pools() == {"writer": idle, "reader": idle})
 
 
 async def test_a_cancelled_append_that_still_waits_never_runs(store, database):

@@ -426,6 +426,7 @@ async def test_a_consumer_that_dies_is_replaced_and_what_it_held_is_stored_once(
     assert bench.store.ids() == ids(1, 4)
     assert bench.metrics.duplicates >= 2
     assert bench.metrics.buffered == 0
+    assert (bench.metrics.consume_errors, bench.metrics.dropped) == (1, 2)  # two were stored, two came again
 
 
 async def test_a_consumer_that_dies_while_idle_is_replaced(build: Build) -> None:
@@ -445,6 +446,7 @@ async def test_a_broker_that_refuses_consumers_is_asked_again_ever_more_slowly(b
     (published,) = bench.publish(envelope(1, 2))
     await eventually(published.done)
     assert bench.clock.slept == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert bench.metrics.consume_errors == 8
 
 
 async def test_cancelled_at_once_it_acks_nothing_that_is_not_stored(build: Build) -> None:

@@ -67,6 +67,20 @@ async def test_the_order_is_commit_then_invalidate_then_announce() -> None:
     assert bench.live.published[0].partition == 3
 
 
+async def test_a_batch_write_takes_from_its_commit_to_its_announcement() -> None:
+    bench = Bench()
+    clock = bench.persister.clock
+    bench.live.subscribers.append(lambda _: clock.advance(2.0))
+
+    async def commit() -> None:
+        clock.advance(0.5)
+
+    bench.store.after_commit = commit
+    await bench.persister.persist(0, messages(1, 2))
+    assert bench.metrics.batch_s.total == 0.5
+    assert (bench.metrics.write_s, bench.metrics.slowest_write_s) == (2.5, 2.5)
+
+
 async def test_nothing_is_invalidated_or_announced_when_the_commit_fails() -> None:
     bench = Bench()
     bench.store.failures.append(StoreUnavailable("gone"))

@@ -32,7 +32,7 @@ class TotalsSection(Struct, rename="camel"):
 
 
 class LatencySection(Struct, rename="camel"):
-    """Milliseconds of a batch from buffer to commit."""
+    """Milliseconds of a batch: of its commit alone (`avgDbBatchMs`), and of commit, invalidation and announcement."""
 
     avg_batch_write_ms: float
     max_batch_write_ms: float
@@ -40,7 +40,7 @@ class LatencySection(Struct, rename="camel"):
 
 
 class BufferSection(Struct, rename="camel"):
-    """Messages in write-behind buffers."""
+    """Messages in write-behind buffers; `totalDropped` were in one whose consumer ended, and were delivered again."""
 
     current_depth: int
     total_enqueued: int
@@ -75,7 +75,7 @@ class CircuitBreakerSection(Struct, rename="camel"):
 
 
 class ConsumerSection(Struct, rename="camel"):
-    """What the processors took from the broker."""
+    """What the processors took from the broker; `consumeErrors` counts consumers that broke or could not be opened."""
 
     messages_consumed: int
     consume_errors: int
@@ -90,7 +90,7 @@ class RoomsSection(Struct, rename="camel"):
 
 
 class RedisCacheSection(Struct, rename="camel"):
-    """The cache that all api processes share, whatever it is made of."""
+    """The cache that all api processes share; not enabled without Redis."""
 
     enabled: bool
     available: bool

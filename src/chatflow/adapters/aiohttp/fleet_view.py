@@ -25,6 +25,7 @@ from chatflow.adapters.aiohttp.fleet_answers import (
     ThroughputSection,
     TotalsSection,
 )
+from chatflow.adapters.aiohttp.health import SERVICE
 from chatflow.ports.fleet import RoleSnapshot
 
 _WORST_FIRST = ("OPEN", "HALF_OPEN", "CLOSED")
@@ -85,7 +86,7 @@ class FleetView:
                 self.counters["consumed"], self.counters["consume_errors"], self.counters["duplicates"]
             ),
             rooms=RoomsSection(self.count("rooms"), self.count("connections")),
-            redis_cache=self.shared_cache(),
+            redis_cache=self._redis_cache(),
             uptime=self.count("uptime_s"),
             summary_tables_enabled="on" in self.states.get("summaries", set()),
         )
@@ -96,21 +97,23 @@ class FleetView:
         cache = self._query_cache()
         return FleetHealth(
             status="healthy" if healthy and breaker in {"CLOSED", "UNKNOWN"} else "degraded",
-            service="chatflow",
+            service=SERVICE,
             circuit_breaker=breaker,
             uptime=self.count("uptime_s"),
             db_connections=self._pool("writer"),
             reader_pool=self._pool("reader"),
             query_cache=CacheHealth(cache.size, cache.hit_ratio),
-            redis_cache=self.shared_cache(),
+            redis_cache=self._redis_cache(),
         )
 
-    def shared_cache(self) -> RedisCacheSection:
-        """The second tier, whatever it is made of."""
-        words = self.states.get("cache", set())
+    def _redis_cache(self) -> RedisCacheSection:
+        """The shared tier of the cache, if it is Redis."""
+        words = self.states.get("cache", set()) - {"memory", "off"}
+        if not words:
+            return RedisCacheSection(enabled=False, available=False, hits=0, misses=0, errors=0, hit_ratio=0.0)
         hits, misses = self.counters["cache_l2_hits"], self.counters["cache_misses"]
         return RedisCacheSection(
-            enabled=bool(words - {"off"}),
+            enabled=True,
             available="up" in words,
             hits=hits,
             misses=misses,
@@ -119,8 +122,12 @@ class FleetView:
         )
 
     def _query_cache(self) -> QueryCacheSection:
-        hits = self.counters["cache_l1_hits"]
-        misses = self.counters["cache_l2_hits"] + self.counters["cache_misses"]
+        """The tiers inside processes: the local one, and the second one of an embedded process."""
+        hits, misses = self.counters["cache_l1_hits"], self.counters["cache_misses"]
+        if "memory" in self.states.get("cache", set()):
+            hits += self.counters["cache_l2_hits"]
+        else:
+            misses += self.counters["cache_l2_hits"]
         size, evictions = self.count("l1_entries"), self.counters["l1_evictions"]
         return QueryCacheSection(size, hits, misses, _ratio(hits, misses), evictions)
 
@@ -155,8 +162,10 @@ class FleetView:
 
     def _latency(self) -> LatencySection:
         batches = self.counters["batches"]
-        average = round(self.counters["batch_us"] / batches / 1000, 1) if batches else 0.0
-        return LatencySection(average, self.gauge("batch_max_ms"), average)
+        write_ms, commit_ms = (
+            round(self.counters[name] / batches / 1000, 1) if batches else 0.0 for name in ("write_us", "batch_us")
+        )
+        return LatencySection(write_ms, self.gauge("batch_max_ms"), commit_ms)
 
     def _connections(self, pool: str) -> ConnectionsSection:
         p = self._pool(pool)

@@ -11,15 +11,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.handlers import errors_as_json
 
+SERVICE = "chatflow"
+"""``service`` in the health of the gateway and of the fleet."""
+
 
 @attrs.frozen
 class HealthReport:
-    """Whether a role can do its work, and what it needs for that.
+    """Whether a role can do its work, and the state of what it needs.
 
     Attributes:
-        ok: it can; answered as 200, else 503.
-        dependencies: a word for each: ``up``, ``down``, ``off`` (not configured).
-        details: further members of the answer, such as the gateway's ``metrics``.
+        ok: it can; answered as 200, else as 503.
+        dependencies: ``up``, ``down`` or ``off`` (not configured) for each.
+        details: more members of the answer, such as the gateway's ``metrics``.
     """
 
     ok: bool
@@ -28,11 +31,11 @@ class HealthReport:
 
 
 Health = Callable[[], Awaitable[HealthReport]]
-"""Asks a role for its health; answers soon and does not raise."""
+"""Checks a role; returns within seconds and does not raise."""
 
 
 def build_health(role: str, health: Health, registry: CollectorRegistry) -> web.Application:
-    """An application with these two paths only."""
+    """An application with these two paths and no other."""
     app = web.Application(middlewares=[errors_as_json()])
     add_health(app, role, health, registry)
     return app

@@ -75,7 +75,7 @@ class Database(Protocol):
         """
 
     def pools(self) -> Mapping[str, PoolMetrics]:
-        """Connection counts of the ``writer`` and the ``reader`` pool; empty for SQLite, which has threads instead."""
+        """Connection counts of the ``writer`` and the ``reader`` pool; each thread of SQLite has one."""
 
     async def close(self) -> None:
         """Finish running transactions, close every connection, stop every thread; idempotent."""

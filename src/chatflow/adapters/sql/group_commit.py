@@ -63,6 +63,11 @@ class GroupCommit:
     _began: float = attrs.field(init=False, default=-math.inf)
     _lanes: set[asyncio.Task[None] | None] = attrs.field(init=False, factory=set)
 
+    @property
+    def waiting(self) -> int:
+        """Calls that no transaction has begun for."""
+        return len(self._waiting)
+
     async def write(
         self, fn: Callable[..., R], args: tuple[object, ...], together: Together[R] | None, weight: int
     ) -> R:

@@ -7,9 +7,18 @@ from chatflow.domain.metrics import Histogram, latencies, sizes
 
 @attrs.define
 class PersistenceMetrics:
-    """What one processor did since it started, in messages unless the name says otherwise."""
+    """What one processor did since it started, in messages unless the name says otherwise.
+
+    Attributes:
+        dropped: were buffered when their consumer ended; the broker delivers them again.
+        consume_errors: consumers that broke, or could not be opened.
+        batch_s: seconds of each commit.
+        write_s: seconds of all batches, each from the start of its commit to its announcement.
+    """
 
     consumed: int = 0
+    dropped: int = 0
+    consume_errors: int = 0
     stored: int = 0
     duplicates: int = 0
     dead_lettered: int = 0
@@ -19,7 +28,8 @@ class PersistenceMetrics:
     buffered: int = 0
     live_failures: int = 0
     invalidation_failures: int = 0
-    slowest_batch_s: float = 0.0
+    write_s: float = 0.0
+    slowest_write_s: float = 0.0
     batch_messages: Histogram = attrs.field(factory=sizes)
     batch_s: Histogram = attrs.field(factory=latencies)
     accepted_to_stored_s: Histogram = attrs.field(factory=latencies)

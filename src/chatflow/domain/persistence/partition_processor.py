@@ -69,6 +69,7 @@ class PartitionProcessor:
                 await self._run_consumer(consumer)
             except BrokerUnavailable:
                 failures += 1
+                self.metrics.consume_errors += 1
                 await self.sleep(RETRY.jittered_s(failures, self.jitter()))
             except SequenceCollision as exc:
                 self.stopped_by = exc
@@ -84,6 +85,7 @@ class PartitionProcessor:
             await self._store(stream)
         finally:
             self.metrics.buffered -= len(stream.buffer)
+            self.metrics.dropped += len(stream.buffer)
             await end((stop, take))
             await consumer.close()
         if take.done() and not take.cancelled() and (exc := take.exception()):

@@ -55,6 +55,9 @@ class Persister:
         if self.feed is not None:
             await self._invalidate(self.feed.publish(self.commit_of(appended.stored)))
         await self._announce(partition, appended.stored)
+        took_s = self.clock() - started
+        self.metrics.write_s += took_s
+        self.metrics.slowest_write_s = max(self.metrics.slowest_write_s, took_s)
 
     async def void_cache(self) -> None:
         """End whatever is cached: who stored a partition before may have died owing an invalidation of its commits."""
@@ -89,6 +92,5 @@ class Persister:
         metrics.duplicates += appended.duplicates
         metrics.batch_messages.observe(len(stored))
         metrics.batch_s.observe(took_s)
-        metrics.slowest_batch_s = max(metrics.slowest_batch_s, took_s)
         if stored:
             metrics.accepted_to_stored_s.observe((self.now_us() - stored[0].message.accepted_at_us) / 1e6)

@@ -103,4 +103,6 @@ class ApiRole:
     def _cache_word(self) -> str:
         if (shared := self.queries.cache.shared) is None:
             return "off"
+        if not self.settings.common.shares_cache:
+            return "memory"
         return "up" if shared.is_available() else "down"

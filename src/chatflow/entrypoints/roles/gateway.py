@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import attrs
 import structlog
 
-from chatflow.adapters.aiohttp.health import HealthReport, build_health
+from chatflow.adapters.aiohttp.health import SERVICE, HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.server import GatewayServer
@@ -75,20 +75,21 @@ class GatewayRole:
             await self._health.close()
 
     async def health(self) -> HealthReport:
-        """Fit for new connections while messages can be accepted; the store, as last seen, is for the past."""
+        """Ready for new connections while messages can be accepted. The store, as last seen, only serves the past."""
         up = await answers(self.broker.ping) and self.context.publisher.breaker.retry_in_s() == 0
         metrics, ingest = self.context.metrics, self.context.publisher.metrics
-        shown = {
+        counts = {
             "messagesReceived": metrics.messages_received,
             "messagesPublished": ingest.messages_published,
             "errors": metrics.errors,
             "queuePublished": ingest.queue_published,
             "queueFailures": ingest.queue_failures,
             "circuitBreaker": self.context.publisher.breaker.state.value,
-            "availableChannels": self.settings.common.partitions if up else 0,
+            "availableChannels": self.broker.open_channels,
         }
-        fit = up and not self.server.is_draining
-        return HealthReport(fit, {"broker": WORDS[up], "store": WORDS[self._store_is_up]}, {"metrics": shown})
+        details = {"service": SERVICE, "serverId": self.identity.instance, "metrics": counts}
+        is_ready = up and not self.server.is_draining
+        return HealthReport(is_ready, {"broker": WORDS[up], "store": WORDS[self._store_is_up]}, details)
 
     def snapshot(self) -> RoleSnapshot:
         """What the fleet is told."""

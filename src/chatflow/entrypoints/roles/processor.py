@@ -92,7 +92,7 @@ class ProcessorRole:
         gauges = {
             "buffered": float(metrics.buffered),
             "breaker_failures": float(max(breaker.consecutive_failures for breaker in self._breakers)),
-            "batch_max_ms": metrics.slowest_batch_s * 1000,
+            "batch_max_ms": metrics.slowest_write_s * 1000,
             **self.rates.gauges(RATES),
         }
         states = {
@@ -111,6 +111,7 @@ class ProcessorRole:
         del counts["buffered"]
         return counts | {
             "batch_us": int(metrics.batch_s.total * 1e6),
+            "write_us": int(metrics.write_s * 1e6),
             "breaker_trips": sum(breaker.trips for breaker in self._breakers),
             "written": metrics.stored + metrics.duplicates + metrics.dead_lettered,
         }

@@ -8,11 +8,12 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import attrs
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.pool import QueuePool
 
 from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import NoAnswer, translated
@@ -52,6 +53,7 @@ class SqliteDatabase:
     _reading: int = attrs.field(init=False, default=0)
     _closed: bool = attrs.field(init=False, default=False)
     _writer_conn: Connection | None = attrs.field(init=False, default=None)
+    _is_writing: bool = attrs.field(init=False, default=False)
     _write_engine: Engine = attrs.field(init=False)
     _read_engine: Engine = attrs.field(init=False)
     _writer: ThreadPoolExecutor = attrs.field(init=False)
@@ -91,7 +93,14 @@ class SqliteDatabase:
         """There is no server whose connections could go stale."""
 
     def pools(self) -> Mapping[str, PoolMetrics]:
-        return {}
+        readers = cast("QueuePool", self._read_engine.pool)
+        active, idle = readers.checkedout(), readers.checkedin()
+        writing = int(self._is_writing)
+        open_writers = max(writing, int(self._writer_conn is not None))
+        return {
+            "writer": PoolMetrics(1, writing, open_writers - writing, open_writers, self._groups.waiting),
+            "reader": PoolMetrics(self.readers, active, idle, active + idle, max(0, self._reading - self.readers)),
+        }
 
     async def close(self) -> None:
         await self._groups.finish()
@@ -110,6 +119,7 @@ class SqliteDatabase:
         return await asyncio.wrap_future(_submit(self._writer, self._run_write, fn, args))
 
     def _run_write(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
+        self._is_writing = True
         try:
             with translated():
                 if self._writer_conn is None:
@@ -121,6 +131,8 @@ class SqliteDatabase:
         except StoreUnavailable as exc:
             self._close_writer()  # whatever the connection's state is, the next transaction starts on a fresh one
             raise NoAnswer(str(exc)) from exc
+        finally:
+            self._is_writing = False
 
     def _close_writer(self) -> None:
         conn, self._writer_conn = self._writer_conn, None
