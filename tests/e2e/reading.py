@@ -15,6 +15,7 @@ import attrs
 from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness.fleet import Fleet
+from tests.harness.waiting import eventually
 
 HARD_BOUND_S = 1.0
 """The longest life of a newest page in L1."""
@@ -48,6 +49,13 @@ class Reading:
     statuses: Counter[int] = attrs.field(factory=Counter)
     unwelcome: list[str] = attrs.field(factory=list)
     staleness_s: list[float] = attrs.field(factory=list)
+
+    async def goes_on(self, *, answers: int, misses: int = 0) -> None:
+        """Wait until so many more reads have been answered, and so many of them by the database."""
+        answers, misses = self.statuses.total() + answers, self.tiers["miss"] + misses
+        await eventually(
+            lambda: self.statuses.total() >= answers and self.tiers["miss"] >= misses, f"{answers} reads: {self}"
+        )
 
     def __str__(self) -> str:
         ordered = sorted(self.staleness_s) or [0.0]

@@ -7,7 +7,7 @@ from contextlib import suppress
 import attrs
 import pytest
 
-from chatflow.adapters.sql.mysql import pools
+from chatflow.adapters.sql.mysql import database, pools
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.ports.errors import QueryTimeout, StoreUnavailable
 from tests.contract.store_cases import message
@@ -290,7 +290,7 @@ async def test_a_deadlocked_transaction_runs_again_from_its_start(fresh_url):
     assert heads == {"a": 3, "b": 3}
 
 
-async def test_a_lock_is_waited_for_until_the_deadline_and_no_longer(fresh_url):
+async def test_a_lock_is_waited_for_until_the_deadline_and_no_longer(fresh_url, monkeypatch):
     async with process(fresh_url) as holder, process(fresh_url, write_deadline_s=3.0) as mine:
         await mine.store.append_batch([message("a")])
         async with holder.database._writers.engine.begin() as conn:
@@ -299,8 +299,10 @@ async def test_a_lock_is_waited_for_until_the_deadline_and_no_longer(fresh_url):
             with pytest.raises(StoreUnavailable):
                 await mine.store.append_batch([message("a")])
             assert 2.5 < time.monotonic() - begin < 3.0 + SLACK_S
+            given_up, roll_back = [], database.roll_back
+            monkeypatch.setattr(database, "roll_back", lambda conn: (given_up.append(conn), roll_back(conn)))
             waiting = asyncio.create_task(mine.store.append_batch([message("a")]))
-            await asyncio.sleep(1.2)  # longer than a lock is waited for: the transaction has begun again
+            await eventually(lambda: given_up, "the end of a wait for the lock, after which it waits again")
             assert not waiting.done()
         assert (await waiting).stored[0].seq == 2
     await assert_sound(fresh_url, 2)

@@ -11,4 +11,6 @@ globals().update(taken_from(test_campaign))
 
 @pytest.fixture(scope="module")
 def campaign_servers(rabbit_server, maria_server):
+    for server in (rabbit_server, maria_server):
+        server.stop()  # the campaign starts them
     return rabbit_server, maria_server
