@@ -1,6 +1,7 @@
 import pytest
 
-from chatflow.adapters.redis.address import Address, Kind, Tls, parse
+from chatflow.adapters.redis.address import Address, Kind, parse
+from chatflow.ports.tls import Tls
 
 
 @pytest.mark.parametrize(

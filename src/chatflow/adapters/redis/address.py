@@ -14,8 +14,8 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
 
-TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
-TLS_KEYS = frozenset({"ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname"})
+from chatflow.ports.tls import TLS_KEYS, Tls, tls_of
+
 SENTINEL_KEYS = frozenset({"sentinel_username", "sentinel_password"})
 NO_KEYS: frozenset[str] = frozenset()
 
@@ -34,16 +34,6 @@ SCHEMES = {
     for suffix, kind in (("", Kind.SINGLE), ("+sentinel", Kind.SENTINEL), ("+cluster", Kind.CLUSTER))
 }
 PORTS = {Kind.SINGLE: 6379, Kind.SENTINEL: 26379, Kind.CLUSTER: 6379}
-
-
-@attrs.frozen
-class Tls:
-    """Certificates to trust and to present, as paths of PEM files; "" for none."""
-
-    ca: str = ""
-    certificate: str = ""
-    key: str = ""
-    check_hostname: bool = True
 
 
 @attrs.frozen
@@ -83,7 +73,7 @@ def parse(url: str) -> Address:
         raise _wrong("a # must be written %23")
     kind, is_tls = SCHEMES[parts.scheme]
     parameters = _parameters(
-        parts, (TLS_KEYS if is_tls else frozenset()) | (SENTINEL_KEYS if kind is Kind.SENTINEL else set())
+        parts, frozenset(TLS_KEYS if is_tls else ()) | (SENTINEL_KEYS if kind is Kind.SENTINEL else NO_KEYS)
     )
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")
@@ -149,14 +139,10 @@ def _path(kind: Kind, path: str) -> tuple[str, int]:
 
 
 def _tls(parameters: dict[str, str]) -> Tls:
-    check = parameters.get("ssl_check_hostname", "true").lower()
-    if check not in TRUE | FALSE:
-        raise _wrong("ssl_check_hostname is neither true nor false")
-    if parameters.get("ssl_key") and not parameters.get("ssl_cert"):
-        raise _wrong("ssl_key without ssl_cert")
-    return Tls(
-        parameters.get("ssl_ca", ""), parameters.get("ssl_cert", ""), parameters.get("ssl_key", ""), check in TRUE
-    )
+    try:
+        return tls_of(parameters)
+    except ValueError as exc:
+        raise _wrong(str(exc)) from None
 
 
 def _wrong(what: str) -> ValueError:

@@ -14,8 +14,9 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from chatflow.adapters.redis.address import Address, Kind, Tls
+from chatflow.adapters.redis.address import Address, Kind
 from chatflow.adapters.redis.compat import connection_options
+from chatflow.ports.tls import Tls
 
 Client: TypeAlias = "Redis | RedisCluster"
 

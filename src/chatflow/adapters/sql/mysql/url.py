@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-TLS_KEYS = ("ssl", "ssl_ca", "ssl_cert", "ssl_key", "ssl_check_hostname")
-OTHER_KEYS = ("charset", "connect_timeout", "unix_socket")
+from chatflow.ports.tls import TLS_KEYS, Tls, flag_of, tls_of
+
+KNOWN_KEYS = ("ssl", *TLS_KEYS, "charset", "connect_timeout", "unix_socket")
 """The rest of what the driver takes is chatflow's own to say."""
-TRUE, FALSE = frozenset({"1", "true", "yes", "on"}), frozenset({"0", "false", "no", "off"})
 
 
 def driver_arguments(url: str) -> tuple[URL, dict[str, Any]]:
@@ -26,36 +26,29 @@ def driver_arguments(url: str) -> tuple[URL, dict[str, Any]]:
         parsed = make_url(url)
     except (ValueError, ArgumentError):  # quotes the port, which may be part of a password
         raise ValueError("database URL: it cannot be read, or its port is no number") from None
-    if strange := sorted(parsed.query.keys() - {*TLS_KEYS, *OTHER_KEYS}):
-        known = ", ".join((*TLS_KEYS, *OTHER_KEYS))
+    if strange := sorted(parsed.query.keys() - {*KNOWN_KEYS}):
+        known = ", ".join(KNOWN_KEYS)
         raise ValueError(f"database URL: no parameter {strange[0]!r}, but {known}")
-    said = {key: _single(parsed, key) for key in TLS_KEYS if key in parsed.query}
+    given = {key: _single(parsed, key) for key in ("ssl", *TLS_KEYS) if key in parsed.query}
     arguments: dict[str, Any] = {"local_infile": False}
-    if said and (_flag(said, "ssl", default=True) or len(said) > 1):
-        arguments["ssl"] = _context(said)
-    return parsed.difference_update_query(TLS_KEYS), arguments
-
-
-def _context(said: dict[str, str]) -> ssl.SSLContext:
-    if not _flag(said, "ssl", default=True):
-        raise ValueError("database URL: ssl is off, but other ssl parameters are given")
     try:
-        context = ssl.create_default_context(cafile=said.get("ssl_ca"))
-        if "ssl_cert" in said:
-            context.load_cert_chain(said["ssl_cert"], said.get("ssl_key"))
-    except OSError as exc:  # also what OpenSSL says
+        is_on = flag_of(given, "ssl", default=bool(given))
+        tls = tls_of(given)
+        if is_on:
+            arguments["ssl"] = _context(tls)
+    except (OSError, ValueError) as exc:  # OSError is also OpenSSL's
         raise ValueError(f"database URL: {exc}") from exc
-    context.check_hostname = _flag(said, "ssl_check_hostname", default=True)
+    if len(given) > 1 and not is_on:
+        raise ValueError("database URL: ssl is off, but other ssl parameters are given")
+    return parsed.difference_update_query(given), arguments
+
+
+def _context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=tls.ca or None)
+    if tls.certificate:
+        context.load_cert_chain(tls.certificate, tls.key or None)
+    context.check_hostname = tls.check_hostname
     return context
-
-
-def _flag(said: dict[str, str], key: str, *, default: bool) -> bool:
-    text = said.get(key)
-    if text is None:
-        return default
-    if text.lower() not in TRUE | FALSE:
-        raise ValueError(f"database URL: {key} is neither true nor false")
-    return text.lower() in TRUE
 
 
 def _single(url: URL, key: str) -> str:
