@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from chatflow.domain.reading.answers import Answer, Answered, EncodedRows
+from chatflow.domain.reading.answers import HEAD_BYTES, Answer, Answered, EncodedRows
 from chatflow.domain.reading.cache_policy import CachePolicy, Family
 from chatflow.domain.reading.local_cache import LocalCache, LocalTier
 from chatflow.domain.reading.query_service import QueryService
@@ -49,7 +49,7 @@ def encode_row(stored: StoredMessage) -> bytes:
 
 def body(answered: Answered) -> bytes:
     """What `encode` made of it."""
-    return bytes(answered.encoded)
+    return answered.value[HEAD_BYTES:]
 
 
 def local_tier(

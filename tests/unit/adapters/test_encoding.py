@@ -6,14 +6,14 @@ import pytest
 from chatflow.adapters.aiohttp.answers import RoomMessage, RoomMessages
 from chatflow.adapters.aiohttp.encoding import body_of, digest_of, encode, encode_row
 from chatflow.domain.messages.timestamps import format_timestamp
-from chatflow.domain.reading.answers import Answer, Answered, EncodedRows, RoomPage, Source, Total
+from chatflow.domain.reading.answers import HEAD_BYTES, Answer, Answered, EncodedRows, RoomPage, Source, Total
 from tests.reading_fakes import ListStore
 
 TEXTS = ["hi", 'a "quoted" \\ back', "\u2028 \U0001f600 \x07", ""]
 
 
 def answered(answer: Answer, source: Source = Source.MISS) -> Answered:
-    return Answered(memoryview(encode(answer)), source, 0.001)
+    return Answered(bytes(HEAD_BYTES) + encode(answer), source, 0.001)
 
 
 @pytest.mark.parametrize("count", [0, 1, len(TEXTS)])

@@ -12,7 +12,7 @@ from chatflow.domain.reading.query import Query, Reading
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.commit_feed import Commit
 from tests.harness.clock import FakeClock
-from tests.reading_fakes import ListStore, local_tier, query_service
+from tests.reading_fakes import ListStore, body, local_tier, query_service
 
 
 class Feed(MemoryCommitFeed):
@@ -51,7 +51,7 @@ class World:
 
     def at_hand(self, query: Query | None = None) -> bytes | None:
         found = self.queries.answer_locally(query or self.query)
-        return None if found is None else bytes(found.encoded)
+        return None if found is None else body(found)
 
     async def keep(self) -> None:
         await self.queries.answer(self.query)

@@ -30,6 +30,7 @@ from chatflow.adapters.aiohttp.answers import (
 )
 from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.domain.reading.answers import (
+    HEAD_BYTES,
     ActiveUsers,
     Answer,
     Answered,
@@ -50,6 +51,7 @@ _encoder = msgspec.json.Encoder()
 
 
 DIGEST_BYTES = 8
+_BODY = HEAD_BYTES + DIGEST_BYTES
 
 
 def encode(answer: Answer) -> bytes:
@@ -65,19 +67,19 @@ def encode_row(stored: StoredMessage) -> bytes:
 
 def body_of(answered: Answered) -> memoryview:
     """The JSON object without the fields that frame it."""
-    return answered.encoded[DIGEST_BYTES:]
+    return memoryview(answered.value)[_BODY:]
 
 
 def digest_of(answered: Answered) -> str:
     """Equal for equal bodies; the fields that frame the body are not covered."""
-    return answered.encoded[:DIGEST_BYTES].hex()
+    return answered.value[HEAD_BYTES:_BODY].hex()
 
 
 def framed(query: str, answered: Answered) -> tuple[bytes, memoryview]:
     """The whole JSON object: the fields that differ each time, then the body as it is."""
     cached = "true" if answered.source is not Source.MISS else "false"
     head = f'{{"query":"{query}","queryTimeMs":{int(answered.took_s * 1000)},"cached":{cached},'
-    return head.encode(), answered.encoded[DIGEST_BYTES + 1 :]
+    return head.encode(), memoryview(answered.value)[_BODY + 1 :]
 
 
 def _page_of_rows(page: EncodedRows) -> bytes:

@@ -8,6 +8,9 @@ import attrs
 from chatflow.ports.messages import StoredMessage
 from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
 
+HEAD_BYTES = 8
+"""In front of each cached value: the head of a room page, big-endian, or zeros."""
+
 
 class Source(enum.StrEnum):
     """The tier that answered: the local cache, the shared cache, or the store."""
@@ -111,11 +114,11 @@ class Answered:
     """An encoded answer.
 
     Attributes:
-        encoded: what the edge made of the answer, now or when it was cached.
+        value: as it is cached: `HEAD_BYTES`, then what the edge made of the answer.
         source: the tier it came from.
         took_s: seconds from query to answer.
     """
 
-    encoded: memoryview
+    value: bytes
     source: Source
     took_s: float

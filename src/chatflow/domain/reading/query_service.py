@@ -5,7 +5,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 
 import attrs
 
@@ -78,20 +77,20 @@ class QueryService:
             Behind: of a room page, the head stays below ``min_seq`` for half a second.
         """
         started = self.clock()
-        encoded, source = await self.cache.get(query)
-        return self._answered(query, encoded, source, started)
+        value, source = await self.cache.get(query)
+        return self._answered(query, value, source, started)
 
     def answer_locally(self, query: Query) -> Answered | None:
         """The answer if the local cache has it; never waits."""
         started = self.clock()
-        encoded = self.cache.peek(query)
-        return None if encoded is None else self._answered(query, encoded, Source.LOCAL, started)
+        value = self.cache.peek(query)
+        return None if value is None else self._answered(query, value, Source.LOCAL, started)
 
-    def _answered(self, query: Query, encoded: memoryview, source: Source, started: float) -> Answered:
+    def _answered(self, query: Query, value: bytes, source: Source, started: float) -> Answered:
         took_s, metrics = self.clock() - started, self.cache.metrics
         metrics.answers[query.name, source] += 1
         metrics.took_s[query.name].observe(took_s)
-        return Answered(encoded, source, took_s)
+        return Answered(value, source, took_s)
 
     def room(
         self,
@@ -109,13 +108,14 @@ class QueryService:
         """
         before_seq = None if cursor is None else cursors.decode_room_cursor(cursor, room_id)
         family = Family.ROOM_NEWEST if before_seq is None else Family.ROOM_OLDER
-        tags = self.cache.policy.tags(family, room_id=room_id)
-        local, at_hand = self.cache.local, None
-        read: Callable[[], Awaitable[Reading]] = partial(self._read_room, room_id, limit, before_seq, window)
-        if local is not None and before_seq is None and window is None:
-            tails, page = local.tails, NewestPage(room_id, tags[0], limit)
-            read = partial(tails.read, self.reader, page)
-            at_hand = partial(tails.page, page)
+        cache, reader = self.cache, self.reader
+        tags = cache.policy.tags(family, room_id=room_id)
+        read: Callable[[], Awaitable[Reading]]
+        if cache.local is not None and before_seq is None and window is None:
+            tails, page = cache.local.tails, NewestPage(room_id, tags[0], limit)
+            read, at_hand = lambda: tails.read(reader, page), lambda: tails.page(page)
+        else:
+            read, at_hand = lambda: self._read_room(room_id, limit, before_seq, window), None
         return Query(
             "room",
             f"room:{room_id}:{limit}:{_text(before_seq)}:{_span(window)}",
@@ -124,7 +124,7 @@ class QueryService:
             read,
             at_hand=at_hand,
             min_head=min_seq,
-            catch_up=partial(self._catch_up, room_id, min_seq),
+            catch_up=(lambda: self._catch_up(room_id, min_seq)) if min_seq else None,
         )
 
     def user(self, user_id: int, *, limit: int, cursor: str | None = None, window: TimeWindow | None = None) -> Query:

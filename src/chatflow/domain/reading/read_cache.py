@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.answers import HEAD_BYTES, Source
 from chatflow.domain.reading.cache_policy import CachePolicy, Family, Freshness
 from chatflow.domain.reading.local_cache import LocalTier
 from chatflow.domain.reading.metrics import ReadingMetrics
@@ -34,9 +34,6 @@ LOOK = Backoff(first_s=0.005, last_s=0.05)
 
 REFRESHES = 8
 """Most refreshes at a time; beyond that, a later reader refreshes."""
-
-HEAD_BYTES = 8
-"""In front of each cached value: the head of a room page, big-endian."""
 
 
 @attrs.define(eq=False)
@@ -67,26 +64,24 @@ class ReadCache:
     _cost_s: dict[Family, float] = attrs.field(init=False, factory=dict)
     _uncached: int = attrs.field(init=False, default=0)
 
-    def peek(self, query: Query) -> memoryview | None:
-        """The encoded answer if the local cache has it; never waits."""
+    def peek(self, query: Query) -> bytes | None:
+        """The value if the local cache has it; never waits."""
         found = self._find(query)
         if found is None or found.value is None or _head_of(found.value) < query.min_head:
             return None
-        return memoryview(found.value)[HEAD_BYTES:]
+        return found.value
 
-    async def get(self, query: Query) -> tuple[memoryview, Source]:
-        """The encoded answer and the tier it came from; raises what ``query.read`` and ``query.catch_up`` raise."""
+    async def get(self, query: Query) -> tuple[bytes, Source]:
+        """The value and the tier it came from; raises what ``query.read`` and ``query.catch_up`` raise."""
         found = self._find(query)
         if found is not None and found.value is not None and _head_of(found.value) >= query.min_head:
-            return memoryview(found.value)[HEAD_BYTES:], Source.LOCAL
+            return found.value, Source.LOCAL
         if query.min_head:
-            value, source = await self._read_from_head(query, found)
-        elif found is None:
-            value, source = await self._look_up_or_read(query, None)
-        else:
-            flight = (query.key, "local", found.version.stamps)
-            value, source = await self._flights.run(flight, lambda: self._look_up_or_read(query, found))
-        return memoryview(value)[HEAD_BYTES:], source
+            return await self._read_from_head(query, found)
+        if found is None:
+            return await self._look_up_or_read(query, None)
+        flight = (query.key, "local", found.version.stamps)
+        return await self._flights.run(flight, lambda: self._look_up_or_read(query, found))
 
     async def close(self) -> None:
         """Stop every refresh under way."""
