@@ -38,6 +38,7 @@ from chatflow.entrypoints.resources import open_broker, open_shared, open_store
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.roles.processor import RATES, ProcessorRole
+from chatflow.entrypoints.roles.replay_socket import ReplaySocketRole
 from chatflow.entrypoints.roles.reporting import Rates
 from chatflow.entrypoints.settings import Profile, Settings
 
@@ -175,6 +176,7 @@ class Container(containers.DeclarativeContainer):
         fleet,
         gateway_settings.gateway_port,
     )
+    replay_socket = providers.Singleton(ReplaySocketRole, common, broker)
 
 
 def without_cache(container: Container) -> None:

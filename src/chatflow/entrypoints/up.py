@@ -25,7 +25,8 @@ async def up(settings: Settings) -> None:
         SchemaMismatch: the database is newer than this program.
     """
     await asyncio.to_thread(prepare_data, settings.common)
-    names = ("processor", "api", "gateway")
+    embedded = ("replay_socket",) if settings.common.is_embedded else ()
+    names = ("processor", "api", "gateway", *embedded)
     await serve_roles(settings, names, greet=lambda roles: _greet(settings.common, roles))
 
 

@@ -79,8 +79,8 @@ class Consumer(Protocol):
         """Give the partition up; what is unacked goes to the next consumer."""
 
 
-class Broker(Lifecycle, Protocol):
-    """Durable, partitioned, at-least-once. `ping` knows without asking."""
+class EnvelopePublisher(Protocol):
+    """The half of a `Broker` that takes envelopes."""
 
     async def publish(self, envelope: Envelope) -> None:
         """Publish and wait for the confirm.
@@ -89,6 +89,10 @@ class Broker(Lifecycle, Protocol):
             BrokerFull: refused at the byte limit; it is not in the queue.
             BrokerUnavailable: no confirm; it may be in the queue. Publish the same ids again.
         """
+
+
+class Broker(Lifecycle, EnvelopePublisher, Protocol):
+    """Durable, partitioned, at-least-once. `ping` knows without asking."""
 
     async def consume(self, partition: int, *, prefetch: int) -> Consumer:
         """Open a consumer; when another is active it waits its turn in ``receive``.

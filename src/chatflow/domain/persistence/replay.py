@@ -5,7 +5,7 @@ for the confirm, and only then forget the dead letter. A crash in between leaves
 more is harmless. A message that is refused again becomes a dead letter again: its row is reopened, even when that
 happens before the replay has resolved it.
 
-Without such a broker, `replay_into_store` writes the store directly.
+With an embedded broker whose process does not run, `replay_into_store` writes the store directly.
 """
 
 import enum
@@ -17,7 +17,7 @@ import attrs
 
 from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import partition_of
-from chatflow.ports.broker import Broker, DeadEnvelope, DeadLetterQueue, Envelope, envelope_of
+from chatflow.ports.broker import DeadEnvelope, DeadLetterQueue, Envelope, EnvelopePublisher, envelope_of
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter, DeadLetters, MessageStore
@@ -77,7 +77,7 @@ async def replay_into_store(dead: DeadLetter, store: MessageStore, dead_letters:
 class Republisher:
     """Publishes originals again. Both methods raise ``BrokerError`` without a confirm; nothing is forgotten then."""
 
-    broker: Broker
+    broker: EnvelopePublisher
     dead_letters: DeadLetters
     partitions: int
 

@@ -1,7 +1,7 @@
 """``chatflow dlq``: dead letters of both kinds, rows of the database and envelopes that the broker has put aside.
 
-An embedded broker dies with its process and has nothing to put aside; its dead letters are rows, and a replay stores
-them directly. With a broker that others can reach, a replay publishes, and a processor stores.
+A replay publishes, and a processor stores. An embedded broker is reached through the socket of its process; while that
+does not run, a replay stores by itself: there are no caches and no listeners then. Its dead letters are all rows.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -10,10 +10,12 @@ from typing import Any
 
 import attrs
 
+from chatflow.adapters.memory.broker_socket import connect_broker_socket
 from chatflow.adapters.rabbitmq.broker import RabbitBroker, open_broker
 from chatflow.adapters.rabbitmq.dead_letters import open_dead_letter_queue
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetters
+from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.persistence.replay import Outcome, Replayed, Republisher, oldest, replay_into_store
 from chatflow.entrypoints.cli.database import open_existing
@@ -99,15 +101,38 @@ async def replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
         box = _box(database)
         if common.is_embedded:
             _check_broker(common, ids)
-            store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
             letters = _found_one_by_one(box, await _chosen(box, numbers, names))
-            await _collect(replays, (await replay_into_store(letter, store, box) async for letter in letters))
+            await _collect(replays, _replayed_embedded(common, database, letters))
             return replays
         async with _running_broker(common) as broker:
             again = Republisher(broker, box, common.partitions)
             chosen = await _chosen(box, numbers, names)
             await _collect(replays, _republished(again, broker, chosen, ids, every=not names))
     return replays
+
+
+async def _replayed_embedded(
+    common: Common, database: Database, letters: AsyncIterator[DeadLetter]
+) -> AsyncIterator[Replayed]:
+    """Through the running process if there is one. It confirms what it has settled, so the outcome is known at once."""
+    box = _box(database)
+    socket = await connect_broker_socket(common.broker_socket)
+    if socket is None:
+        store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
+        async for letter in letters:
+            yield await replay_into_store(letter, store, box)
+        return
+    reader = SqlMessageReader(database)
+    try:
+        again = Republisher(socket, box, common.partitions)
+        async for letter in letters:
+            replayed = await again.replay(letter)
+            stored = await reader.locate([letter.message_id])
+            if replayed.outcome is Outcome.PUBLISHED and letter.message_id in stored:
+                replayed = Replayed(letter, Outcome.STORED, stored[letter.message_id].seq)
+            yield replayed
+    finally:
+        await socket.close()
 
 
 async def _republished(

@@ -64,8 +64,8 @@ def dlq_replay(
 ) -> None:
     """Publish dead letters again, with their original ids; what is stored already stays as it is.
 
-    Without a broker of its own, the embedded default, they are stored directly. What is published and refused once
-    more is a dead letter again: `dlq list` shows it.
+    With the embedded default they go to the running `chatflow up`, or straight to its database while it is stopped.
+    What is published and refused once more is a dead letter again: `dlq list` shows it.
 
     Exit code 0: all are published, or stored. 1: some were refused. 2: a server went away before all were tried.
     """

@@ -88,6 +88,11 @@ class Common:
         return self.broker_url.startswith("memory:")
 
     @property
+    def broker_socket(self) -> Path:
+        """Where a process with an embedded broker takes the publishes of others."""
+        return self.data_dir / "broker.sock"
+
+    @property
     def shares_cache(self) -> bool:
         """Several processes use one cache."""
         return not self.cache_url.startswith("memory:")
