@@ -27,11 +27,11 @@ class Listener:
     """Everything that a process heard: tags, and messages."""
 
     heard: list[list[str] | None] = attrs.field(factory=list)
-    told: list[StoredMessage] = attrs.field(factory=list)
+    stored: list[StoredMessage] = attrs.field(factory=list)
 
     def __call__(self, commit: Commit | None) -> None:
         self.heard.append(None if commit is None else list(commit.tags))
-        self.told += () if commit is None else commit.stored
+        self.stored += () if commit is None else commit.stored
 
 
 @asynccontextmanager
@@ -72,6 +72,6 @@ async def first_answer(services: RedisServices, key: str, tags: tuple[str, ...] 
             await asyncio.sleep(0.005)
 
 
-async def told(services: RedisServices) -> None:
-    """Wait until nothing is owed."""
-    await eventually(lambda: services.cache.commands.is_trusted, "it is still owed")
+async def all_sent(services: RedisServices) -> None:
+    """Wait until no invalidation is pending."""
+    await eventually(lambda: services.cache.commands.is_trusted, "an invalidation is still pending")

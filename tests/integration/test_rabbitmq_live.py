@@ -1,4 +1,4 @@
-"""The live channel's losses: told where they can be seen."""
+"""The live channel reports the losses it can see."""
 
 import asyncio
 

@@ -148,23 +148,23 @@ async def test_a_peer_that_vanishes_without_a_word_is_noticed(vhost_url: str, fa
 async def test_a_blocked_connection_is_known_at_once_and_hinders_no_consumer(
     rabbit_server: RabbitServer, vhost_url: str
 ) -> None:
-    told: list[bool] = []
-    async with running(vhost_url, confirm_timeout_s=60, on_up=lambda: told.append(True)) as broker:
+    up_calls: list[bool] = []
+    async with running(vhost_url, confirm_timeout_s=60, on_up=lambda: up_calls.append(True)) as broker:
         for n in (1, 2):
             await broker.publish(envelope(n, n))
         consumer = await broker.consume(0, prefetch=1)
         (first,) = await receive(consumer, 1)
         await asyncio.to_thread(rabbit_server.memory_alarm, on=True)
-        assert await refused(broker, envelope(3, 3)) < WAIT_S  # RabbitMQ tells a connection when it publishes
+        assert await refused(broker, envelope(3, 3)) < WAIT_S  # RabbitMQ blocks a connection when it publishes
         assert not broker.publishing.is_up
         assert await refused(broker, envelope(4, 4)) < 0.5
         await consumer.ack(first)
         assert numbers(await receive(consumer, 1)) == [2]
-        assert not told
+        assert not up_calls
         await asyncio.to_thread(rabbit_server.memory_alarm, on=False)
         await publish_at_last(broker, envelope(5, 5))
         assert broker.publishing.is_up
-        assert told
+        assert up_calls
 
 
 async def test_a_role_that_starts_during_an_alarm_hears_of_it_with_its_first_publish(
@@ -335,14 +335,14 @@ async def test_a_broker_that_is_closed_while_it_reconnects_leaves_nothing_behind
     await refused(broker, envelope(1, 1))
 
 
-async def test_it_is_told_when_a_lost_connection_is_back(vhost_url: str, rabbit_server: RabbitServer) -> None:
-    told: list[float] = []
-    async with running(vhost_url, on_up=lambda: told.append(time.monotonic())) as broker:
-        assert not told
+async def test_on_up_is_called_when_a_lost_connection_is_back(vhost_url: str, rabbit_server: RabbitServer) -> None:
+    up_calls: list[float] = []
+    async with running(vhost_url, on_up=lambda: up_calls.append(time.monotonic())) as broker:
+        assert not up_calls
         rabbit_server.kill()
         await refused(broker, envelope(1, 1))
         await asyncio.to_thread(rabbit_server.restart)
-        await eventually(lambda: told)
+        await eventually(lambda: up_calls)
         await broker.publish(envelope(1, 1))
 
 
@@ -361,14 +361,14 @@ async def test_a_healthy_server_is_not_taken_for_silent_in_a_lull(vhost_url: str
 
 
 @pytest.mark.usefixtures("either_driver_path")
-async def test_it_is_told_when_a_silent_server_speaks_again(vhost_url: str, fault_proxy) -> None:
-    proxy, told = fault_proxy(vhost_url), []
-    async with running(proxy.url(vhost_url), heartbeat_s=4, on_up=lambda: told.append(True)) as broker:
+async def test_on_up_is_called_when_a_silent_server_speaks_again(vhost_url: str, fault_proxy) -> None:
+    proxy, up_calls = fault_proxy(vhost_url), []
+    async with running(proxy.url(vhost_url), heartbeat_s=4, on_up=lambda: up_calls.append(True)) as broker:
         connection = broker.publishing.connection()
         proxy.stall("down")
         await eventually(lambda: not broker.publishing.is_up)
-        assert not told
+        assert not up_calls
         proxy.heal()
-        await eventually(lambda: told)
+        await eventually(lambda: up_calls)
         await broker.publish(envelope(1, 1))
         assert broker.publishing.connection() is connection

@@ -13,7 +13,7 @@ from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.fleet import RoleSnapshot
 from tests.harness.clock import FakeClock
 from tests.harness.waiting import eventually
-from tests.integration.redis_cases import SLACK_S, fill, first_answer, listening, process, told
+from tests.integration.redis_cases import SLACK_S, all_sent, fill, first_answer, listening, process
 
 
 async def fails(call):
@@ -55,7 +55,7 @@ async def test_commits_that_redis_missed_while_it_was_stopped_are_told_before_it
         await trip(reader)
         redis_server.resume()
         assert (await first_answer(reader, "k")).value is None
-        await told(processor)
+        await all_sent(processor)
         await fill(reader, "k", b"new")
         assert (await reader.cache.get("k", ("t",))).value == b"new"
 
@@ -68,7 +68,7 @@ async def test_a_failed_invalidation_reaches_readers_that_noticed_nothing(redis_
         await fails(processor.cache.invalidate(["t"]))
         assert (await reader.cache.get("k", ("t",))).value == b"old"
         proxy.heal()
-        await told(processor)
+        await all_sent(processor)
         assert (await reader.cache.get("k", ("t",))).value is None
 
 
@@ -80,24 +80,24 @@ async def test_everything_that_could_not_be_forgotten_is_owed(redis_url, fault_p
         await fails(processor.cache.invalidate(None))
         assert (await reader.cache.get("k", ("t",))).value == b"old"
         proxy.heal()
-        await told(processor)
+        await all_sent(processor)
         assert (await reader.cache.get("k", ("t",))).value is None
 
 
-@pytest.mark.parametrize("end", ["owes", "trips"])
+@pytest.mark.parametrize("end", ["pending", "open circuit"])
 async def test_it_says_whether_it_can_be_used(redis_url, fault_proxy, end):
     proxy = fault_proxy(redis_url)
     async with process(proxy.url(redis_url)) as processor:
         assert processor.cache.is_available()
         proxy.half_open()
-        await (trip(processor) if end == "trips" else fails(processor.cache.invalidate(["t"])))
+        await (trip(processor) if end == "open circuit" else fails(processor.cache.invalidate(["t"])))
         assert not processor.cache.is_available()
         proxy.heal()
-        await told(processor)
+        await all_sent(processor)
         await eventually(processor.cache.is_available, "it is still away")
 
 
-async def test_a_process_that_ends_tells_what_it_owes(redis_url, fault_proxy):
+async def test_a_process_that_ends_sends_its_pending_invalidations(redis_url, fault_proxy):
     proxy = fault_proxy(redis_url)
     async with process(redis_url) as reader:
         await fill(reader, "k", b"old")
@@ -154,7 +154,7 @@ async def test_more_owed_tags_than_are_remembered_forget_everything(redis_url, f
         await fails(processor.cache.invalidate([f"room:{n}" for n in range(commands.TAGS_PER_SCRIPT + 1)]))
         assert not processor.cache.commands._pending.tags
         proxy.heal()
-        await told(processor)
+        await all_sent(processor)
         assert (await reader.cache.get("k", ("t",))).value is None
 
 
@@ -163,13 +163,13 @@ async def test_what_comes_to_be_owed_while_it_is_told_is_told_again(redis_url, f
     async with process(redis_url) as other, listening(other) as listener, process(proxy.url(redis_url)) as mine:
         proxy.stall("down")
         mine.cache.commands.distrust()
-        await eventually(lambda: len(listener.heard) == 2, "not told")
+        await eventually(lambda: len(listener.heard) == 2, "not published")
         assert not mine.cache.commands.is_trusted
         mine.cache.commands.distrust()
         mine.cache.commands._pending.add(["ignored"])
         proxy.heal()
-        await eventually(lambda: len(listener.heard) > 2, "not told again")
-        await told(mine)
+        await eventually(lambda: len(listener.heard) > 2, "not published again")
+        await all_sent(mine)
         assert set(listener.heard) == {None}
 
 
@@ -184,10 +184,10 @@ async def test_a_dead_redis_is_asked_nothing_while_the_circuit_is_open(redis_ser
             clock.advance(0.3)
             await fails(mine.cache.get("k", ("t",)))
         assert mine.breaker.state is BreakerState.OPEN
-        asked = []
+        sent = []
 
         async def execute_command(*words):
-            asked.append(words)
+            sent.append(words)
 
         monkeypatch.setattr(mine.cache.commands.client, "execute_command", execute_command)
         snapshot = RoleSnapshot("api", "a", 1)
@@ -200,7 +200,7 @@ async def test_a_dead_redis_is_asked_nothing_while_the_circuit_is_open(redis_ser
             mine.fleet.snapshots,
         ):
             await fails(call())
-        assert asked == []
+        assert sent == []
 
 
 async def test_many_late_answers_at_once_count_as_one(redis_server, redis_url):

@@ -1,4 +1,4 @@
-"""What other processes invalidate is heard in order, or its loss is."""
+"""A process follows the commits of others in order, or learns that it missed some."""
 
 import asyncio
 import time
@@ -32,7 +32,7 @@ async def test_what_is_told_in_another_numbered_database_is_not_heard(redis_url,
         await reader.cache.invalidate(["room:2"])
         await eventually(lambda: ["room:2"] in listener.heard, "not heard")
         assert listener.heard == [None, ["room:2"]]
-        assert listener.told == []
+        assert listener.stored == []
 
 
 async def test_nothing_is_current_before_and_after_following(redis_url):
@@ -66,7 +66,7 @@ async def test_the_messages_of_a_commit_are_heard_with_its_tags(redis_url):
     async with process(redis_url) as processor, process(redis_url) as reader, listening(reader) as listener:
         await processor.feed.publish(Commit(("room:5",), tuple(stored)))
         await eventually(lambda: len(listener.heard) == 2, "not heard")
-        assert listener.told == stored
+        assert listener.stored == stored
 
 
 @pytest.mark.parametrize("fault", ["cut", "half_open", "stall"])

@@ -85,7 +85,7 @@ async def test_a_promoted_replica_that_has_missed_an_invalidation_answers_nothin
             async with listening(reader):
                 await fill(reader, "k", b"old")
                 await _has(replica, b"%b:value:k" % SLOT.encode())
-                master.kill()  # and with it what a processor told only to the master
+                master.kill()  # and with it the invalidation that only the master got
                 await eventually(lambda: not reader.feed.is_current(), "the end is not noticed")
                 assert (await first_answer(reader, "k")).value is None
                 await eventually(reader.feed.is_current, "the new master is not followed")
