@@ -69,11 +69,11 @@ class Common:
     log_format: str = choice(
         "auto", "console, json, or auto: console on a terminal, else json", ("auto", "console", "json")
     )
-    broker_limit_bytes: int = integer(67_108_864, "bytes one partition's queue holds before it refuses")
+    broker_limit_bytes: int = integer(67_108_864, "bytes that one partition's queue holds; more are refused")
     breaker_failures: int = integer(5, "failures in a row that open a circuit breaker")
     breaker_reset_s: float = seconds(15.0, "seconds until an open breaker lets one probe through")
     reader_pool: int = integer(20, "database connections for reads, per process", most=1000)
-    reader_queue: int = integer(200, "reads that may wait for a connection before the next is refused", least=0)
+    reader_queue: int = integer(200, "reads that may wait for a connection; more are refused", least=0)
     read_deadline_s: float = seconds(5.0, "seconds a read may take")
     write_deadline_s: float = seconds(10.0, "seconds a write to a database server may take, repeats included")
     drain_s: float = seconds(25.0, "seconds a stopping process may take to finish what it holds")

@@ -28,7 +28,7 @@ class GatewaySettings:
     hello_timeout_s: float = seconds(10.0, "seconds a new session has to say hello")
     heartbeat_s: float = seconds(25.0, "seconds between pings")
     outbound_limit_bytes: int = integer(1_048_576, "unsent bytes at which a slow reader is disconnected", least=1024)
-    replay_limit: int = integer(1000, "messages replayed at most to a client that comes back", least=0)
+    replay_limit: int = integer(1000, "most messages replayed to a reconnecting client", least=0)
     connections_max: int = integer(20_000, "open connections per gateway")
     rooms_per_connection: int = integer(500, "rooms one connection may join")
     inflight_per_connection: int = integer(1024, "messages of one connection that may wait for their ack")
@@ -40,7 +40,7 @@ class GatewaySettings:
     )
     accept_buffer_bytes: int = integer(67_108_864, "bytes of accepted messages that may wait for the broker")
     confirm_timeout_s: float = seconds(5.0, "seconds to wait for the broker's confirm")
-    accept_patience_s: float = seconds(0.8, "seconds a publish is retried before the client is told to")
+    accept_patience_s: float = seconds(0.8, "seconds a failed publish is retried before the client must repeat it")
     live_queue: int = integer(10_000, "live envelopes a gateway queues before it repairs from the database")
     resync_s: float = seconds(2.0, "seconds between checks of joined rooms against the database")
 
@@ -79,7 +79,7 @@ class ApiSettings:
     )
     cache_entries: int = integer(10_000, "entries of the in-process cache")
     cache_bytes: int = integer(67_108_864, "bytes of the in-process cache")
-    uncached_reads: int = integer(50, "database reads at a time while Redis is out of reach, before one is refused")
+    uncached_reads: int = integer(50, "concurrent database reads while Redis is out of reach; more are refused")
 
 
 @attrs.frozen
