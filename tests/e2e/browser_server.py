@@ -11,10 +11,9 @@ from typing import Any
 
 import aiohttp
 import attrs
-import orjson
-from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness.process import UpProcess
+from tests.harness.ws_client import client_of
 
 
 @contextlib.asynccontextmanager
@@ -59,13 +58,13 @@ class UpServer:
 
     async def say(self, room: str, texts: list[str], *, user_id: int = 77, username: str = "seeder") -> None:
         """Send as another client and return once all is stored."""
-        async with connect(self.gateway_url) as client:
-            await client.send(orjson.dumps({"op": "hello", "userId": user_id, "username": username}).decode())
-            await client.recv()
+        async with client_of(self.gateway_url) as client:
+            await client.hello(user_id, username)
             for start in range(0, len(texts), 50):
                 chunk = texts[start : start + 50]
-                await client.send(orjson.dumps([_send(room, text) for text in chunk]).decode())
-                await _acks(client, len(chunk))
+                await client.send([_send(room, text) for text in chunk])
+                for _ in chunk:
+                    await client.expect("ack")
 
     async def stored(self, room: str) -> list[dict[str, Any]]:
         """Every stored message of a room, oldest first, as REST tells."""
@@ -83,11 +82,3 @@ class UpServer:
 
 def _send(room: str, text: str) -> dict[str, str]:
     return {"op": "send", "ref": str(uuid.uuid4()), "room": room, "text": text, "ack": "stored"}
-
-
-async def _acks(client: ClientConnection, count: int) -> None:
-    while count > 0:
-        frames = orjson.loads(await client.recv())
-        for frame in frames if isinstance(frames, list) else [frames]:
-            assert frame["op"] == "ack", frame
-            count -= 1

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import itertools
-import json
 import random
 import time
 from collections import Counter
@@ -12,10 +11,10 @@ from typing import Any
 
 import aiohttp
 import attrs
-from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness.fleet import Fleet
 from tests.harness.waiting import eventually
+from tests.harness.ws_client import WsClient, session_at
 
 HARD_BOUND_S = 1.0
 """The longest life of a newest page in L1."""
@@ -91,11 +90,8 @@ class Site:
     @contextlib.asynccontextmanager
     async def writer(self) -> AsyncIterator["Writer"]:
         """Somebody who sends over the gateway and waits for each message to be stored."""
-        port = self.fleet.of("gateway")[0].port
-        async with connect(f"ws://127.0.0.1:{port}/ws") as socket:
-            await socket.send('{"op":"hello","userId":7,"username":"ada"}')
-            await socket.recv()
-            yield Writer(socket, self.committed)
+        async with session_at(self.fleet.of("gateway")[0].port) as client:
+            yield Writer(client, self.committed)
 
     async def write_for_ever(self, room: str) -> None:
         async with self.writer() as writer:
@@ -144,16 +140,14 @@ class Site:
 class Writer:
     """One connection."""
 
-    socket: ClientConnection
+    client: WsClient
     committed: Committed
     _refs: "itertools.count[int]" = attrs.field(factory=itertools.count)
 
     async def write(self, room: str) -> int:
         """The ``seq`` of a message that is stored by now."""
-        frame = {"op": "send", "ref": next(self._refs), "room": room, "text": "hi", "ack": "stored"}
-        await self.socket.send(json.dumps(frame))
-        answer = json.loads(await self.socket.recv())
-        assert answer["op"] == "ack", answer
+        await self.client.send({"op": "send", "ref": next(self._refs), "room": room, "text": "hi", "ack": "stored"})
+        answer = await self.client.expect("ack")
         self.committed.note(room, answer["seq"])
         return int(answer["seq"])
 

@@ -12,7 +12,6 @@ import redis
 from chatflow.domain.reading.cache_policy import RULES, Family
 from tests.e2e.reading import Reading, Site, open_site
 from tests.harness.fleet import Fleet
-from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy
 from tests.harness.rabbit import RabbitServer
 
@@ -76,7 +75,7 @@ async def test_a_processor_that_starts_ends_what_the_one_before_it_could_not(sit
 
 
 async def test_a_processor_that_takes_over_ends_it_with_the_next_message(site: Site, die_owing: DieOwing) -> None:
-    standby = RoleProcess("processor", site.fleet.directory, site.fleet.common, "processor-2")
+    standby = site.fleet.another("processor", "processor-2")
     site.fleet.roles[standby.name] = standby
     standby.start()
     await standby.ready()

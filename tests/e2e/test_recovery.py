@@ -6,14 +6,16 @@ import re
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
-from websockets.asyncio.client import ClientConnection, connect
 
 from tests.harness.fleet import Fleet
 from tests.harness.maria import MariaServer
 from tests.harness.process import RoleProcess
 from tests.harness.rabbit import RabbitServer
+from tests.harness.waiting import eventually
+from tests.harness.ws_client import WsClient, session_at
 
 RESET = {"CHATFLOW_BREAKER_RESET_S": "3600"}
 WAIT_S = 30.0
@@ -27,11 +29,9 @@ async def fleet(tmp_path: Path, vhost_url: str, maria_url: str):
     fleet.kill()
 
 
-async def send(ws: ClientConnection, **more: str) -> dict[str, object]:
-    await ws.send(json.dumps({"op": "send", "ref": 1, "room": "lobby", "text": "hi", **more}))
-    async with asyncio.timeout(WAIT_S):
-        answer = json.loads(await ws.recv())
-    return dict(answer[0] if isinstance(answer, list) else answer)
+async def send(client: WsClient, **more: str) -> dict[str, Any]:
+    await client.send({"op": "send", "ref": 1, "room": "lobby", "text": "hi", **more})
+    return await client.receive()
 
 
 async def tripped(role: RoleProcess) -> bool:
@@ -46,24 +46,15 @@ async def tripped(role: RoleProcess) -> bool:
     return await asyncio.to_thread(trips) > 0
 
 
-async def greeted(port: int) -> ClientConnection:
-    ws = await connect(f"ws://127.0.0.1:{port}/ws")
-    await ws.send(json.dumps({"op": "hello", "userId": 7, "username": "ada"}))
-    await ws.recv()
-    return ws
-
-
 async def test_a_processor_stores_again_when_mariadb_is_back(fleet: Fleet, maria_server: MariaServer) -> None:
     (gateway,), (processor,) = fleet.of("gateway"), fleet.of("processor")
-    ws = await greeted(gateway.port)
-    async with ws, asyncio.timeout(2 * WAIT_S):
-        assert (await send(ws, ack="stored"))["seq"] == 1
+    async with session_at(gateway.port) as client, asyncio.timeout(2 * WAIT_S):
+        assert (await send(client, ack="stored"))["seq"] == 1
         maria_server.kill()
-        assert (await send(ws))["op"] == "ack"
-        while not await tripped(processor):
-            await asyncio.sleep(0.1)
+        assert (await send(client))["op"] == "ack"
+        await eventually(lambda: tripped(processor), "an open circuit")
         await asyncio.to_thread(maria_server.restart)
-        while (answer := await send(ws, ack="stored"))["op"] != "ack":
+        while (answer := await send(client, ack="stored"))["op"] != "ack":
             assert answer["retryable"]
 
 
@@ -102,13 +93,12 @@ async def test_each_role_names_what_it_depends_on_and_a_stopped_database(
 
 async def test_a_gateway_accepts_again_when_rabbitmq_is_back(fleet: Fleet, rabbit_server: RabbitServer) -> None:
     (gateway,) = fleet.of("gateway")
-    ws = await greeted(gateway.port)
-    async with ws, asyncio.timeout(2 * WAIT_S):
-        assert (await send(ws))["op"] == "ack"
+    async with session_at(gateway.port) as client, asyncio.timeout(2 * WAIT_S):
+        assert (await send(client))["op"] == "ack"
         await asyncio.to_thread(rabbit_server.settle)
         rabbit_server.kill()
         while not await tripped(gateway):
-            assert (await send(ws))["retryable"]
+            assert (await send(client))["retryable"]
         await asyncio.to_thread(rabbit_server.restart)
-        while (await send(ws))["op"] != "ack":
+        while (await send(client))["op"] != "ack":
             await asyncio.sleep(0.05)

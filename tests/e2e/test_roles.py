@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from websockets.asyncio.client import connect
 
 from chatflow.entrypoints.clocks import new_id
 from tests.harness.fleet import Fleet
 from tests.harness.process import RoleProcess
 from tests.harness.proxy import FaultProxy
+from tests.harness.waiting import eventually
+from tests.harness.ws_client import session_at
 
 
 @pytest.fixture
@@ -29,22 +30,19 @@ def start_behind(proxy: FaultProxy, vhost_url: str, role: RoleProcess) -> None:
 
 async def logged(role: RoleProcess, event: str, *words: str) -> None:
     """Wait for an event in a role's log."""
-    async with asyncio.timeout(30):
-        while not any(event in line and all(word in line for word in words) for line in role.log_text.splitlines()):
-            assert role.is_running, role.log_text
-            await asyncio.sleep(0.05)
+
+    def is_there() -> bool:
+        assert role.is_running, role.log_text
+        return any(event in line and all(word in line for word in words) for line in role.log_text.splitlines())
+
+    await eventually(is_there, f"{event} in the log of {role.name}")
 
 
 async def ask(port: int, *frames: dict[str, object]) -> list[dict[str, object]]:
     """Say hello and these frames over ``/ws``; the answers, one for each frame."""
-    async with connect(f"ws://127.0.0.1:{port}/ws") as ws:
-        await ws.send(json.dumps([{"op": "hello", "userId": 7, "username": "ada"}, *frames]))
-        answers: list[dict[str, object]] = []
-        async with asyncio.timeout(15):
-            while len(answers) <= len(frames):
-                value = json.loads(await ws.recv())
-                answers += value if isinstance(value, list) else [value]
-    return answers[1:]
+    async with session_at(port) as client:
+        await client.send([*frames])
+        return [await client.receive() for _ in frames]
 
 
 async def test_roles_started_before_the_schema_wait_for_it_and_then_work_together(fleet: Fleet) -> None:
@@ -72,17 +70,12 @@ async def test_roles_started_before_the_schema_wait_for_it_and_then_work_togethe
 async def test_a_message_reaches_members_on_every_gateway(fleet: Fleet) -> None:
     await fleet.start()
     one, other = fleet.of("gateway")
-    async with connect(f"ws://127.0.0.1:{other.port}/ws") as listener, asyncio.timeout(20):
-        await listener.send(
-            json.dumps([{"op": "hello", "userId": 8, "username": "bob"}, {"op": "join", "room": "lobby"}])
-        )
-        heard = ""
-        while '"joined"' not in heard:
-            heard += str(await listener.recv())
+    async with session_at(other.port, user_id=8) as listener:
+        await listener.send({"op": "join", "room": "lobby"})
+        await listener.expect("joined")
         await ask(one.port, {"op": "send", "ref": 1, "room": "lobby", "text": "over there"})
-        while '"over there"' not in heard:
-            heard += str(await listener.recv())
-    assert '"seq":1' in heard
+        heard = await listener.expect("message")
+    assert (heard["text"], heard["seq"]) == ("over there", 1)
 
 
 async def test_a_role_waits_for_a_broker_that_is_not_there_yet_and_stops_when_asked(
@@ -125,9 +118,7 @@ async def test_a_role_that_a_broker_accepts_and_does_not_answer_stops_when_asked
     proxy.half_open()
     role = fleet.of("gateway")[0]
     start_behind(proxy, vhost_url, role)
-    async with asyncio.timeout(20):
-        while not proxy.accepted:
-            await asyncio.sleep(0.05)
+    await eventually(lambda: proxy.accepted, "a connection")
     assert await asyncio.to_thread(role.stop) == 0, role.log_text
 
 
@@ -145,7 +136,7 @@ async def test_the_read_side_starts_without_the_broker(
 
 async def test_another_number_of_partitions_is_refused_in_one_line(fleet: Fleet) -> None:
     await fleet.start()
-    other = RoleProcess("gateway", fleet.directory, fleet.common | {"CHATFLOW_PARTITIONS": "16"}, "other")
+    other = fleet.another("gateway", "other", {"CHATFLOW_PARTITIONS": "16"})
     other.start()
     try:
         assert other.process is not None

@@ -27,12 +27,16 @@ class Fleet:
         for role, count in counts.items():
             for number in range(1, count + 1):
                 name = f"{role}-{number}"
-                self.roles[name] = RoleProcess(role, self.directory, self.common, name)
+                self.roles[name] = self.another(role, name)
 
     @property
     def common(self) -> dict[str, str]:
         urls = {"CHATFLOW_BROKER_URL": self.broker_url, "CHATFLOW_DATABASE_URL": self.database_url}
         return urls | self.settings
+
+    def another(self, role: RoleName, name: str, settings: dict[str, str] | None = None) -> RoleProcess:
+        """One more, which neither runs yet nor belongs to the fleet: whoever starts it ends it."""
+        return RoleProcess(role, self.directory, self.common | (settings or {}), name)
 
     def of(self, role: RoleName) -> list[RoleProcess]:
         return [each for each in self.roles.values() if each.role == role]

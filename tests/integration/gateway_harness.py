@@ -12,14 +12,12 @@ import os
 import socket
 import struct
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import attrs
 import msgspec
 import uuid_utils
-from websockets.asyncio.client import ClientConnection, connect
 
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.websockets.server import GatewayServer
@@ -39,6 +37,7 @@ from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from tests.harness.waiting import eventually
+from tests.harness.ws_client import WsClient, client_of
 from tests.unit.fakes import FakeStore
 
 DEADLINE_S = 10.0
@@ -113,14 +112,13 @@ class Gateway:
         return f"ws://127.0.0.1:{self.port}{path}"
 
     @contextlib.asynccontextmanager
-    async def peer(self, path: str, **options: Any) -> AsyncIterator["Peer"]:
+    async def peer(self, path: str, **options: Any) -> AsyncIterator[WsClient]:
         """A client of any path, closed at the end."""
-        options = {"compression": None, "max_size": None, "max_queue": None, "ping_interval": None} | options
-        async with connect(self.url(path), proxy=None, close_timeout=1, **options) as connection:
-            yield Peer(connection)
+        async with client_of(self.url(path), **options) as client:
+            yield client
 
     @contextlib.asynccontextmanager
-    async def session(self, *, user_id: int = 7, **options: Any) -> AsyncIterator["Peer"]:
+    async def session(self, *, user_id: int = 7, **options: Any) -> AsyncIterator[WsClient]:
         """A ``/ws`` client that has been welcomed."""
         async with self.peer("/ws", **options) as peer:
             await peer.hello(user_id)
@@ -230,69 +228,6 @@ def chat(**fields: Any) -> dict[str, Any]:
 def send(room: str, text: str = "hi", **fields: Any) -> dict[str, Any]:
     """A ``/ws`` send."""
     return {"op": "send", "room": room, "text": text} | fields
-
-
-def encode(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-@attrs.define(eq=False)
-class Peer:
-    """A well-behaved client: objects in, objects out, arrays taken apart."""
-
-    connection: ClientConnection
-    _ahead: deque[dict[str, Any]] = attrs.field(factory=deque, init=False)
-
-    async def hello(self, user_id: int = 7) -> dict[str, Any]:
-        await self.send({"op": "hello", "userId": user_id, "username": f"user{user_id}"})
-        return await self.expect("welcome")
-
-    async def send(self, *values: Any) -> None:
-        for value in values:
-            await self.connection.send(encode(value))
-
-    async def send_text(self, text: str) -> None:
-        await self.connection.send(text)
-
-    async def receive_text(self) -> str:
-        async with asyncio.timeout(DEADLINE_S):
-            text = await self.connection.recv()
-        assert isinstance(text, str)
-        return text
-
-    async def receive(self) -> dict[str, Any]:
-        while not self._ahead:
-            value = msgspec.json.decode(await self.receive_text())
-            self._ahead.extend(value if isinstance(value, list) else [value])
-        return self._ahead.popleft()
-
-    async def expect(self, op: str) -> dict[str, Any]:
-        """The next object, which must be this one."""
-        value = await self.receive()
-        assert value["op"] == op, value
-        return value
-
-    async def collect(self, op: str, count: int) -> list[dict[str, Any]]:
-        """The next so many of a kind; others in between are dropped."""
-        found: list[dict[str, Any]] = []
-        while len(found) < count:
-            value = await self.receive()
-            if value["op"] == op:
-                found.append(value)
-        return found
-
-    async def silence(self) -> None:
-        """Nothing was sent up to now: a ping comes back, and no frame came before it."""
-        async with asyncio.timeout(DEADLINE_S):
-            await (await self.connection.ping())
-        assert not self._ahead
-        assert len(self.connection.recv_messages.frames) == 0
-
-    async def closed(self) -> tuple[int | None, str | None]:
-        """Wait for the end, whatever comes before; its code and reason."""
-        async with asyncio.timeout(DEADLINE_S):
-            await self.connection.wait_closed()
-        return self.connection.close_code, self.connection.close_reason
 
 
 @attrs.define(eq=False)

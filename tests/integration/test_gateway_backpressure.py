@@ -8,7 +8,8 @@ import pytest
 
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.waiting import eventually
-from tests.integration.gateway_harness import Peer, chat, new_id, open_gateway, send
+from tests.harness.ws_client import WsClient
+from tests.integration.gateway_harness import chat, new_id, open_gateway, send
 
 IMPATIENT = {"broker": {"confirm_timeout_s": 0.05}, "publisher": {"patience_s": 0.2}, "breaker": {"failures": 10_000}}
 UNAVAILABLE = "Message queue unavailable, please retry"
@@ -97,7 +98,7 @@ async def test_a_sender_that_is_faster_than_the_broker_is_slowed_and_nothing_is_
 class Retrying:
     """A client as real ones are: sends on while it waits, repeats in order with the same ids what it must retry."""
 
-    peer: Peer
+    peer: WsClient
     room: str
     count: int
     window: int = 32

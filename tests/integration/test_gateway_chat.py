@@ -7,7 +7,8 @@ import re
 import msgspec
 import pytest
 
-from tests.integration.gateway_harness import BINARY, TEXT, chat, encode, frame, new_id, open_gateway
+from tests.harness.ws_client import encode
+from tests.integration.gateway_harness import BINARY, TEXT, chat, frame, new_id, open_gateway
 
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 UUID7 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")

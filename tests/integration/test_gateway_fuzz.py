@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.integration.gateway_harness import TEXT, chat, encode, frame, new_id, open_gateway, send
+from tests.harness.ws_client import encode
+from tests.integration.gateway_harness import TEXT, chat, frame, new_id, open_gateway, send
 
 HELLO = {"op": "hello", "userId": 7, "username": "ada"}
 SCALARS = st.one_of(
