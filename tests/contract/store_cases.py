@@ -11,6 +11,8 @@ from pathlib import Path
 import attrs
 import uuid_utils
 
+from chatflow.adapters.memory.analytics import MemoryAnalytics
+from chatflow.adapters.memory.store import MemoryStore, MemoryTables
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
 from chatflow.adapters.sql.audit import SqlAuditor
@@ -20,7 +22,7 @@ from chatflow.adapters.sql.opening import open_database
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.ports.messages import Message, StoredMessage
-from chatflow.ports.store import Analytics, MessageStore
+from chatflow.ports.store import Analytics, Auditor, DeadLetters, MessageReader, MessageStore
 from tests.contract.store_maria import RawMaria
 
 NOW_US = 1_795_000_000_000_000
@@ -34,30 +36,21 @@ class Stack:
     """One process's view of a database.
 
     Attributes:
-        raw: runs SQL on a connection of its own and returns the rows.
+        counts: every way of counting that must give the same answers.
+        raw: runs SQL on a connection of its own and returns the rows; ``None`` where there is no SQL.
     """
 
-    database: Database
     store: MessageStore
+    reader: MessageReader
+    auditor: Auditor
+    box: DeadLetters
+    counts: list[Analytics]
     summaries: bool
-    raw: Callable[[str], list[Row]]
-
-    @property
-    def reader(self) -> SqlMessageReader:
-        return SqlMessageReader(self.database)
-
-    @property
-    def auditor(self) -> SqlAuditor:
-        return SqlAuditor(self.database)
-
-    @property
-    def box(self) -> SqlDeadLetters:
-        return SqlDeadLetters(self.database, lambda: NOW_US + 1)
+    raw: Callable[[str], list[Row]] | None = None
+    database: Database | None = None
 
     def analytics(self) -> list[Analytics]:
-        """Every way of counting that must give the same answers."""
-        computed = ComputedAnalytics(self.database)
-        return [computed, SummaryAnalytics(self.database)] if self.summaries else [computed]
+        return self.counts
 
 
 @attrs.frozen
@@ -73,7 +66,17 @@ async def opened(
 ) -> AsyncIterator[Stack]:
     database = open_database(url, driver_fallback=driver_fallback)
     try:
-        yield Stack(database, SqlMessageStore(database, lambda: NOW_US, summaries=summaries), summaries, raw)
+        computed = ComputedAnalytics(database)
+        yield Stack(
+            SqlMessageStore(database, lambda: NOW_US, summaries=summaries),
+            SqlMessageReader(database),
+            SqlAuditor(database),
+            SqlDeadLetters(database, lambda: NOW_US + 1),
+            [computed, SummaryAnalytics(database)] if summaries else [computed],
+            summaries,
+            raw,
+            database,
+        )
     finally:
         await database.close()
 
@@ -96,6 +99,18 @@ def maria_backend(raw: RawMaria, *, summaries: bool, driver_fallback: bool = Fal
     return Backend(lambda: opened(raw.url, raw, summaries=summaries, driver_fallback=driver_fallback))
 
 
+def memory_backend() -> Backend:
+    tables = MemoryTables()
+
+    @asynccontextmanager
+    async def opened_memory() -> AsyncIterator[Stack]:
+        store, later = MemoryStore(lambda: NOW_US, tables), MemoryStore(lambda: NOW_US + 1, tables)
+        yield Stack(store, store, store, later, [MemoryAnalytics(tables)], summaries=False)
+
+    return Backend(opened_memory)
+
+
+MEMORY = "memory"
 SQLITE = {"sqlite": False, "sqlite-summaries": True}
 MARIADB = {
     "mariadb": {"summaries": False},
