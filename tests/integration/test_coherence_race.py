@@ -20,7 +20,6 @@ from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.local_cache import LocalTier
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.commit_feed import Commit
-from chatflow.ports.messages import StoredMessage
 from tests.reading_fakes import ListStore, body, local_tier, query_service
 from tests.unit.fakes import cancel
 
@@ -33,21 +32,13 @@ PATIENCE_S = 20.0
 class SlowStore(ListStore):
     """Finds a room without looking through all, and holds rows back for a few turns after they were read."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.rooms: dict[str, list[StoredMessage]] = {}
-
-    def add(self, room_id, **fields):
-        self.rows = self.rooms.setdefault(room_id, [])
-        return super().add(room_id, **fields)
-
     async def room_page(self, room_id, *, limit, before_seq=None, window=None):
-        rows = self.rooms[room_id][::-1]
+        rows = self.tables.rooms[room_id][::-1]
         await self._be_slow()
         return rows[:limit]
 
     async def room_range(self, room_id, *, after_seq, limit):
-        rows = self.rooms[room_id][after_seq : after_seq + limit]
+        rows = self.tables.rooms[room_id][after_seq : after_seq + limit]
         await self._be_slow()
         return rows
 

@@ -298,5 +298,5 @@ async def abuse(gateway, rng):
                 await asyncio.sleep(0)
             raw.reset()
     await eventually(gateway.is_idle)
-    for kept in (gateway.store.rooms, gateway.store.by_id, gateway.store.calls):
+    for kept in (gateway.store.memory.tables.rooms, gateway.store.memory.tables.by_key, gateway.store.calls):
         kept.clear()

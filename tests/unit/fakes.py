@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import attrs
 
+from chatflow.adapters.memory.store import MemoryStore
 from chatflow.adapters.websockets.driver import SessionDriver
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
@@ -88,7 +89,7 @@ def live(items: Iterable[StoredMessage], partition: int = 0) -> LiveEnvelope:
 
 @attrs.define(eq=False)
 class FakeStore:
-    """Both sides of a store: numbers rooms without gaps, one row per id, refuses poison, fails when told to.
+    """Both sides of a store in memory, which refuses poison and fails when told to.
 
     Attributes:
         failures: raised by the next calls of ``append_batch``, one each; ``None`` lets a call through.
@@ -100,9 +101,7 @@ class FakeStore:
         before_commit, after_commit: awaited by ``append_batch``.
     """
 
-    rooms: dict[str, list[StoredMessage]] = attrs.field(factory=dict)
-    by_id: dict[str, StoredMessage] = attrs.field(factory=dict)
-    dead: dict[str, str] = attrs.field(factory=dict)
+    memory: MemoryStore = attrs.field(factory=lambda: MemoryStore(lambda: EPOCH_US))
     poison: set[str] = attrs.field(factory=set)
     failures: deque[ChatflowError | None] = attrs.field(factory=deque)
     lost_answers: deque[ChatflowError] = attrs.field(factory=deque)
@@ -119,11 +118,7 @@ class FakeStore:
         self._fail(self.failures)
         if any(m.message_id in self.poison for m in messages):
             raise RowRejected("a value is out of range")
-        before = len(self.by_id)
-        distinct = {m.message_id: m for m in messages}
-        appended = Appended(
-            tuple(self._store(m) for m in distinct.values()), len(messages) - (len(self.by_id) - before)
-        )
+        appended = await self.memory.append_batch(messages)
         await self.after_commit()
         if self.lost_answers:
             raise self.lost_answers.popleft()
@@ -131,28 +126,40 @@ class FakeStore:
 
     async def add_dead_letter(self, message: Message, reason: str) -> None:
         self.calls.append(("add_dead_letter", message.message_id))
-        await asyncio.sleep(0)
         self._fail(self.dead_letter_failures)
-        self.dead[message.message_id] = reason
+        await self.memory.add_dead_letter(message, reason)
 
     async def ping(self) -> None:
         self._fail(())
 
     async def heads(self, room_ids: Sequence[str]) -> dict[str, int]:
         self.calls.append(("heads", list(room_ids)))
-        return await self._read(lambda: {room: len(self.rooms[room]) for room in room_ids if room in self.rooms})
+        return await self._read(lambda: self.memory.heads(room_ids))
 
     async def room_range(self, room_id: str, *, after_seq: int, limit: int) -> list[StoredMessage]:
         self.calls.append(("room_range", (room_id, after_seq, limit)))
-        return await self._read(lambda: self.rooms.get(room_id, [])[after_seq : after_seq + limit])
+        return await self._read(lambda: self.memory.room_range(room_id, after_seq=after_seq, limit=limit))
 
     async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
         self.calls.append(("locate", list(message_ids)))
-        return await self._read(lambda: {i: self.by_id[i] for i in message_ids if i in self.by_id})
+        return await self._read(lambda: self.memory.locate(message_ids))
 
     def put(self, *items: Message) -> list[StoredMessage]:
         """Commit without a call: another process did it."""
-        return [self._store(m) for m in items]
+        return [self.memory.tables.insert(m) for m in items]
+
+    @property
+    def rooms(self) -> dict[str, list[StoredMessage]]:
+        return self.memory.tables.rooms
+
+    @property
+    def by_id(self) -> dict[str, StoredMessage]:
+        return {row.message.message_id: row for row in self.memory.tables.rows}
+
+    @property
+    def dead(self) -> dict[str, str]:
+        """Reasons by message id."""
+        return {letter.message_id: letter.error_reason for letter in self.memory.tables.dead.values()}
 
     def ids(self, room: str = "lobby") -> list[str]:
         return [row.message.message_id for row in self.rooms.get(room, [])]
@@ -160,17 +167,10 @@ class FakeStore:
     def count(self, name: str) -> int:
         return sum(call == name for call, _ in self.calls)
 
-    def _store(self, m: Message) -> StoredMessage:
-        if m.message_id not in self.by_id:
-            room = self.rooms.setdefault(m.room_id, [])
-            self.by_id[m.message_id] = StoredMessage(m, len(room) + 1)
-            room.append(self.by_id[m.message_id])
-        return self.by_id[m.message_id]
-
-    async def _read(self, query: Callable[[], T]) -> T:
+    async def _read(self, query: Callable[[], Awaitable[T]]) -> T:
         await self.pause()
         self._fail(())
-        answer = query()
+        answer = await query()
         await self.pause()
         return answer
 

@@ -1,9 +1,8 @@
 """A store in memory, for tests: the promises of `ports.store` without a disk; processes share its `MemoryTables`.
 
-Nothing is awaited between a look at the tables and a change of them, which is what a transaction is here.
+No method awaits anything, so each is a transaction.
 """
 
-import asyncio
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -51,6 +50,19 @@ class MemoryTables:
         """All messages, in the order in which they were stored."""
         return self.by_key.values()
 
+    def insert(self, message: Message) -> StoredMessage:
+        """Store a message with the next number of its room; one whose id is stored stays as it is.
+
+        Raises:
+            RowRejected: its id is not a UUID.
+        """
+        key = _key_of(message)
+        if key not in self.by_key:
+            rows = self.rooms.setdefault(message.room_id, [])
+            self.by_key[key] = StoredMessage(message, len(rows) + 1)
+            rows.append(self.by_key[key])
+        return self.by_key[key]
+
 
 @attrs.define(eq=False)
 class MemoryStore:
@@ -60,47 +72,35 @@ class MemoryStore:
     tables: MemoryTables = attrs.field(factory=MemoryTables)
 
     async def append_batch(self, messages: Sequence[Message]) -> Appended:
-        await asyncio.sleep(0)
         distinct: dict[uuid.UUID, Message] = {}
         for message in messages:
             distinct.setdefault(_key_of(message), message)
-        known = self.tables.by_key
-        fresh = {key: message for key, message in distinct.items() if key not in known}
-        for message in fresh.values():
+        fresh = [message for key, message in distinct.items() if key not in self.tables.by_key]
+        for message in fresh:
             check_storable(message)
-        for key, message in fresh.items():
-            self._insert(key, message)
-        return Appended(tuple([known[key] for key in distinct]), len(messages) - len(fresh))
-
-    def _insert(self, key: uuid.UUID, message: Message) -> None:
-        rows = self.tables.rooms.setdefault(message.room_id, [])
-        self.tables.by_key[key] = StoredMessage(message, len(rows) + 1)
-        rows.append(self.tables.by_key[key])
+        stored = tuple([self.tables.insert(message) for message in distinct.values()])
+        return Appended(stored, len(messages) - len(fresh))
 
     async def ping(self) -> None:
-        await asyncio.sleep(0)
+        """It is always there."""
 
     async def heads(self, room_ids: Sequence[str]) -> dict[str, int]:
-        await asyncio.sleep(0)
         rooms = self.tables.rooms
         return {room_id: rooms[room_id][-1].seq for room_id in room_ids if room_id in rooms}
 
     async def room_page(
         self, room_id: str, *, limit: int, before_seq: int | None = None, window: TimeWindow | None = None
     ) -> list[StoredMessage]:
-        await asyncio.sleep(0)
         rows = reversed(self.tables.rooms.get(room_id, []))
         older = [row for row in rows if (before_seq is None or row.seq < before_seq) and is_within(row, window)]
         return older[: max(limit, 0)]
 
     async def room_range(self, room_id: str, *, after_seq: int, limit: int) -> list[StoredMessage]:
-        await asyncio.sleep(0)
         return [row for row in self.tables.rooms.get(room_id, []) if row.seq > after_seq][: max(limit, 0)]
 
     async def user_page(
         self, user_id: int, *, limit: int, before: UserCursor | None = None, window: TimeWindow | None = None
     ) -> list[StoredMessage]:
-        await asyncio.sleep(0)
         theirs = [row for row in self.tables.rows if row.message.user_id == user_id and is_within(row, window)]
         if before is not None:
             edge = (before.accepted_at_us, before.room_id, before.seq)
@@ -108,12 +108,10 @@ class MemoryStore:
         return sorted(theirs, key=_place, reverse=True)[: max(limit, 0)]
 
     async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        await asyncio.sleep(0)
         found = [self.tables.by_key.get(key) for key in map(_parsed, message_ids) if key is not None]
         return {row.message.message_id: row for row in found if row is not None}
 
     async def add_dead_letter(self, message: Message, reason: str) -> None:
-        await asyncio.sleep(0)
         message_id, now_us = _printable(str(message.message_id))[:DEAD_LETTER_ID_LENGTH], self.wall_clock()
         reason = reason.encode("utf-8", "backslashreplace").decode()[:REASON_LENGTH]
         for letter in self.tables.dead.values():
@@ -127,12 +125,10 @@ class MemoryStore:
         self.tables.dead[number] = DeadLetter(number, message_id, original, reason, 0, now_us, None, resolved=False)
 
     async def list_dead(self, *, limit: int, include_resolved: bool = False, after_id: int = 0) -> list[DeadLetter]:
-        await asyncio.sleep(0)
         wanted = [letter for letter in self.tables.dead.values() if include_resolved or not letter.resolved]
         return [letter for letter in wanted if letter.id > after_id][: max(limit, 0)]
 
     async def get_dead(self, dead_letter_id: int) -> DeadLetter | None:
-        await asyncio.sleep(0)
         return self.tables.dead.get(dead_letter_id)
 
     async def mark_retried(self, dead_letter_id: int, *, resolved: bool) -> None:
@@ -151,7 +147,6 @@ class MemoryStore:
         return True
 
     async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
-        await asyncio.sleep(0)
         numbers: defaultdict[str, list[int]] = defaultdict(list)
         for row in self.tables.rows:
             numbers[row.message.room_id].append(row.seq)
