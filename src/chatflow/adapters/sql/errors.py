@@ -46,22 +46,31 @@ class NoAnswer(StoreUnavailable):
     """No call of the group may try again by itself: the deadline passed, or SQLite's one writer failed."""
 
 
+DRIVER_ERRORS = (exc.SQLAlchemyError, MySQLError, OverflowError, UnicodeEncodeError, OSError)
+"""Everything that a driver call is known to raise."""
+
+
+def translate(error: Exception) -> StoreError:
+    """What one of `DRIVER_ERRORS` means."""
+    if isinstance(error, exc.SQLAlchemyError):
+        meaning = _meaning(error)
+        if isinstance(error, exc.StatementError):
+            error.statement = None  # may hold what somebody wrote, and errors are logged
+        return meaning
+    if isinstance(error, MySQLError):
+        return _meaning_on_mysql(error)
+    if isinstance(error, OverflowError | UnicodeEncodeError):
+        return RowRejected(str(error))
+    return StoreUnavailable(str(error) or type(error).__name__)  # a timeout has no text
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Let nothing but ``StoreError`` out of a driver call."""
     try:
         yield
-    except exc.SQLAlchemyError as error:
-        meaning = _meaning(error)
-        if isinstance(error, exc.StatementError):
-            error.statement = None  # may hold what somebody wrote, and errors are logged
-        raise meaning from error
-    except MySQLError as error:
-        raise _meaning_on_mysql(error) from error
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise RowRejected(str(error)) from error
-    except OSError as error:
-        raise StoreUnavailable(str(error) or type(error).__name__) from error  # a timeout has no text
+    except DRIVER_ERRORS as error:
+        raise translate(error) from error
 
 
 def _meaning(error: exc.SQLAlchemyError) -> StoreError:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from chatflow.adapters.sql.database import PoolMetrics, Together
-from chatflow.adapters.sql.errors import NoAnswer, translated
+from chatflow.adapters.sql.errors import DRIVER_ERRORS, NoAnswer, translate, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
 from chatflow.adapters.sql.sqlite.engines import read_engine, write_engine
 from chatflow.adapters.sql.sqlite.reads import InterruptibleRead, stop_until_done
@@ -153,16 +153,18 @@ class SqliteDatabase:
                 return await asyncio.wrap_future(future)
         except TimeoutError as exc:
             raise QueryTimeout(f"no answer within {deadline_s} s") from exc
+        except DRIVER_ERRORS as exc:
+            raise translate(exc) from exc
         finally:
             self._reading -= 1
             stop_until_done(job, future)
 
     def _run_read(self, job: InterruptibleRead, fn: Callable[..., R], args: tuple[object, ...]) -> R:
-        with translated(), self._read_engine.connect() as conn, job.running_on(conn):
+        with self._read_engine.connect() as conn, job.running_on(conn):
             return fn(conn, *args)
 
     def _run_snapshot(self, job: InterruptibleRead, fn: Callable[..., R], args: tuple[object, ...]) -> R:
-        with translated(), self._read_engine.connect() as conn, job.running_on(conn):
+        with self._read_engine.connect() as conn, job.running_on(conn):
             conn.exec_driver_sql("BEGIN")
             try:
                 return fn(conn, *args)
