@@ -2,6 +2,10 @@
 
 import attrs
 
+SMALL, MEDIUM, LARGE = 500, 2_000, 3_000
+MEDIUM_DEPTH, LARGE_DEPTH = 5_000, 15_000
+"""The defaults, of the settings too."""
+
 
 @attrs.frozen
 class BatchPolicy:
@@ -11,11 +15,11 @@ class BatchPolicy:
     ``large``. A flush never waits for a batch to fill, except for ``linger_s``.
     """
 
-    small: int = 500
-    medium: int = 2_000
-    large: int = 3_000
-    medium_depth: int = 5_000
-    large_depth: int = 15_000
+    small: int = SMALL
+    medium: int = MEDIUM
+    large: int = LARGE
+    medium_depth: int = MEDIUM_DEPTH
+    large_depth: int = LARGE_DEPTH
     linger_s: float = 0.0
 
     def __attrs_post_init__(self) -> None:

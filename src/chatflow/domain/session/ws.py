@@ -100,7 +100,7 @@ class WsSession(SendingSession):
         self.charge(0.0)
         self._early_frames += 1
         if self._early_frames > EARLY_FRAMES:
-            self.end(NO_HELLO, "too much before hello")
+            self._end_without_hello()
         return not self.is_ended
 
     def _handle(self, item: Any) -> None:
@@ -166,4 +166,10 @@ class WsSession(SendingSession):
         self.charge(ANSWER_S)
         self.error(ref, error)
         if self._violations.add(error):
-            self.end(*((NO_HELLO, "too much before hello") if self.user is None else (POLICY, "too many errors")))
+            if self.user is None:
+                self._end_without_hello()
+            else:
+                self.end(POLICY, "too many errors")
+
+    def _end_without_hello(self) -> None:
+        self.end(NO_HELLO, "too much before hello")

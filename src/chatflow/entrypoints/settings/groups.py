@@ -2,6 +2,7 @@
 
 import attrs
 
+from chatflow.domain.persistence import batch_policy
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
 
@@ -53,11 +54,15 @@ class ProcessorSettings:
     processor_health_port: int = port(9090, "port of the processor's health and metrics")
     writer_pool: int = integer(10, "database connections for writes", most=1000)
     prefetch: int = integer(64, "unacked envelopes per partition", most=65_535)
-    batch_small: int = integer(500, "messages per transaction while few wait")
-    batch_medium: int = integer(2000, "messages per transaction above the medium depth")
-    batch_large: int = integer(3000, "messages per transaction above the large depth")
-    batch_medium_depth: int = integer(5000, "waiting messages up to which batches are small", least=0)
-    batch_large_depth: int = integer(15_000, "waiting messages up to which batches are medium", least=0)
+    batch_small: int = integer(batch_policy.SMALL, "messages per transaction while few wait")
+    batch_medium: int = integer(batch_policy.MEDIUM, "messages per transaction above the medium depth")
+    batch_large: int = integer(batch_policy.LARGE, "messages per transaction above the large depth")
+    batch_medium_depth: int = integer(
+        batch_policy.MEDIUM_DEPTH, "waiting messages up to which batches are small", least=0
+    )
+    batch_large_depth: int = integer(
+        batch_policy.LARGE_DEPTH, "waiting messages up to which batches are medium", least=0
+    )
     linger_ms: int = integer(0, "milliseconds a flush waits for more while a writer is idle", least=0, most=1000)
     buffer_messages: int = integer(20_000, "messages the write-behind buffer holds")
     buffer_bytes: int = integer(33_554_432, "bytes the write-behind buffer holds")
