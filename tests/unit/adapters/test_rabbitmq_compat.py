@@ -29,6 +29,11 @@ class Renamed:
     basic_publish = _on_return_frame = connect = ready = data_received = eof_received = method
 
 
+@pytest.fixture(autouse=True)
+def as_in_a_new_process():
+    compat._warn_once.cache_clear()
+
+
 def test_the_locked_driver_passes_every_check():
     assert failed_checks(CHECKS) == []
     with capture_logs() as logs:
@@ -64,7 +69,8 @@ async def test_a_broker_over_a_changed_driver_falls_back_with_one_warning(monkey
 
 async def test_the_setting_forces_the_fallback_with_one_warning():
     with capture_logs() as logs:
-        broker = open_broker(["amqp://nowhere"], partitions=1, queue_limit_bytes=1, driver_fallback=True)
+        for _ in range(2):
+            broker = open_broker(["amqp://nowhere"], partitions=1, queue_limit_bytes=1, driver_fallback=True)
     assert len(logs) == 1
     assert broker.publishing.connection_class is PublicConnection
 

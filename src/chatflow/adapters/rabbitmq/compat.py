@@ -250,9 +250,15 @@ class DirectConnection(DriverConnection):
 def connection_class(*, forced_fallback: bool = False) -> type[DriverConnection]:
     """`DirectConnection` if the driver is as expected, else `PublicConnection` with one warning in the log."""
     if failed := failed_checks(CHECKS, forced=forced_fallback):
-        log.warning("broker.driver_fallback", failed=failed, aiormq=aiormq.connection.__version__)
+        _warn_once(tuple(failed))
         return PublicConnection
     return DirectConnection
+
+
+@functools.cache
+def _warn_once(failed: tuple[str, ...]) -> None:
+    """A command may open several connections."""
+    log.warning("broker.driver_fallback", failed=list(failed), aiormq=aiormq.connection.__version__)
 
 
 def _uses(function: Callable[..., Any], *names: str) -> bool:

@@ -165,7 +165,12 @@ async def _collect(replays: ReplayReport, results: AsyncIterator[Replayed]) -> N
 
 @asynccontextmanager
 async def _running_broker(common: Common) -> AsyncIterator[RabbitBroker]:
-    broker = open_broker(common.broker_urls, partitions=common.partitions, queue_limit_bytes=common.broker_limit_bytes)
+    broker = open_broker(
+        common.broker_urls,
+        partitions=common.partitions,
+        queue_limit_bytes=common.broker_limit_bytes,
+        driver_fallback=common.driver_fallback,
+    )
     await broker.open()
     try:
         yield broker
