@@ -15,7 +15,6 @@ from typing import Any
 from asyncmy.errors import MySQLError
 from sqlalchemy import exc
 
-from chatflow.adapters.sql.mysql.proven import NO_SAVEPOINT
 from chatflow.ports.errors import QueryTimeout, RowRejected, SequenceCollision, StoreError, StoreUnavailable
 
 MYSQL_DUPLICATE = 1062
@@ -24,6 +23,8 @@ MYSQL_BAD_DATA = frozenset({1048, 1264, 1265, 1292, 1366, 1367, 1406, 1441, 1690
 MYSQL_TIMED_OUT = frozenset({1317, 1969, 3024})
 MYSQL_TRY_AGAIN = frozenset({1205, 1213})
 """Lock wait timeout and deadlock, or a lost certification: the server rolled back, the same transaction may succeed."""
+MYSQL_NO_SAVEPOINT = 1305
+"""The transaction that was begun is gone; see `mysql.proven`."""
 MYSQL_STATEMENT_FAILED = {MYSQL_DUPLICATE} | MYSQL_BAD_DATA | MYSQL_TIMED_OUT | MYSQL_TRY_AGAIN
 
 BAD_BINDING = (OverflowError, TypeError, ValueError)
@@ -113,7 +114,7 @@ def _meaning_on_mysql(driver: Any) -> StoreError:
     code, text = driver.args if len(driver.args) == 2 else (None, str(driver))
     if code == MYSQL_DUPLICATE:
         return AlreadyStored(text) if text.endswith("message_id'") else SequenceCollision(text)
-    if code == NO_SAVEPOINT:
+    if code == MYSQL_NO_SAVEPOINT:
         return TransactionLost(text)
     if code in MYSQL_TRY_AGAIN:
         return TryAgain(text)

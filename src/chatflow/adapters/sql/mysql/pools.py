@@ -18,8 +18,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from chatflow.adapters.sql.compat import PACKETS, PacketDriver
 from chatflow.adapters.sql.database import PoolMetrics
+from chatflow.adapters.sql.errors import MYSQL_NO_SAVEPOINT
 from chatflow.adapters.sql.mysql.multirow import PACKET_KEY
-from chatflow.adapters.sql.mysql.proven import DRIVER, NO_SAVEPOINT, PACKETS_KEY
+from chatflow.adapters.sql.mysql.proven import DRIVER, PACKETS_KEY
 
 CONNECT_DEADLINE_S = 5.0
 """For all of it: TCP, greeting, TLS, authentication, the session's settings."""
@@ -139,5 +140,5 @@ def _failed(context: Any) -> None:
     code, *_ = getattr(context.original_exception, "args", ()) or (None,)
     if code in MOVED_ON:
         context.is_disconnect = True
-    elif code == NO_SAVEPOINT:
+    elif code == MYSQL_NO_SAVEPOINT:
         context.is_disconnect, context.invalidate_pool_on_disconnect = True, False

@@ -17,14 +17,13 @@ from sqlalchemy.dialects.mysql.asyncmy import MySQLDialect_asyncmy
 from sqlalchemy.pool import PoolProxiedConnection
 
 from chatflow.adapters.sql.compat import PACKETS, PacketDriver
+from chatflow.adapters.sql.errors import MYSQL_NO_SAVEPOINT
 
 DRIVER = "proven_asyncmy"
 SAVEPOINT = "SAVEPOINT begun"
 RELEASE = "RELEASE SAVEPOINT begun"
 COMMIT = (RELEASE, "COMMIT")
 SERVER_LOST = 2013
-NO_SAVEPOINT = 1305
-"""What the server answers when the transaction that was begun is gone."""
 
 PACKETS_KEY = "packets"
 """Where a connection's ``info`` holds its `PacketDriver`."""
@@ -77,7 +76,7 @@ def is_still_open(conn: Connection) -> bool:
     try:
         packets_of(conn.info).send(conn.connection.dbapi_connection, [RELEASE])
     except MySQLError as exc:
-        if exc.args[0] != NO_SAVEPOINT:
+        if exc.args[0] != MYSQL_NO_SAVEPOINT:
             raise
         return False
     return True
