@@ -45,3 +45,10 @@ def test_two_processes_do_not_share_their_histograms() -> None:
     one.batch_messages.observe(3)
     assert other.batch_messages.count == 0
     assert IngestMetrics().confirm_s is not IngestMetrics().confirm_s
+
+
+def test_buckets_add_up_to_all_values() -> None:
+    histogram = Histogram((1.0, 2.0))
+    for value in (0.5, 1.5, 1.6, 9.0):
+        histogram.observe(value)
+    assert histogram.buckets() == [("1.0", 1.0), ("2.0", 3.0), ("+Inf", 4.0)]

@@ -34,7 +34,7 @@ class RoleCollector(Collector):
             yield family
         for name, histogram in self.histograms().items():
             yield HistogramMetricFamily(
-                prefix + name, _title(name), buckets=_buckets(histogram), sum_value=histogram.total
+                prefix + name, _title(name), buckets=histogram.buckets(), sum_value=histogram.total
             )
 
 
@@ -47,14 +47,6 @@ def registry_of(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    buckets, seen = [], 0
-    for bound, count in zip(histogram.bounds, histogram.counts, strict=True):
-        seen += count
-        buckets.append((str(bound), float(seen)))
-    return [*buckets, ("+Inf", float(histogram.count))]
 
 
 def _title(name: str) -> str:

@@ -1,6 +1,7 @@
 """Histograms, as plain counts; entrypoints turn them into Prometheus text and fleet snapshots."""
 
 from bisect import bisect_left
+from itertools import accumulate
 
 import attrs
 
@@ -24,6 +25,11 @@ class Histogram:
         at = bisect_left(self.bounds, value)
         if at < len(self.counts):
             self.counts[at] += 1
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """Values up to each upper bound, and all of them up to ``+Inf``, as Prometheus wants them."""
+        sums = zip(self.bounds, accumulate(self.counts), strict=True)
+        return [*((str(bound), float(count)) for bound, count in sums), ("+Inf", float(self.count))]
 
     def quantile(self, q: float) -> float:
         """The upper bound of the bucket that holds the ``q`` quantile; 0.0 when empty, the last bound when above."""

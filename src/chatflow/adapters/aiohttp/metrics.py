@@ -6,7 +6,6 @@ import attrs
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from chatflow.domain.metrics import Histogram
 from chatflow.domain.reading.metrics import ReadingMetrics
 
 
@@ -27,17 +26,8 @@ class QueryCollector(Collector):
         yield answers
         took = HistogramMetricFamily("chatflow_query_seconds", "Seconds from query to answer.", labels=["query"])
         for query, histogram in list(metrics.took_s.items()):
-            took.add_metric([query], _buckets(histogram), histogram.total)
+            took.add_metric([query], histogram.buckets(), histogram.total)
         yield took
         yield CounterMetricFamily("chatflow_query_stale", "Served while refreshing.", metrics.stale)
         yield CounterMetricFamily("chatflow_query_refreshes", "Early refreshes.", metrics.refreshes)
         yield CounterMetricFamily("chatflow_query_cache_errors", "Done without the cache.", metrics.cache_errors)
-
-
-def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
-    buckets: list[tuple[str, float]] = []
-    seen = 0
-    for bound, count in zip(histogram.bounds, histogram.counts, strict=True):
-        seen += count
-        buckets.append((str(bound), seen))
-    return [*buckets, ("+Inf", histogram.count)]

@@ -1,14 +1,12 @@
-"""From a client's decoded frame to a `Message`: both protocols' rules, in the order and words of the wire contract."""
+"""The rules of a message's values. A refusal names the field as the caller's protocol does; the client reads it."""
 
 import re
-from collections.abc import Mapping
 
 import attrs
 
 from chatflow.domain.messages.errors import InvalidMessage
 from chatflow.domain.messages.timestamps import parse_timestamp
 from chatflow.ports.clock import NewId, WallClock
-from chatflow.ports.messages import Message
 
 _INTEGER = re.compile(r"[+-]?[0-9]{1,40}", re.ASCII)
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
@@ -35,61 +33,31 @@ class Stamps:
     new_id: NewId
 
 
-def message_from_chat(
-    fields: Mapping[str, object], *, room_id: str, client_ip: str, stamps: Stamps, limits: MessageLimits
-) -> Message:
-    """A message from a frame of ``/chat/{room}``.
-
-    Raises:
-        InvalidMessage: the first rule that a field breaks: userId, username, message, messageType, timestamp,
-            messageId.
-    """
-    get = fields.get
-    user_id = valid_user_id(get("userId"), limits)
-    username = valid_username(get("username"), limits)
-    text = valid_text(get("message"), limits)
-    message_type = _message_type(get("messageType"))
-    sent_at_us = _timestamp(get("timestamp"))
-    message_id = valid_message_id(get("messageId"), "messageId") or stamps.new_id()
-    return Message(
-        message_id,
-        room_id,
-        user_id,
-        username,
-        text,
-        message_type,
-        sent_at_us,
-        stamps.now_us(),
-        stamps.server_id,
-        client_ip,
-    )
-
-
-def valid_user_id(value: object, limits: MessageLimits) -> int:
+def valid_user_id(value: object, limits: MessageLimits, name: str) -> int:
     """An integer in range, from a JSON integer or a decimal string."""
     if value is None or value == "":
-        raise InvalidMessage("userID is required")
+        raise InvalidMessage(f"{name} is required")
     if type(value) is str and _INTEGER.fullmatch(value):
         value = int(value)
     if type(value) is not int:
-        raise InvalidMessage("userID must be a valid number")
+        raise InvalidMessage(f"{name} must be a valid number")
     if not 1 <= value <= limits.user_id_max:
-        raise InvalidMessage(f"userID must be between 1 and {limits.user_id_max}")
+        raise InvalidMessage(f"{name} must be between 1 and {limits.user_id_max}")
     return value
 
 
-def valid_username(value: object, limits: MessageLimits) -> str:
+def valid_username(value: object, limits: MessageLimits, name: str) -> str:
     """Letters and digits of ASCII, within the length limits."""
     if value is None or value == "":
-        raise InvalidMessage("username is required")
+        raise InvalidMessage(f"{name} is required")
     if type(value) is not str or not (value.isascii() and value.isalnum()):
-        raise InvalidMessage("username must be alphanumeric (only letters and numbers)")
+        raise InvalidMessage(f"{name} must be alphanumeric (only letters and numbers)")
     if not limits.username_min <= len(value) <= limits.username_max:
-        raise InvalidMessage(f"username must be between {limits.username_min} and {limits.username_max} characters")
+        raise InvalidMessage(f"{name} must be between {limits.username_min} and {limits.username_max} characters")
     return value
 
 
-def valid_text(value: object, limits: MessageLimits, name: str = "message") -> str:
+def valid_text(value: object, limits: MessageLimits, name: str) -> str:
     """Any text within the limit, blanks included."""
     if value is None or value == "":
         raise InvalidMessage(f"{name} is required")
@@ -109,20 +77,22 @@ def valid_message_id(value: object, name: str) -> str | None:
     raise InvalidMessage(f"{name} must be a UUID")
 
 
-def _message_type(value: object) -> str:
+def valid_message_type(value: object, name: str) -> str:
+    """One of the types that there are."""
     if value is None or value == "":
-        raise InvalidMessage("messageType is required")
+        raise InvalidMessage(f"{name} is required")
     if type(value) is not str or value not in MESSAGE_TYPES:
-        raise InvalidMessage("messageType must be TEXT, JOIN, or LEAVE")
+        raise InvalidMessage(f"{name} must be TEXT, JOIN, or LEAVE")
     return value
 
 
-def _timestamp(value: object) -> int:
+def valid_timestamp(value: object, name: str) -> int:
+    """Microseconds since the epoch of an ISO 8601 date and time."""
     if value is None or value == "":
-        raise InvalidMessage("timestamp is required")
+        raise InvalidMessage(f"{name} is required")
     if type(value) is not str:
-        raise InvalidMessage("timestamp must be a valid ISO 8601 format")
+        raise InvalidMessage(f"{name} must be a valid ISO 8601 format")
     try:
         return parse_timestamp(value)
     except (ValueError, OverflowError) as exc:
-        raise InvalidMessage("timestamp must be a valid ISO 8601 format") from exc
+        raise InvalidMessage(f"{name} must be a valid ISO 8601 format") from exc

@@ -8,7 +8,7 @@ import attrs
 
 from chatflow.domain.ingest.pending import Ref
 from chatflow.domain.messages.errors import InvalidInput, Malformed
-from chatflow.domain.messages.validation import message_from_chat
+from chatflow.domain.session.chat_frame import message_from_chat
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import QUEUE_UNAVAILABLE, OutOfTurn
 from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S

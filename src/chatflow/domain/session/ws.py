@@ -137,8 +137,8 @@ class WsSession(SendingSession):
         if "token" in item:
             raise Denied("unauthorized", "tokens are not accepted here: say hello with userId and username")
         context = self.context
-        user_id = valid_user_id(item.get("userId"), context.limits)
-        self.user = user_id, valid_username(item.get("username"), context.limits)
+        user_id = valid_user_id(item.get("userId"), context.limits, "userID")
+        self.user = user_id, valid_username(item.get("username"), context.limits, "username")
         self.answer(welcome(ref, self.session_id, self.user, context.heartbeat_s))
 
     def _join(self, item: dict[str, Any], ref: object) -> None:
