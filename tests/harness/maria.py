@@ -6,8 +6,10 @@ import attrs
 
 from tests.harness.ports import LOOPBACK, answers
 from tests.harness.programs import absent, run
+from tests.harness.roots import Root
 from tests.harness.server import Server
 
+MARIADB_11 = Root("trixie", ("mariadb-server-core",))
 USER = "chatflow"
 PASSWORD = "chatflow"
 STATEMENTS_S = 60.0
@@ -87,7 +89,7 @@ class MariaServer(Server):
         # Durability of the installation itself is not needed, and skipping it saves time.
         quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=10M", "--skip-test-db"]
         rights = ["--auth-root-authentication-method=normal", f"--user={getpass.getuser()}"]
-        run(["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *rights, *quick], self._environ())
+        self._run(["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *rights, *quick])
         self._write_init_file()
 
     def _write_init_file(self) -> None:

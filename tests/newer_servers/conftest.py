@@ -1,50 +1,64 @@
 """The suites of the contracts and of the adapters once more, on servers that this release of Debian does not ship.
 
 A module here takes over the tests of another (`taken_from`), whose fixtures ``maria_server`` and ``rabbit_server`` then
-are the ones below. Where there is no debootstrap, or the mirror lacks a release, its tests are skipped, CI or not.
+are MySQL and RabbitMQ 4, or in modules whose name says so, MariaDB 11. Where there is no debootstrap, or the mirror
+lacks a release, its tests are skipped, CI or not.
 """
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.harness.maria import MARIADB_11, MariaServer
 from tests.harness.mysql import MYSQL, MysqlServer
 from tests.harness.rabbit import RABBITMQ_4, RabbitServer
 from tests.harness.roots import NoRoot, Root
 from tests.harness.server import Guard
 
+HERE = Path(__file__).parent
 TIMEOUT_S = 600
 """Such a server may be slower: MySQL syncs its binary log too."""
-_roots = {"maria_server": MYSQL, "rabbit_server": RABBITMQ_4}
-_missing: dict[str, str] = {}
+_ROOTS = {"maria_server": MYSQL, "rabbit_server": RABBITMQ_4, "mariadb_11_server": MARIADB_11}
+_missing: dict[Root, str] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.is_relative_to(__file__.rpartition("/")[0]):
+        if item.path.is_relative_to(HERE):
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make the roots before the first test, whose time does not count then."""
-    here = [item for item in session.items if item.path.is_relative_to(__file__.rpartition("/")[0])]
-    for fixture, root in _roots.items():
-        if any(fixture in getattr(item, "fixturenames", ()) for item in here):
-            try:
-                root.provide()
-            except NoRoot as reason:
-                _missing[fixture] = str(reason)
+    asked_for: set[str] = set()
+    for item in session.items:
+        if item.path.is_relative_to(HERE):
+            asked_for.update(getattr(item, "fixturenames", ()))
+    for root in [root for fixture, root in _ROOTS.items() if fixture in asked_for]:
+        try:
+            root.provide()
+        except NoRoot as reason:
+            _missing[root] = str(reason)
 
 
-def _root(fixture: str) -> Root:
-    if fixture in _missing:
-        pytest.skip(_missing[fixture])
-    return _roots[fixture]
+def _provided(root: Root) -> Root:
+    if root in _missing:
+        pytest.skip(_missing[root])
+    return root
 
 
 @pytest.fixture(scope="session")
-def maria_server(server_guard: Guard) -> Iterator[MysqlServer]:
-    server = MysqlServer(server_guard, root=_root("maria_server"))
+def maria_server(server_guard: Guard) -> Iterator[MariaServer]:
+    server = MysqlServer(server_guard, root=_provided(MYSQL))
+    server.make_ready()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def mariadb_11_server(server_guard: Guard) -> Iterator[MariaServer]:
+    server = MariaServer(server_guard, root=_provided(MARIADB_11))
     server.make_ready()
     yield server
     server.kill()
@@ -52,7 +66,7 @@ def maria_server(server_guard: Guard) -> Iterator[MysqlServer]:
 
 @pytest.fixture(scope="session")
 def rabbit_server(server_guard: Guard) -> Iterator[RabbitServer]:
-    server = RabbitServer(server_guard, root=_root("rabbit_server"))
+    server = RabbitServer(server_guard, root=_provided(RABBITMQ_4))
     server.make_ready()
     yield server
     server.kill()
