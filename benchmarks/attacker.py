@@ -1,4 +1,4 @@
-"""A hostile client, run as a process of its own: frames encoded beforehand, as fast as the gateway takes them.
+"""A hostile client in its own process: sends prepared frames as fast as the gateway takes them.
 
 It costs little: plain sockets, answers read and dropped, or never read. A connection that is closed is opened again
 after a pause. Count and time are bounded. It says that it is ready, and begins when it is told to. It should run at the

@@ -1,4 +1,4 @@
-"""What readers notice of a Redis that is gone, silent, empty or slow, beside what they have without any cache.
+"""How a Redis that is gone, silent, empty or slow affects readers, compared with having no cache at all.
 
 The reads of the mix come at a steady rate over two apis, and a few messages through the gateway end what is cached.
 Everything of O12 reaches Redis through the fault proxy, which runs on a thread of the load client.
@@ -34,7 +34,7 @@ READS_PER_S = {"B0": 50, "O12": 300}
 WRITES_PER_S = 5
 SLOW_S = 2.0
 COMES_BACK_S = 20.0
-AS_ALWAYS = 0.1
+SETTLING = 0.1
 """After hits have come back, until the next phase: a part of a phase's length."""
 TIERS = ("l1", "l2", "miss")
 UNDER_CAP = "backpressure"
@@ -68,7 +68,7 @@ class Phase:
 
 @attrs.frozen(eq=False)
 class Faults:
-    """Each returns when the fault is over; what it says of ``seconds`` is how long that lasts."""
+    """Each method injects a fault for ``seconds``, where it has a length, and returns when the fault is over."""
 
     redis: RedisServer
     proxy: FaultProxy
@@ -126,7 +126,7 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def busy(self) -> AsyncIterator[None]:
-        """Meanwhile there are readers and a writer; afterwards everything asked and sent has been answered."""
+        """Readers and a writer run inside the block; when it ends, every read and message has been answered."""
         sender = PacedSender(_message, lambda _: None)
         await sender.open(self.fleet.of("gateway")[0].port, hello(1))
         writing = asyncio.create_task(_write(sender))
@@ -159,7 +159,7 @@ class Scene:
         with contextlib.suppress(TimeoutError):
             await eventually(lambda: None not in self._back_s(end).values(), "hits", patience_s=COMES_BACK_S)
         self._keep(Phase(name, await self.reading.since(begin), self._back_s(end)))
-        await asyncio.sleep(AS_ALWAYS * self.seconds)
+        await asyncio.sleep(SETTLING * self.seconds)
 
     def _back_s(self, end: float) -> dict[str, float | None]:
         """By tier, the later of both apis' first answers from it, asked for after ``end``."""

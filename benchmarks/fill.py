@@ -1,4 +1,4 @@
-"""Millions of valid messages, made inside MariaDB: nothing crosses the wire, so ten million take minutes.
+"""Millions of valid messages, generated inside MariaDB: no row crosses the wire, so ten million take minutes.
 
 Times run evenly over ``DAYS`` in every room, so rows arrive in slices of time, as the pages of a database that has
 grown would hold them. Rooms are sized like 1, 1/2, 1/3 ..., and low user ids write most. Secondary indexes are built

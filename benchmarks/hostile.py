@@ -1,4 +1,4 @@
-"""The bench of hostile clients: what polite ones notice of each attack, and what it costs in memory.
+"""Hostile clients: how each attack affects polite clients, and what it costs in memory.
 
 Each attack is compared with the seconds right before it, on the same connections: the machine is shared and noisy.
 """

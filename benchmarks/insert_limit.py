@@ -1,4 +1,4 @@
-"""The raw insert limit: what the database takes when nobody asks anything else of it.
+"""The raw insert limit: how many rows per second the database takes when it does nothing else.
 
 Four connections send transactions of 3,000 rows: a plain multi-row ``INSERT`` into ``messages`` and, in profiles that
 have them, the upserts of the summary tables. Rows, statements and sums are made before the clock starts, sequence

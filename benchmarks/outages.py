@@ -23,7 +23,7 @@ from tests.harness.process import RoleProcess
 
 RATE = 1_000
 NORMAL_S = 0.5
-"""From sending to delivery: longer is not as always."""
+"""The longest time from sending to delivery that counts as normal."""
 
 
 @attrs.frozen
@@ -77,7 +77,7 @@ class Outages:
         await active.ready()
         self._say(
             f"kill -9 of the active processor: deliveries pause for {longest_pause_s(probe.delivered, killed):.2f} s, "
-            f"as always {_settled(probe, killed)} after it",
+            f"back to normal {_settled(probe, killed)} after it",
             probe,
         )
 
@@ -94,7 +94,7 @@ class Outages:
         grown = ", ".join(f"{name} {before[name]:.0f} -> {after[name]:.0f} MB" for name in before)
         self._say(
             f"MariaDB killed for {down_s:.0f} s: {acked:,} acks and {len(probe.refused):,} refusals meanwhile, "
-            f"longest pause between acks {longest_pause_s(probe.acked, killed):.2f} s; as always "
+            f"longest pause between acks {longest_pause_s(probe.acked, killed):.2f} s; back to normal "
             f"{_settled(probe, back)} after its return; memory {grown}",
             probe,
         )
@@ -112,7 +112,7 @@ class Outages:
         self._say(
             f"RabbitMQ killed for {down_s:.0f} s: first refusal {_seconds(first_after(probe.refused, killed))} after "
             f"it, slowest answer to any message {slowest:.2f} s; first ack {_seconds(first_after(probe.acked, back))}, "
-            f"all as always {_settled(probe, back)} after its return",
+            f"all back to normal {_settled(probe, back)} after its return",
             probe,
         )
 
@@ -126,7 +126,7 @@ class Outages:
 
 
 def cpu_seconds(role: RoleProcess) -> float:
-    """Whoever worked most holds the partitions."""
+    """The processor that used most CPU is the one that holds the partitions."""
     return float(sum(psutil.Process(role.pid).cpu_times()[:2]))
 
 

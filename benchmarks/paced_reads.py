@@ -96,7 +96,7 @@ class PacedReads:
     _asking: asyncio.Task[None] = attrs.field(init=False)
 
     async def start(self) -> None:
-        """Connect, and ask from now on."""
+        """Connect, and start reading."""
         self._apis = [_Api(number, port) for number, port in enumerate(self.ports)]
         self._lines = [_Line(api, self.reads) for api in self._apis for _ in range(CONNECTIONS)]
         for line in self._lines:
@@ -116,7 +116,7 @@ class PacedReads:
         return [read for read in self.reads if begin <= read.at < end]
 
     async def stop(self) -> None:
-        """Ask no more, and wait for every answer.
+        """Send no more reads, and wait for every answer.
 
         Raises:
             TimeoutError: some did not come.
@@ -127,7 +127,7 @@ class PacedReads:
         self.close()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close every connection."""
         for line in self._lines:
             line.http.transport.abort()
 

@@ -1,4 +1,4 @@
-"""Somebody who reads and writes: seven reads, then three messages, on one HTTP and one WebSocket connection.
+"""A user who reads and writes: seven reads, then three messages, on one HTTP and one WebSocket connection.
 
 Closed on both sides: a read follows the answer to the last one, and messages are sent when those before them are
 acknowledged. So 70 % of all requests are reads, whichever side is the slower.
@@ -27,7 +27,7 @@ def _histogram() -> HdrHistogram:
 
 @attrs.define(eq=False)
 class Tally:
-    """What everybody did since it was made; microseconds in both histograms."""
+    """What all users did since it was created; both histograms are in microseconds."""
 
     reads: HdrHistogram = attrs.field(factory=_histogram)
     acks: HdrHistogram = attrs.field(factory=_histogram)

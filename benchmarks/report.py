@@ -5,11 +5,11 @@ import attrs
 
 @attrs.frozen
 class Report:
-    """What came of a scenario.
+    """The result of a scenario.
 
     Attributes:
         exit_code: the worst of the audits and drains; 0: nothing was lost, doubled or left over.
-        counts: how often happened what the scenario is about.
+        counts: how often each thing happened that the scenario measures.
         missed: how many targets of speed or memory were missed.
     """
 

@@ -1,4 +1,4 @@
-"""Gateways, processors and an api as processes of their own, over servers that somebody else has started."""
+"""Gateways, processors and apis in their own processes, over servers that are running already."""
 
 import asyncio
 import subprocess
@@ -11,7 +11,7 @@ from tests.harness.process import RoleName, RoleProcess, run_command
 
 @attrs.define(eq=False)
 class Fleet:
-    """Some of each role over one broker and one database."""
+    """Roles over one broker and one database."""
 
     directory: Path
     broker_url: str
@@ -42,11 +42,11 @@ class Fleet:
         return [each for each in self.roles.values() if each.role == role]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A command beside the roles."""
+        """Run a command with the settings of the fleet."""
         return run_command(self.directory, self.common, *arguments)
 
     def migrate(self) -> None:
-        """Bring the database up to date."""
+        """Migrate the database."""
         self.directory.mkdir(parents=True, exist_ok=True)
         migrated = self.run("migrate")
         if migrated.returncode:
@@ -76,6 +76,6 @@ class Fleet:
         return codes
 
     def kill(self) -> None:
-        """End everything at once."""
+        """Kill every role."""
         for each in self.roles.values():
             each.kill()

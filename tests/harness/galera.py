@@ -1,4 +1,4 @@
-"""A MariaDB Galera cluster of the tests' own: nodes that certify each other's commits, each on ports of its own."""
+"""A private MariaDB Galera cluster: nodes that certify each other's commits, each on its own ports."""
 
 import os
 import shutil
@@ -21,13 +21,13 @@ READY = "SELECT variable_value FROM information_schema.global_status WHERE varia
 
 
 def provider() -> str | None:
-    """The library that makes a MariaDB a node."""
+    """The path of Galera's library; ``None``: it is not installed."""
     return next((path for path in PROVIDERS if Path(path).exists()), None)
 
 
 @attrs.define(eq=False)
 class GaleraNode(MariaServer):
-    """One node; the first one starts the cluster, each other gets its data from it.
+    """One node. The first one starts the cluster, the others copy its data.
 
     Attributes:
         first: the node that starts the cluster; ``None``: this one does.
@@ -81,7 +81,7 @@ class GaleraNode(MariaServer):
 
 @attrs.define(eq=False)
 class GaleraCluster:
-    """Two nodes that both take writes."""
+    """Two nodes that both accept writes."""
 
     nodes: list[GaleraNode]
 

@@ -23,7 +23,7 @@ Ending = Literal["rst", "fin"]
 
 @attrs.define(eq=False)
 class Conditions:
-    """What one direction does to every connection; the proxy's own copy, changed between two steps of the loop."""
+    """The faults of one direction, for every connection. Changed only between two steps of the proxy's loop."""
 
     delay_s: float = 0.0
     bytes_per_s: float | None = None
@@ -34,7 +34,7 @@ class Conditions:
 
 @attrs.define(eq=False)
 class Pump:
-    """Carries bytes from ``source`` to ``sink`` under ``conditions``, and the end of the stream after them."""
+    """Copies ``source`` to ``sink`` under ``conditions``, the end of the stream included."""
 
     source: socket.socket
     sink: socket.socket | None
@@ -47,7 +47,7 @@ class Pump:
     _work: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     async def run(self) -> None:
-        """Return when the end of the stream has been handed on.
+        """Return when the end of the stream has been forwarded.
 
         Raises:
             ExceptionGroup: of OSError, when one of the two ends is gone.
@@ -135,7 +135,7 @@ class Link:
 
     @property
     def has_lost(self) -> bool:
-        """Whether its streams have holes, so that it can only be reset."""
+        """Whether bytes were dropped, so that the connection can only be reset."""
         return any(pump.lost for pump in self._pumps) or self.server is None
 
     @property
@@ -151,7 +151,7 @@ class Link:
             pump.conditions_changed()
 
     async def run(self) -> None:
-        """Until both directions have ended, one side broke, or the task is cancelled; then close by `ending`."""
+        """Run until both directions have ended, one side failed, or the task is cancelled; then close by `ending`."""
         for each in self._sockets:
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
@@ -176,7 +176,7 @@ class Link:
                 each.close()
 
     async def _finish(self) -> None:
-        """Say goodbye to both and hear them out: closing over unread bytes would be a reset."""
+        """Send FIN to both sides and read to the end: closing with unread bytes would send RST."""
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(FIN_PATIENCE_S):
                 for each in self._sockets:

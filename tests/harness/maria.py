@@ -39,7 +39,7 @@ class MariaServer(Server):
         return f"mysql+asyncmy://{USER}:{PASSWORD}@{LOOPBACK}:{self.port}/{database}"
 
     def database(self) -> str:
-        """Make an empty database; its name."""
+        """Create an empty database and return its name."""
         name = f"test_{next(self._numbers)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
@@ -48,11 +48,11 @@ class MariaServer(Server):
         self.execute(f"DROP DATABASE IF EXISTS {database}")
 
     def read_only(self, on: bool) -> None:
-        """Refuse (1290) or allow the clients' writes, as a replica does before it is promoted."""
+        """Refuse (error 1290) or allow clients' writes, as a replica does before its promotion."""
         self.execute(f"SET GLOBAL read_only = {int(on)}")
 
     def as_admin(self, url: str) -> str:
-        """The same url for the user ``admin``, who may write when the server is read-only, too."""
+        """The same URL for a user ``admin``, who may write even when the server is read-only."""
         admin = f"admin@'{LOOPBACK}'"
         self.execute(
             f"DROP USER IF EXISTS {admin}; CREATE USER {admin} IDENTIFIED BY 'admin'; "
@@ -65,7 +65,7 @@ class MariaServer(Server):
         self.read_only(on=False)
 
     def execute(self, statements: str, database: str = "", *, timeout_s: float = STATEMENTS_S) -> list[list[str]]:
-        """Run SQL as root; the rows as text."""
+        """Run SQL as root and return the rows as text."""
         client = [
             "mariadb",
             "--no-defaults",
@@ -86,7 +86,7 @@ class MariaServer(Server):
         return str(self.directory / "data")
 
     def _prepare(self) -> None:
-        # Durability of the installation itself is not needed, and skipping it saves time.
+        # The installation itself need not be durable, which saves time.
         quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=10M", "--skip-test-db"]
         rights = ["--auth-root-authentication-method=normal", f"--user={getpass.getuser()}"]
         self._run(["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *rights, *quick])
@@ -124,5 +124,5 @@ class MariaServer(Server):
         ]
 
     def _answers(self) -> bool:
-        # It speaks first: three bytes of length, packet 0, protocol 10 (an error packet would say 255).
+        # The server speaks first: three bytes of length, packet 0, protocol 10 (255 in an error packet).
         return answers(self.port, b"", b"\x00\x0a", skip=3)

@@ -18,7 +18,7 @@ class MysqlServer(MariaServer):
     MAY_ALWAYS_WRITE: ClassVar[str] = "CONNECTION_ADMIN"
 
     def _prepare(self) -> None:
-        # Durability of the installation itself is not needed, and skipping it saves time.
+        # The installation itself need not be durable, which saves time.
         quick = ["--innodb-flush-log-at-trx-commit=0", "--skip-log-bin", "--skip-innodb-doublewrite"]
         self._run([*self._program(), "--initialize-insecure", *quick])
         self._write_init_file()

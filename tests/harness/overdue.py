@@ -19,12 +19,12 @@ SHOWN_FRAMES = 8
 
 
 class Overdue(KeyboardInterrupt):
-    """The time of a test is over; the text says what runs and what each task waits for."""
+    """A test has timed out; the message says what is running and what each task waits for."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Settings) -> bool | None:
-    """In place of pytest-timeout's own timer, which a True keeps from being set."""
+    """Replaces pytest-timeout's timer; returning True keeps it from being set."""
     if settings.method != "signal":
         return None
 
@@ -38,13 +38,13 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
 
     item.cancel_timeout = cancel  # where pytest-timeout looks for it
     signal.signal(signal.SIGALRM, end)
-    # Again and again: what is raised within a finaliser is lost, and the clean-up may hang in its turn.
+    # Repeatedly: an exception raised inside a finaliser is lost, and the clean-up may hang as well.
     signal.setitimer(signal.ITIMER_REAL, settings.timeout, settings.timeout)
     return True
 
 
 def _waiting() -> Iterator[str]:
-    """Of each task of each loop, the lines that wait for each other, the innermost last."""
+    """The await chain of every task of every loop, innermost frame last."""
     for loop in [found for found in gc.get_objects() if isinstance(found, asyncio.AbstractEventLoop)]:
         for task in asyncio.all_tasks(loop):
             yield f"{task.get_name()}:\n"

@@ -1,4 +1,4 @@
-"""SIGSTOP, and the end of what was still running when it was sent."""
+"""SIGSTOP that has taken effect: the signal reaches the threads of a process one by one."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ LOOK_S = 0.001
 
 
 def pause(pid: int) -> None:
-    """Stop a process; on return none of its threads runs any more.
+    """Stop a process; on return none of its threads is running.
 
     Raises:
         TimeoutError: one does.

@@ -1,4 +1,4 @@
-"""chatflow's own processes for tests and benches: started, killed, stopped for a while, and started again."""
+"""chatflow's processes for tests and benchmarks: started, killed, paused and started again."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ PORTS: dict[RoleName, tuple[str, ...]] = {
     "processor": ("PROCESSOR_HEALTH_PORT",),
     "api": ("API_PORT",),
 }
-"""The last one answers ``/health``; all of ``up``'s must."""
+"""The last port of each answers ``/health``; for ``up``, the api's must answer, too."""
 
 
 def command(*arguments: str) -> list[str]:
@@ -34,10 +34,10 @@ def command(*arguments: str) -> list[str]:
 
 
 def clean_environ(settings: dict[str, str]) -> dict[str, str]:
-    """This process's environment with these settings of chatflow and no others."""
+    """This process's environment with exactly these settings of chatflow."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("CHATFLOW_")}
     if kept.pop("PYTHONDONTWRITEBYTECODE", ""):
-        # Beside no source, then; but a role must not compile all its libraries (3 s) each time that it is started.
+        # No bytecode beside the sources; but a role must not compile all its libraries (3 s) at every start.
         kept["PYTHONPYCACHEPREFIX"] = str(Path(sys.prefix) / ".pycache")
     return kept | {"CHATFLOW_LOG_FORMAT": "json"} | settings
 
@@ -51,7 +51,7 @@ def run_command(directory: Path, settings: dict[str, str], *arguments: str) -> s
 
 @attrs.define(eq=False)
 class RoleProcess:
-    """One role that may be killed, stopped for a while and started again on the same ports."""
+    """One role that may be killed, paused and started again on the same ports."""
 
     role: RoleName
     directory: Path
@@ -99,8 +99,8 @@ class RoleProcess:
         """Start without waiting."""
         self.directory.mkdir(parents=True, exist_ok=True)
         self._log = self.log_path.open("ab")
-        # A session of its own, as a service manager gives it: Linux shares the CPU between sessions before processes
-        # (sched(7), autogroup), and two roles with the load client would have one server's share together.
+        # Its own session, as under a service manager: Linux divides the CPU between sessions before processes
+        # (sched(7), autogroup), so roles in the session of the load client would share one server's part.
         self.process = subprocess.Popen(
             command(self.role),
             env=self.environ,
@@ -111,7 +111,7 @@ class RoleProcess:
         )
 
     async def ready(self) -> None:
-        """Wait until its health says that it can do its work."""
+        """Wait until ``/health`` answers 200."""
         async with asyncio.timeout(START_DEADLINE_S):
             while not await self.is_fit():
                 if not self.is_running:
@@ -138,7 +138,7 @@ class RoleProcess:
         os.kill(self.pid, signal.SIGCONT)
 
     def stop(self) -> int:
-        """SIGTERM, and the exit code of the drain."""
+        """Send SIGTERM, wait for the drain, and return the exit code."""
         assert self.process is not None
         if self.is_running:
             self.resume()
@@ -163,7 +163,7 @@ def _is_fit(port: int) -> bool:
 
 
 class UpProcess(RoleProcess):
-    """One ``chatflow up`` with its data below its directory."""
+    """One ``chatflow up`` with its data in its directory."""
 
     def __init__(self, data_dir: Path, settings: dict[str, str] | None = None) -> None:
         super().__init__("up", data_dir, {"CHATFLOW_DATA_DIR": str(data_dir)} | (settings or {}))
@@ -181,15 +181,15 @@ class UpProcess(RoleProcess):
         return self.ports[1]
 
     async def is_fit(self) -> bool:
-        """Whether both the gateway and the read side are fit."""
+        """Whether both the gateway and the api answer 200."""
         return await super().is_fit() and await asyncio.to_thread(_is_fit, self.api_port)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Another command with the same settings."""
+        """Run another command with the same settings."""
         return run_command(self.directory, self.settings, *arguments)
 
     async def get(self, path: str) -> dict[str, Any]:
-        """JSON from the read side."""
+        """GET JSON from the api."""
 
         def ask() -> dict[str, Any]:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.api_port}{path}", timeout=30) as response:

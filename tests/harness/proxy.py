@@ -23,7 +23,7 @@ Direction = Literal["up", "down", "both"]
 
 @attrs.define(eq=False)
 class FaultProxy:
-    """Forwards a port of its own to ``target_host:target_port``, until told to do otherwise.
+    """Forwards its own port to ``target_host:target_port`` until a fault is injected.
 
     It runs on a thread and a loop of its own, so that it works while the test's loop is busy; every method may be
     called from anywhere, and when it returns, its effect has begun. Faults add up and hold for present and new
@@ -75,12 +75,12 @@ class FaultProxy:
 
     @property
     def connections(self) -> int:
-        """Those open now."""
+        """How many connections are open."""
         return sum(link is not None for link in list(self._served.values()))
 
     @property
     def bytes_up(self) -> int:
-        """What has been handed to the server's sockets."""
+        """Bytes written to the server's sockets."""
         return self._up.forwarded_bytes
 
     @property
@@ -88,27 +88,27 @@ class FaultProxy:
         return self._down.forwarded_bytes
 
     def cut(self, ending: Ending = "rst") -> None:
-        """End every connection on both sides at once, what is held is lost; new ones are welcome."""
+        """Reset every connection on both sides and drop what is held; new connections work."""
         self._do(self._cut(ending))
 
     def refuse(self) -> None:
-        """Refuse new connections, as a port does on which nothing listens; present ones go on."""
+        """Refuse new connections, as a closed port does; open ones are not touched."""
         self._do(self._deafen())
 
     def delay(self, seconds: float, direction: Direction = "both") -> None:
-        """Hand each piece on so much after it came; a round trip takes twice that when in both directions."""
+        """Delay each chunk; delaying both directions adds twice as much to a round trip."""
         self._do(self._change(direction, delay_s=seconds))
 
     def throttle(self, bytes_per_s: float, direction: Direction = "both") -> None:
-        """Limit each connection, in each direction."""
+        """Limit the bandwidth of each connection and direction."""
         self._do(self._change(direction, bytes_per_s=bytes_per_s))
 
     def stall(self, direction: Direction = "both") -> None:
-        """Hand nothing on and read nothing: senders fill their buffers. Nothing is lost; `heal` lets it flow on."""
+        """Stop reading and forwarding: senders fill their buffers. Nothing is lost; `heal` resumes the flow."""
         self._do(self._change(direction, stalled=True))
 
     def half_open(self, direction: Direction = "both") -> None:
-        """Swallow what comes, also the end of a connection: neither side hears of the other.
+        """Swallow all data, and the end of a connection too: neither side hears from the other.
 
         In direction ``up`` or ``both`` new connections are accepted without one to the server. `heal` resets the
         connections that have lost something.
@@ -116,7 +116,7 @@ class FaultProxy:
         self._do(self._change(direction, swallowing=True))
 
     def heal(self) -> None:
-        """Take back every fault."""
+        """Remove every fault."""
         self._do(self._heal())
 
     # On the proxy's loop.
@@ -210,7 +210,7 @@ def _this_task() -> "asyncio.Task[None]":
 
 @contextlib.contextmanager
 def fault_proxies() -> Iterator[Callable[[str], FaultProxy]]:
-    """A function that puts a proxy in front of a url's address; all of them are closed at the end."""
+    """A function that puts a proxy in front of a URL's address; all proxies are closed at the end."""
     with contextlib.ExitStack() as stack:
 
         def in_front_of(url: str) -> FaultProxy:

@@ -48,7 +48,7 @@ class Queue:
 
 @attrs.define(eq=False)
 class RabbitServer(Server):
-    """A RabbitMQ node with an epmd, a cookie and a management API of its own.
+    """A RabbitMQ node with its own epmd, cookie and management API.
 
     The API (25 ms a call) makes virtual hosts and lists queues; rabbitmqctl (0.5 s a call) does the rest.
     """
@@ -71,13 +71,13 @@ class RabbitServer(Server):
         return f"amqp://{USER}:{PASSWORD}@{LOOPBACK}:{self.port}/{urllib.parse.quote(vhost, safe='')}"
 
     def vhost(self) -> str:
-        """Make an empty virtual host; its name."""
+        """Create an empty virtual host and return its name."""
         name = f"test-{next(self._numbers)}"
         self.api("PUT", f"vhosts/{name}")
         return name
 
     def delete_vhost(self, vhost: str) -> None:
-        """Remove it with everything in it, and close its connections."""
+        """Delete a virtual host with its queues, and close its connections."""
         self.api("DELETE", f"vhosts/{vhost}")
 
     def queues(self, vhost: str = "/") -> dict[str, Queue]:
@@ -87,7 +87,7 @@ class RabbitServer(Server):
         return {each["name"]: _queue(each) for each in listed}
 
     def settle(self) -> None:
-        """Have the names of quorum queues written to disk, which the node does up to a few seconds after declaring.
+        """Flush the names of quorum queues to disk, which the node does only some seconds after their declaration.
 
         A node that is killed before forgets them: it comes back with an empty queue of that name and no leader, even
         though messages were confirmed (rabbitmq-server issue 15725). Call it between the first declaration and `kill`.
@@ -95,7 +95,7 @@ class RabbitServer(Server):
         self.ctl("eval", "[ok = dets:sync(Table) || Table <- dets:all()].")
 
     def memory_alarm(self, on: bool) -> None:
-        """Block (`connection.blocked`) or unblock every connection that publishes; returns when it is so."""
+        """Block (`connection.blocked`) or unblock every publishing connection; returns once the alarm is on or off."""
         self.set_vm_memory_high_watermark(0.0 if on else WATERMARK)
         deadline = time.monotonic() + ALARM_DEADLINE_S
         while self.has_alarm() is not on:
@@ -118,15 +118,15 @@ class RabbitServer(Server):
         return False
 
     def set_vm_memory_high_watermark(self, fraction: float) -> None:
-        """Of the machine's memory; 0 blocks publishers at once. A restart brings the default back."""
+        """Set the limit as a part of the machine's memory; 0 blocks publishers at once. A restart resets it."""
         self.ctl("set_vm_memory_high_watermark", str(fraction))
 
     def ctl(self, *arguments: str) -> str:
-        """What ``rabbitmqctl`` printed; costs half a second."""
+        """Run ``rabbitmqctl``, which takes half a second, and return what it printed."""
         return self._run([self._script("rabbitmqctl"), "--quiet", "--node", NODE, *arguments])
 
     def api(self, method: str, path: str, body: object = None) -> Any:
-        """What the management API answered.
+        """Call the management API and return its answer.
 
         Raises:
             urllib.error.HTTPError: it refused.
@@ -160,7 +160,7 @@ class RabbitServer(Server):
         }
         lines = (f"{name} = {value}\n" for name, value in (settings | self.config).items())
         (self.directory / "rabbitmq.conf").write_text("".join(lines))
-        # What the new format of configuration does not know: what is recommended, and a quicker tick.
+        # What rabbitmq.conf cannot say: the settings we recommend, and a quicker tick.
         terms = [_shipped_terms(), f"{{rabbit, [{{quorum_tick_interval, {interval_ms}}}]}}"]
         (self.directory / "advanced.config").write_text(f"[{', '.join(terms)}].\n")
 
@@ -178,12 +178,12 @@ class RabbitServer(Server):
             "RABBITMQ_MNESIA_BASE": str(self.directory / "mnesia"),
             "RABBITMQ_NODENAME": NODE,
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S {self.schedulers}:{self.schedulers}",
-            # The script then becomes the Erlang machine instead of waiting for it: one process, one pid.
+            # Makes the script exec the Erlang VM instead of waiting for it: one process, one pid.
             "detached": "true",
         }
 
     def _before_start(self) -> None:
-        """An epmd in the foreground; without one the node would start a daemon that outlives it."""
+        """Start an epmd in the foreground; otherwise the node would start a daemon that outlives it."""
         self._epmd = self._spawn(["epmd", "-port", str(self._epmd_port), "-address", LOOPBACK], subprocess.DEVNULL)
         deadline = time.monotonic() + 10
         while not answers(self._epmd_port, b"\0\1n", b"\0"):  # NAMES_REQ
@@ -203,7 +203,7 @@ class RabbitServer(Server):
         return f"{SCRIPTS[0]}/{name}" if self.root else script(name)
 
     def _answers(self) -> bool:
-        # The listeners are the last that a node opens.
+        # A node opens its listeners last.
         if not answers(self.port, b"AMQP\0\0\x09\x01", b"\x01"):
             return False
         try:
@@ -214,7 +214,7 @@ class RabbitServer(Server):
 
 
 def _shipped_terms() -> str:
-    """The terms of the configuration that the project recommends, without what encloses them."""
+    """The terms of the configuration file that we ship, without the enclosing list."""
     lines = SHIPPED_CONFIG.read_text().splitlines()
     return "".join(line for line in lines if not line.startswith("%")).strip().removeprefix("[").removesuffix("].")
 

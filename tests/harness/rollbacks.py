@@ -1,4 +1,4 @@
-"""A proxy before MariaDB that makes it roll back at one command, as a server does that has chosen a victim."""
+"""A proxy in front of MariaDB that rolls a transaction back at a chosen command, as a server does to its victim."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ DEADLOCK = b"\xff" + struct.pack("<H", 1213) + b"#40001" + b"Deadlock found when
 
 @attrs.define(eq=False)
 class RollbackProxy:
-    """Hands everything on, but for one command of all its connections.
+    """Forwards everything but one command of one connection.
 
     Instead of that command the server gets a ROLLBACK, and the client the error 1213. A client that asks one thing at a
     time is assumed, and commands below 16 MiB.
@@ -93,7 +93,7 @@ class _Relayed:
 
 @contextlib.asynccontextmanager
 async def rollback_proxy(url: str) -> AsyncIterator[tuple[RollbackProxy, str]]:
-    """A proxy before a database, and the database's url through it."""
+    """A proxy in front of a database, and the database's URL through it."""
     address = make_url(url)
     assert address.host, url
     assert address.port, url
