@@ -75,7 +75,7 @@ class _Frame:
 
 @attrs.define(eq=False)
 class Connection:
-    """A ``Socket`` for the gateway, a ``Source`` for its reader, and the client's three verbs.
+    """A ``Socket`` for the gateway, a ``FrameSource`` for its reader, and the client's three verbs.
 
     Attributes:
         confirmed: ids that the gateway has a confirm for.

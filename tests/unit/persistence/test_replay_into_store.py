@@ -3,7 +3,7 @@
 import attrs
 import pytest
 
-from chatflow.domain.persistence.replay import Unreadable, message_from_json, message_to_json, replay_into_store
+from chatflow.domain.persistence.replay import UnreadableOriginal, message_from_json, message_to_json, replay_into_store
 from chatflow.ports.store import DeadLetter
 from tests.unit.fakes import FakeStore, message
 
@@ -52,7 +52,7 @@ async def test_an_original_that_is_no_message_is_said_to_be_unreadable(broken: s
     result = await replay_into_store(letter(broken), FakeStore(), box)
     assert "cannot be read" in result.reason
     assert box.marked == [(5, False)]
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableOriginal):
         message_from_json(broken)
 
 

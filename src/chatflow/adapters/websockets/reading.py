@@ -20,7 +20,7 @@ TURN_S = 0.002
 """A reader lets the others go on after that time. The clock is looked at once in `LOOK_EVERY` messages."""
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """A connection, as its reader sees it."""
 
     inbox: Inbox
@@ -45,7 +45,7 @@ class Source(Protocol):
         """Read nothing more."""
 
 
-async def read(connection: Source, driver: SessionDriver) -> None:
+async def read(connection: FrameSource, driver: SessionDriver) -> None:
     """Hand everything over until the connection has gone and nothing is left.
 
     What would have to wait in line while the connection ends is dropped: nobody is there any more to be answered.
@@ -57,7 +57,7 @@ async def read(connection: Source, driver: SessionDriver) -> None:
         connection.detach()
 
 
-async def _read(connection: Source, driver: SessionDriver) -> None:
+async def _read(connection: FrameSource, driver: SessionDriver) -> None:
     session, inbox = driver.session, connection.inbox
     inflight = session.inflight
     while True:
@@ -79,7 +79,7 @@ async def _read(connection: Source, driver: SessionDriver) -> None:
             await connection.resumed()
 
 
-async def _hand_over(connection: Source, driver: SessionDriver) -> None:
+async def _hand_over(connection: FrameSource, driver: SessionDriver) -> None:
     """Hand over what waits, unless there is a reason to stop."""
     session, messages, decode = driver.session, connection.inbox.messages, driver.decode
     inflight, receive, effects = session.inflight, session.receive, session.effects
@@ -107,7 +107,7 @@ async def _hand_over(connection: Source, driver: SessionDriver) -> None:
             began = clock()
 
 
-async def _work_off(connection: Source, driver: SessionDriver) -> None:
+async def _work_off(connection: FrameSource, driver: SessionDriver) -> None:
     """Handle the rest of a long message, slice by slice."""
     session = driver.session
     inflight = session.inflight
@@ -125,5 +125,5 @@ async def _work_off(connection: Source, driver: SessionDriver) -> None:
 
 if TYPE_CHECKING:
 
-    def _check(connection: GatewayConnection) -> Source:
+    def _check(connection: GatewayConnection) -> FrameSource:
         return connection

@@ -23,7 +23,7 @@ from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter, DeadLetters, MessageStore
 
 
-class Unreadable(InvalidInput):
+class UnreadableOriginal(InvalidInput):
     """The original of a dead letter is not a message."""
 
 
@@ -66,7 +66,7 @@ async def replay_into_store(dead: DeadLetter, store: MessageStore, dead_letters:
     """
     try:
         appended = await store.append_batch([message_from_json(dead.message_json)])
-    except (RowRejected, Unreadable) as exc:
+    except (RowRejected, UnreadableOriginal) as exc:
         await dead_letters.mark_retried(dead.id, resolved=False)
         return Replayed(dead, Outcome.REFUSED, reason=str(exc))
     await dead_letters.mark_retried(dead.id, resolved=True)
@@ -93,7 +93,7 @@ class Republisher:
             return Replayed(dead, Outcome.REFUSED, reason="somebody has just removed it")
         try:
             await self._publish([message_from_json(dead.message_json)])
-        except Unreadable as exc:
+        except UnreadableOriginal as exc:
             return Replayed(dead, Outcome.REFUSED, reason=str(exc))
         if not await self.dead_letters.resolve(tried):
             now = await self.dead_letters.get_dead(dead.id)
@@ -107,7 +107,7 @@ class Republisher:
             return Replayed(dead, Outcome.REFUSED, reason=f"it cannot be read: {dead.unreadable}")
         try:
             await self._publish(dead.messages)
-        except Unreadable as exc:
+        except UnreadableOriginal as exc:
             return Replayed(dead, Outcome.REFUSED, reason=str(exc))
         await queue.remove(dead)
         return Replayed(dead, Outcome.PUBLISHED)
@@ -147,27 +147,27 @@ def message_from_json(text: str) -> Message:
     """The message that `message_to_json` wrote.
 
     Raises:
-        Unreadable: it is not one.
+        UnreadableOriginal: it is not one.
     """
     try:
         fields: dict[str, Any] = json.loads(text)
         return Message(**fields)
     except (TypeError, ValueError) as exc:
-        raise Unreadable(f"the original cannot be read: {exc}") from exc
+        raise UnreadableOriginal(f"the original cannot be read: {exc}") from exc
 
 
 def check_sendable(message: Message) -> None:
     """Pass only a message that a processor can read.
 
     Raises:
-        Unreadable: a value has another type, or a text cannot be encoded.
+        UnreadableOriginal: a value has another type, or a text cannot be encoded.
     """
     for field in attrs.fields(Message):
         value = getattr(message, field.name)
         if type(value) is not field.type:
-            raise Unreadable(f"the original cannot be sent: {field.name} is {value!r}")
+            raise UnreadableOriginal(f"the original cannot be sent: {field.name} is {value!r}")
         if isinstance(value, str) and not _is_encodable(value):
-            raise Unreadable(f"the original cannot be sent: {field.name} holds half a character")
+            raise UnreadableOriginal(f"the original cannot be sent: {field.name} holds half a character")
 
 
 def _is_encodable(text: str) -> bool:
