@@ -170,7 +170,7 @@ def _table(timings: dict[str, dict[str, Timing]], queries: Sequence[CoreQuery], 
         for column in ("cold", "p50", "p99"):
             table.add_column(f"{profile} {column}", justify="right")
     table.add_column("target", justify="right")
-    table.add_column("the reference", justify="right")
+    table.add_column("other system", justify="right")
     for query in queries:
         cells = [cell for timing in timings.values() for cell in _cells(timing[query.name], query.target_ms)]
         target = f"< {query.target_ms:.0f}" if query.target_ms else ""

@@ -1,4 +1,4 @@
-"""The JSON of ``/api/health`` and ``/api/metrics``, as types, in the reference's names."""
+"""The JSON of ``/api/health`` and ``/api/metrics``, as types. Clients of other systems read these names."""
 
 from msgspec import Struct
 
