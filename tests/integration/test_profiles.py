@@ -8,7 +8,7 @@ import pytest
 from chatflow.adapters.memory.cache import MemoryCache
 from chatflow.adapters.sql import migrate
 from chatflow.adapters.sql.analytics import ComputedAnalytics, SummaryAnalytics
-from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.answers import Tier
 from chatflow.entrypoints.cli.maintenance import run_audit
 from chatflow.entrypoints.clocks import new_id
 from chatflow.entrypoints.containers import Container, build_container
@@ -56,7 +56,7 @@ async def test_each_profile_counts_the_same_and_caches_only_where_it_says_so(bui
     store, queries = await container.store.async_(), await container.queries.async_()
     rows = [message(room, user, 1_000_000 * at) for at, (room, user) in enumerate([("a", 1), ("a", 2), ("b", 1)])]
     await store.append_batch(rows)
-    for expected in (Source.MISS, Source.SHARED if profile.caches else Source.MISS):
+    for expected in (Tier.MISS, Tier.SHARED if profile.caches else Tier.MISS):
         answered = await queries.answer(queries.top_users(10))
         assert answered.source is expected
         assert b'"userId":1,"username":"user1","messageCount":2' in answered.value
@@ -93,7 +93,7 @@ async def test_a_commit_invalidates_what_the_read_side_has_cached(tmp_path: Path
         await persister.persist(0, [message("a", 1, 2)])
         after = await queries.answer(queries.room("a", limit=10))
         await queries.cache.close()
-    assert (first.source, again.source, after.source) == (Source.MISS, Source.SHARED, Source.MISS)
+    assert (first.source, again.source, after.source) == (Tier.MISS, Tier.SHARED, Tier.MISS)
     assert b'"seq":2' in after.value
 
 

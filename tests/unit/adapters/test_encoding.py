@@ -6,13 +6,13 @@ import pytest
 from chatflow.adapters.aiohttp.answers import RoomMessage, RoomMessages
 from chatflow.adapters.aiohttp.encoding import body_of, digest_of, encode, encode_row
 from chatflow.domain.messages.timestamps import format_timestamp
-from chatflow.domain.reading.answers import HEAD_BYTES, Answer, Answered, EncodedRows, RoomPage, Source, Total
+from chatflow.domain.reading.answers import HEAD_BYTES, Answer, Answered, EncodedRows, RoomPage, Tier, Total
 from tests.reading_fakes import ListStore
 
 TEXTS = ["hi", 'a "quoted" \\ back', "\u2028 \U0001f600 \x07", ""]
 
 
-def answered(answer: Answer, source: Source = Source.MISS) -> Answered:
+def answered(answer: Answer, source: Tier = Tier.MISS) -> Answered:
     return Answered(bytes(HEAD_BYTES) + encode(answer), source, 0.001)
 
 
@@ -42,5 +42,5 @@ def test_a_room_page_of_rows_is_its_type_encoded(count: int, more: str | None) -
 
 
 def test_equal_bodies_have_equal_tags_whatever_tier_they_come_from() -> None:
-    assert digest_of(answered(Total(1), Source.MISS)) == digest_of(answered(Total(1), Source.LOCAL))
+    assert digest_of(answered(Total(1), Tier.MISS)) == digest_of(answered(Total(1), Tier.LOCAL))
     assert digest_of(answered(Total(1))) != digest_of(answered(Total(2)))

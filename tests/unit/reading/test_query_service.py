@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chatflow.adapters.memory.cache import MemoryCache
-from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.answers import Tier
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.cursors import InvalidCursor
 from chatflow.domain.reading.query_service import PATIENCE_S, Behind
@@ -87,7 +87,7 @@ async def world():
 async def test_the_second_asking_is_answered_by_the_cache_with_the_same_bytes(world, method, ask):
     world.store.add("5")
     first, second = await ask(world.queries), await ask(world.queries)
-    assert (first.source, second.source) == (Source.MISS, Source.SHARED)
+    assert (first.source, second.source) == (Tier.MISS, Tier.SHARED)
     assert body(first) == body(second)
     assert world.store.calls[method] == 1
 
@@ -96,7 +96,7 @@ async def test_the_second_asking_is_answered_by_the_cache_with_the_same_bytes(wo
 async def test_without_a_cache_every_query_goes_to_the_store(method, ask):
     world = World(cached=False)
     sources = [(await ask(world.queries)).source for _ in range(3)]
-    assert sources == [Source.MISS] * 3
+    assert sources == [Tier.MISS] * 3
     assert world.store.calls[method] == 3
 
 
@@ -105,7 +105,7 @@ async def test_a_cache_that_is_down_is_never_an_error(world, method, ask):
     world.store.add("5")
     for broken in (("get", "put"), ("put",), ("get",)):
         queries = world.over(BrokenCache(world.cache, *broken))
-        assert (await ask(queries)).source is Source.MISS
+        assert (await ask(queries)).source is Tier.MISS
         assert queries.cache.metrics.cache_errors >= 1
 
 
@@ -115,7 +115,7 @@ async def test_an_error_of_the_store_reaches_the_caller_and_is_not_cached(world,
     with pytest.raises(StoreOverloaded):
         await ask(world.queries)
     world.store.error = None
-    assert (await ask(world.queries)).source is Source.MISS
+    assert (await ask(world.queries)).source is Tier.MISS
 
 
 async def test_a_commit_ends_the_pages_of_its_room_and_user_at_once(world):
@@ -124,16 +124,16 @@ async def test_a_commit_ends_the_pages_of_its_room_and_user_at_once(world):
     await world.queries.answer(world.queries.user(7, limit=10))
     await world.queries.answer(world.queries.user_rooms(7))
     await world.commit("5", user_id=7)
-    assert await world.page() == ([2, 1], Source.MISS)
+    assert await world.page() == ([2, 1], Tier.MISS)
     assert len(seqs(await world.queries.answer(world.queries.user(7, limit=10)))) == 2
-    assert (await world.queries.answer(world.queries.user_rooms(7))).source is Source.MISS
+    assert (await world.queries.answer(world.queries.user_rooms(7))).source is Tier.MISS
 
 
 async def test_a_commit_in_another_room_by_another_user_leaves_the_page_alone(world):
     await world.commit("5", user_id=7)
     await world.page()
     await world.commit("6", user_id=8)
-    assert await world.page() == ([1], Source.SHARED)
+    assert await world.page() == ([1], Tier.SHARED)
 
 
 async def test_a_page_read_before_a_commit_and_stored_after_it_is_never_served(world):
@@ -143,8 +143,8 @@ async def test_a_page_read_before_a_commit_and_stored_after_it_is_never_served(w
     await turns()
     await world.commit("5")
     world.store.gate.set()
-    assert await reading == ([1], Source.MISS)
-    assert await world.page() == ([2, 1], Source.MISS)
+    assert await reading == ([1], Tier.MISS)
+    assert await world.page() == ([2, 1], Tier.MISS)
 
 
 async def test_who_asks_after_a_commit_does_not_join_a_read_from_before_it(world):
@@ -178,9 +178,9 @@ async def test_pages_end_with_their_time(world):
     await world.page()
     world.store.add("5")  # a commit whose invalidation was lost
     world.clock.advance(9.9)
-    assert await world.page() == ([1], Source.SHARED)
+    assert await world.page() == ([1], Tier.SHARED)
     world.clock.advance(0.2)
-    assert await world.page() == ([2, 1], Source.MISS)
+    assert await world.page() == ([2, 1], Tier.MISS)
 
 
 async def test_an_old_count_is_served_while_one_caller_refreshes_it(world):
@@ -189,14 +189,14 @@ async def test_an_old_count_is_served_while_one_caller_refreshes_it(world):
     world.clock.advance(25)
     world.store.gate.clear()
     stale = await asyncio.gather(*(world.queries.answer(world.queries.top_rooms(10)) for _ in range(20)))
-    assert {answer.source for answer in stale} == {Source.SHARED}
+    assert {answer.source for answer in stale} == {Tier.SHARED}
     assert all(b'"rooms":[]' in body(answer) for answer in stale)
     await turns()
     assert world.store.calls["top_rooms"] == 2
     world.store.gate.set()
     await turns()
     refreshed = await world.queries.answer(world.queries.top_rooms(10))
-    assert (refreshed.source, b'"room_id":"5"' in body(refreshed)) == (Source.SHARED, True)
+    assert (refreshed.source, b'"room_id":"5"' in body(refreshed)) == (Tier.SHARED, True)
     assert (world.queries.cache.metrics.stale, world.queries.cache.metrics.refreshes) == (20, 1)
 
 
@@ -205,16 +205,16 @@ async def test_a_count_past_its_bound_is_read_again(world):
     world.store.add("5")
     world.clock.advance(30)
     answer = await world.queries.answer(world.queries.top_rooms(10))
-    assert (answer.source, b'"room_id":"5"' in body(answer)) == (Source.MISS, True)
+    assert (answer.source, b'"room_id":"5"' in body(answer)) == (Tier.MISS, True)
 
 
 async def test_a_refresh_that_fails_leaves_the_old_count_serving(world):
     await world.queries.answer(world.queries.total())
     world.clock.advance(2.5)
     world.store.error = StoreUnavailable("down")
-    assert (await world.queries.answer(world.queries.total())).source is Source.SHARED
+    assert (await world.queries.answer(world.queries.total())).source is Tier.SHARED
     await turns()
-    assert (await world.queries.answer(world.queries.total())).source is Source.SHARED
+    assert (await world.queries.answer(world.queries.total())).source is Tier.SHARED
     world.clock.advance(1)
     with pytest.raises(StoreUnavailable):
         await world.queries.answer(world.queries.total())
@@ -297,7 +297,7 @@ async def test_windows_limits_rooms_and_users_do_not_share_cached_pages(world):
         lambda: queries.answer(queries.active_users(TimeWindow(START_US + 1, None))),
         lambda: queries.answer(queries.active_users(TimeWindow(None, START_US + 1))),
     ]
-    assert [(await ask()).source for ask in asks] == [Source.MISS] * len(asks)
+    assert [(await ask()).source for ask in asks] == [Tier.MISS] * len(asks)
 
 
 async def test_a_foreign_cursor_is_refused_before_anything_is_read(world):
@@ -319,7 +319,7 @@ async def test_min_seq_is_answered_from_the_cache_when_the_page_is_new_enough(wo
     await world.commit("5")
     await world.commit("5")
     await world.page()
-    assert await world.page(min_seq=2) == ([2, 1], Source.SHARED)
+    assert await world.page(min_seq=2) == ([2, 1], Tier.SHARED)
     assert world.store.calls["heads"] == 0
 
 
@@ -327,8 +327,8 @@ async def test_min_seq_passes_over_a_page_from_before_it(world):
     world.store.add("5")
     await world.page()
     world.store.add("5")  # its invalidation has not come yet
-    assert await world.page() == ([1], Source.SHARED)
-    assert await world.page(min_seq=2) == ([2, 1], Source.MISS)
+    assert await world.page() == ([1], Tier.SHARED)
+    assert await world.page(min_seq=2) == ([2, 1], Tier.MISS)
 
 
 async def test_min_seq_waits_for_the_commit_that_is_on_its_way(world):
@@ -342,7 +342,7 @@ async def test_min_seq_waits_for_the_commit_that_is_on_its_way(world):
             await world.commit("5")
 
     world.queries = world.over(world.cache, sleep=sleep)
-    assert await world.page(min_seq=2) == ([2, 1], Source.MISS)
+    assert await world.page(min_seq=2) == ([2, 1], Tier.MISS)
     assert len(waits) == 3
 
 
@@ -394,7 +394,7 @@ async def test_answers_are_counted_by_query_and_tier(world):
     await world.queries.answer(world.queries.total())
     metrics = world.queries.cache.metrics
     assert metrics.answers == {("room", "miss"): 1, ("room", "l2"): 1, ("total", "miss"): 1}
-    assert (metrics.from_source(Source.SHARED), metrics.from_source(Source.MISS)) == (1, 2)
+    assert (metrics.from_source(Tier.SHARED), metrics.from_source(Tier.MISS)) == (1, 2)
     assert metrics.took_s["room"].count == 2
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chatflow.adapters.memory.cache import MemoryCache, MemoryCommitFeed, MemoryLeases
-from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.answers import Tier
 from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.ports.errors import CacheUnavailable, StoreOverloaded, StoreUnavailable
 from tests.harness.clock import FakeClock
@@ -90,7 +90,7 @@ async def test_a_page_comes_from_the_store_once_then_from_the_shared_cache_then_
     await fleet.commit()
     first, second = fleet.apis
     answers = [await page(api) for api in (first, first, second, second)]
-    assert [source for _, source in answers] == [Source.MISS, Source.LOCAL, Source.SHARED, Source.LOCAL]
+    assert [source for _, source in answers] == [Tier.MISS, Tier.LOCAL, Tier.SHARED, Tier.LOCAL]
     assert fleet.store.calls["room_page"] == 1
 
 
@@ -99,7 +99,7 @@ async def test_a_commit_ends_the_page_in_every_process_at_once(fleet):
     for api in fleet.apis:
         await page(api)
     await fleet.commit()
-    assert [await page(api) for api in fleet.apis] == [([2, 1], Source.MISS), ([2, 1], Source.SHARED)]
+    assert [await page(api) for api in fleet.apis] == [([2, 1], Tier.MISS), ([2, 1], Tier.SHARED)]
 
 
 async def test_a_page_read_before_a_commit_and_kept_after_it_is_never_served_by_any_process(fleet):
@@ -120,7 +120,7 @@ async def test_a_page_found_in_the_shared_cache_before_a_commit_is_not_kept_loca
     seen = local.find(query.key, query.tags)
     await fleet.commit()
     local.keep(query.key, b"old", tags=query.tags, version=seen.version, ttl_s=1)
-    assert await page(fleet.apis[1]) == ([2, 1], Source.MISS)
+    assert await page(fleet.apis[1]) == ([2, 1], Tier.MISS)
 
 
 async def test_two_processes_that_miss_at_the_same_time_cost_one_read(fleet):
@@ -131,7 +131,7 @@ async def test_two_processes_that_miss_at_the_same_time_cost_one_read(fleet):
     fleet.store.gate.set()
     answers = await asyncio.gather(*asking)
     assert {tuple(seqs) for seqs, _ in answers} == {(1,)}
-    assert [source for _, source in answers].count(Source.SHARED) == 500
+    assert [source for _, source in answers].count(Tier.SHARED) == 500
     assert fleet.store.calls["room_page"] == 1
 
 
@@ -148,7 +148,7 @@ async def test_a_crowd_in_one_process_asks_the_shared_cache_once(fleet):
 
     fleet.cache.get = counted
     answers = await asyncio.gather(*(page(fleet.apis[1]) for _ in range(500)))
-    assert {source for _, source in answers} == {Source.SHARED}
+    assert {source for _, source in answers} == {Tier.SHARED}
     assert len(asked) == 1
 
 
@@ -184,7 +184,7 @@ async def test_a_holder_that_fails_does_not_take_the_other_process_along(fleet):
     fleet.store.gate.set()
     with pytest.raises(StoreUnavailable):
         await holder
-    assert await waiting == ([1], Source.MISS)
+    assert await waiting == ([1], Tier.MISS)
 
 
 async def test_a_lease_whose_holder_has_died_is_waited_for_no_longer_than_it_lives(fleet):
@@ -192,7 +192,7 @@ async def test_a_lease_whose_holder_has_died_is_waited_for_no_longer_than_it_liv
     version = (await fleet.cache.get("room:5:10::", ["room:5"])).version
     assert await fleet.leases.acquire(f"room:5:10::@{version.stamps[0]}", ttl_s=60)
     started = fleet.clock()
-    assert await page(fleet.apis[0]) == ([1], Source.MISS)
+    assert await page(fleet.apis[0]) == ([1], Tier.MISS)
     assert 2.0 <= fleet.clock() - started < 2.1
 
 
@@ -206,7 +206,7 @@ async def test_a_lease_is_given_back_with_the_answer(fleet):
 async def test_without_leases_to_be_had_each_process_reads_for_itself(fleet):
     await fleet.commit()
     fleet.leases.broken = True
-    assert await page(fleet.apis[0]) == ([1], Source.MISS)
+    assert await page(fleet.apis[0]) == ([1], Tier.MISS)
 
 
 async def test_a_cache_that_goes_while_one_waits_for_a_holder_ends_the_wait(fleet):
@@ -216,14 +216,14 @@ async def test_a_cache_that_goes_while_one_waits_for_a_holder_ends_the_wait(flee
     asking = asyncio.create_task(page(fleet.apis[0]))
     await asyncio.sleep(0)
     fleet.cache.broken = frozenset({"get", "put"})
-    assert await asking == ([1], Source.MISS)
+    assert await asking == ([1], Tier.MISS)
     assert fleet.clock() < 1001.0
 
 
 async def test_while_the_shared_cache_is_out_of_reach_the_process_keeps_its_own_answers(fleet):
     await fleet.commit()
     fleet.cache.broken = frozenset({"get", "put"})
-    assert [(await page(fleet.apis[0]))[1] for _ in range(2)] == [Source.MISS, Source.LOCAL]
+    assert [(await page(fleet.apis[0]))[1] for _ in range(2)] == [Tier.MISS, Tier.LOCAL]
 
 
 async def test_reads_without_the_shared_cache_are_capped_and_the_next_is_refused():
@@ -254,22 +254,22 @@ async def test_an_answer_is_kept_locally_for_no_longer_than_it_may_be_served_at_
     await fleet.apis[0].answer(fleet.apis[0].top_rooms(10))
     fleet.clock.advance(28)
     fleet.store.gate.clear()  # the refresh that this starts does not end
-    assert (await fleet.apis[1].answer(fleet.apis[1].top_rooms(10))).source is Source.SHARED
+    assert (await fleet.apis[1].answer(fleet.apis[1].top_rooms(10))).source is Tier.SHARED
     fleet.clock.advance(1.9)
-    assert (await fleet.apis[1].answer(fleet.apis[1].top_rooms(10))).source is Source.LOCAL
+    assert (await fleet.apis[1].answer(fleet.apis[1].top_rooms(10))).source is Tier.LOCAL
     fleet.clock.advance(0.2)
     asking = asyncio.create_task(fleet.apis[1].answer(fleet.apis[1].top_rooms(10)))
     await turns()
     fleet.store.gate.set()
-    assert (await asking).source is Source.MISS
+    assert (await asking).source is Tier.MISS
 
 
 async def test_min_seq_passes_over_a_local_page_that_is_behind_it(fleet):
     await fleet.commit()
     await page(fleet.apis[0])
-    assert await page(fleet.apis[0], min_seq=1) == ([1], Source.LOCAL)
+    assert await page(fleet.apis[0], min_seq=1) == ([1], Tier.LOCAL)
     fleet.store.add("5")  # committed, and its invalidation still on its way
-    assert await page(fleet.apis[0], min_seq=2) == ([2, 1], Source.MISS)
+    assert await page(fleet.apis[0], min_seq=2) == ([2, 1], Tier.MISS)
 
 
 async def test_what_this_process_has_is_told_without_waiting_unless_it_is_behind(fleet):
@@ -277,5 +277,5 @@ async def test_what_this_process_has_is_told_without_waiting_unless_it_is_behind
     await fleet.commit()
     assert api.answer_locally(api.room("5", limit=10)) is None
     await page(api)
-    assert api.answer_locally(api.room("5", limit=10, min_seq=1)).source is Source.LOCAL
+    assert api.answer_locally(api.room("5", limit=10, min_seq=1)).source is Tier.LOCAL
     assert api.answer_locally(api.room("5", limit=10, min_seq=2)) is None

@@ -37,8 +37,8 @@ from chatflow.domain.reading.answers import (
     EncodedRows,
     Patterns,
     RoomPage,
-    Source,
     Throughput,
+    Tier,
     TopRooms,
     TopUsers,
     Total,
@@ -77,7 +77,7 @@ def digest_of(answered: Answered) -> str:
 
 def framed(query: str, answered: Answered) -> tuple[bytes, memoryview]:
     """The whole JSON object: the fields that differ each time, then the body as it is."""
-    cached = "true" if answered.source is not Source.MISS else "false"
+    cached = "true" if answered.source is not Tier.MISS else "false"
     head = f'{{"query":"{query}","queryTimeMs":{int(answered.took_s * 1000)},"cached":{cached},'
     return head.encode(), memoryview(answered.value)[_BODY + 1 :]
 

@@ -9,7 +9,7 @@ from msgspec import UNSET, Struct, UnsetType
 from chatflow.adapters.aiohttp import answers, endpoints
 from chatflow.adapters.aiohttp.encoding import body_of
 from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
-from chatflow.domain.reading.answers import Answered, Source
+from chatflow.domain.reading.answers import Answered, Tier
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.store import TimeWindow
 
@@ -113,10 +113,10 @@ async def answer_everything(queries: QueryService) -> Everything:
     )
 
 
-def source_of(everything: Everything) -> Source:
+def source_of(everything: Everything) -> Tier:
     """The farthest tier that any part came from."""
     sources = {part.source for part in _parts(everything)}
-    return next(tier for tier in (Source.MISS, Source.SHARED, Source.LOCAL) if tier in sources)
+    return next(tier for tier in (Tier.MISS, Tier.SHARED, Tier.LOCAL) if tier in sources)
 
 
 def encode_everything(query: str, everything: Everything, metrics: FleetMetrics) -> bytes:
@@ -125,7 +125,7 @@ def encode_everything(query: str, everything: Everything, metrics: FleetMetrics)
         EverythingAnswer(
             query=query,
             query_time_ms=sum(map(_ms, _parts(everything))),
-            cached=source_of(everything) is not Source.MISS,
+            cached=source_of(everything) is not Tier.MISS,
             system_metrics=metrics,
             room_messages=_room(everything.room),
             user_history=_user(everything.user),

@@ -12,7 +12,7 @@ HEAD_BYTES = 8
 """In front of each cached value: the head of a room page, big-endian, or zeros."""
 
 
-class Source(enum.StrEnum):
+class Tier(enum.StrEnum):
     """The tier that answered: the local cache, the shared cache, or the store."""
 
     LOCAL = "l1"
@@ -120,5 +120,5 @@ class Answered:
     """
 
     value: bytes
-    source: Source
+    source: Tier
     took_s: float

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 import attrs
 
 from chatflow.domain.metrics import Histogram, latencies
-from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.answers import Tier
 
 
 @attrs.define(eq=False)
@@ -18,6 +18,6 @@ class ReadingMetrics:
     refreshes: int = 0
     cache_errors: int = 0
 
-    def from_source(self, source: Source) -> int:
+    def from_source(self, source: Tier) -> int:
         """Answers to any query that came from this tier."""
         return sum(count for (_, tier), count in self.answers.items() if tier == source)

@@ -15,8 +15,8 @@ from chatflow.domain.reading.answers import (
     Answered,
     Patterns,
     RoomPage,
-    Source,
     Throughput,
+    Tier,
     TopRooms,
     TopUsers,
     Total,
@@ -84,9 +84,9 @@ class QueryService:
         """The answer if the local cache has it; never waits."""
         started = self.clock()
         value = self.cache.peek(query)
-        return None if value is None else self._answered(query, value, Source.LOCAL, started)
+        return None if value is None else self._answered(query, value, Tier.LOCAL, started)
 
-    def _answered(self, query: Query, value: bytes, source: Source, started: float) -> Answered:
+    def _answered(self, query: Query, value: bytes, source: Tier, started: float) -> Answered:
         took_s, metrics = self.clock() - started, self.cache.metrics
         metrics.answers[query.name, source] += 1
         metrics.took_s[query.name].observe(took_s)

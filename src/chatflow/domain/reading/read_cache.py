@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
-from chatflow.domain.reading.answers import HEAD_BYTES, Source
+from chatflow.domain.reading.answers import HEAD_BYTES, Tier
 from chatflow.domain.reading.cache_policy import CachePolicy, Family, Freshness
 from chatflow.domain.reading.local_cache import LocalTier
 from chatflow.domain.reading.metrics import ReadingMetrics
@@ -59,7 +59,7 @@ class ReadCache:
     draw: Callable[[], float] = attrs.field(kw_only=True)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(default=asyncio.sleep, kw_only=True)
     metrics: ReadingMetrics = attrs.field(init=False, factory=ReadingMetrics)
-    _flights: SingleFlight[tuple[bytes, Source]] = attrs.field(init=False, factory=SingleFlight)
+    _flights: SingleFlight[tuple[bytes, Tier]] = attrs.field(init=False, factory=SingleFlight)
     _refreshes: dict[str, asyncio.Task[None]] = attrs.field(init=False, factory=dict)
     _cost_s: dict[Family, float] = attrs.field(init=False, factory=dict)
     _uncached: int = attrs.field(init=False, default=0)
@@ -71,11 +71,11 @@ class ReadCache:
             return None
         return found.value
 
-    async def get(self, query: Query) -> tuple[bytes, Source]:
+    async def get(self, query: Query) -> tuple[bytes, Tier]:
         """The value and the tier it came from; raises what ``query.read`` and ``query.catch_up`` raise."""
         found = self._find(query)
         if found is not None and found.value is not None and _head_of(found.value) >= query.min_head:
-            return found.value, Source.LOCAL
+            return found.value, Tier.LOCAL
         if query.min_head:
             return await self._read_from_head(query, found)
         if found is None:
@@ -100,7 +100,7 @@ class ReadCache:
         local.answers.keep(query.key, value, tags=query.tags, version=found.version, ttl_s=ttl_s)
         return Lookup(value, found.version)
 
-    async def _read_from_head(self, query: Query, found: Lookup | None) -> tuple[bytes, Source]:
+    async def _read_from_head(self, query: Query, found: Lookup | None) -> tuple[bytes, Tier]:
         """An answer that was read when the room's head was not below ``min_head``.
 
         The store is read only after the room has caught up, and no read that began earlier is joined.
@@ -108,16 +108,16 @@ class ReadCache:
         shared = await self._look_up(query)
         value = self._servable(query, found, shared)
         if value is not None and _head_of(value) >= query.min_head:
-            return value, Source.SHARED
+            return value, Tier.SHARED
         if query.catch_up is not None:
             await query.catch_up()
         return await self._read(query, found, shared)
 
-    async def _look_up_or_read(self, query: Query, found: Lookup | None) -> tuple[bytes, Source]:
+    async def _look_up_or_read(self, query: Query, found: Lookup | None) -> tuple[bytes, Tier]:
         """The shared cache's value or the store's. ``found``: the local miss, if that has coalesced the callers."""
         shared = await self._look_up(query)
         if (value := self._servable(query, found, shared)) is not None:
-            return value, Source.SHARED
+            return value, Tier.SHARED
         if found is not None or self.shared is None:
             return await self._read_leased(query, found, shared)
         flight = (query.key, "shared", None if shared is None else shared.version.stamps)
@@ -162,7 +162,7 @@ class ReadCache:
         except ChatflowError:
             return  # the cached value serves until its end; then a reader meets the error
 
-    async def _read_leased(self, query: Query, found: Lookup | None, shared: Lookup | None) -> tuple[bytes, Source]:
+    async def _read_leased(self, query: Query, found: Lookup | None, shared: Lookup | None) -> tuple[bytes, Tier]:
         """Read the store, unless another process is reading it: then wait for what that puts into the shared cache."""
         leases = self.leases
         if leases is None:
@@ -183,7 +183,7 @@ class ReadCache:
             shared = await self._look_up(query)
             if shared is not None and shared.value is not None:
                 self._keep_local(query, shared.value, found, age_s=shared.age_s)
-                return shared.value, Source.SHARED
+                return shared.value, Tier.SHARED
         return await self._read(query, found, shared)
 
     async def _give_back(self, leases: Leases, lease: Lease) -> None:
@@ -192,7 +192,7 @@ class ReadCache:
         except CacheUnavailable:
             self.metrics.cache_errors += 1  # it ends by itself
 
-    async def _read(self, query: Query, found: Lookup | None, shared: Lookup | None) -> tuple[bytes, Source]:
+    async def _read(self, query: Query, found: Lookup | None, shared: Lookup | None) -> tuple[bytes, Tier]:
         """Read the store now, and keep the answer under the versions that the caches gave before."""
         capped = self.shared is not None and shared is None
         if capped and self._uncached >= self.uncached_limit:
@@ -206,7 +206,7 @@ class ReadCache:
         self._cost_s[query.family] = self.clock() - started
         await self._keep_shared(query, value, shared)
         self._keep_local(query, value, found, age_s=0.0)
-        return value, Source.MISS
+        return value, Tier.MISS
 
     def _keep_local(self, query: Query, value: bytes, found: Lookup | None, *, age_s: float) -> None:
         """Keep it in this process, for no longer than it may be served at all."""

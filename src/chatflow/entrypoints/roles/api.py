@@ -10,7 +10,7 @@ from chatflow.adapters.aiohttp.metrics import QueryCollector
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
-from chatflow.domain.reading.answers import Source
+from chatflow.domain.reading.answers import Tier
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
 from chatflow.entrypoints.roles.process import Lifetime, listening
@@ -89,9 +89,9 @@ class ApiRole:
         """What the fleet is told."""
         metrics = self.queries.cache.metrics
         counters = {
-            "cache_l1_hits": metrics.from_source(Source.LOCAL),
-            "cache_l2_hits": metrics.from_source(Source.SHARED),
-            "cache_misses": metrics.from_source(Source.MISS),
+            "cache_l1_hits": metrics.from_source(Tier.LOCAL),
+            "cache_l2_hits": metrics.from_source(Tier.SHARED),
+            "cache_misses": metrics.from_source(Tier.MISS),
             "cache_errors": metrics.cache_errors,
         }
         gauges = {}
