@@ -9,7 +9,7 @@ from tests.harness.programs import absent, run
 from tests.harness.roots import Root
 from tests.harness.server import Server
 
-MARIADB_11 = Root("trixie", ("mariadb-server-core",))
+MARIADB_11 = Root("trixie", ("mariadb-server-core", "mariadb-client-core"))
 USER = "chatflow"
 PASSWORD = "chatflow"
 STATEMENTS_S = 60.0
