@@ -87,7 +87,7 @@ class MariaServer(Server):
 
     def _prepare(self) -> None:
         # The installation itself need not be durable, which saves time.
-        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=10M", "--skip-test-db"]
+        quick = ["--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=10M", "--skip-test-db", "--force"]
         rights = ["--auth-root-authentication-method=normal", f"--user={getpass.getuser()}"]
         self._run(["mariadb-install-db", "--no-defaults", f"--datadir={self._data}", *rights, *quick])
         self._write_init_file()
