@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import attrs
 import uuid_utils
 
-from chatflow.domain.messages.rooms import is_room, partition_of
+from chatflow.domain.messages.rooms import is_known_room, partition_of
 
 CountRow = tuple[str, int, int, int, int]
 """Of the table ``commit_counts``, in its order."""
@@ -35,7 +35,7 @@ class CommitCounts:
     def enter(self, rooms: Iterable[object]) -> frozenset[int]:
         """Messages of these rooms are about to be stored; their partitions, to be handed to `leave`."""
         names = {room for room in rooms if type(room) is str}
-        partitions = frozenset([partition_of(room, self.partitions) for room in names if is_room(room)])
+        partitions = frozenset([partition_of(room, self.partitions) for room in names if is_known_room(room)])
         for partition in partitions:
             self._under_way[partition] += 1
         return partitions

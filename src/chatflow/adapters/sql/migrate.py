@@ -21,7 +21,7 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.errors import translated
 from chatflow.adapters.sql.mysql.database import session_of
 from chatflow.adapters.sql.mysql.url import driver_arguments
-from chatflow.adapters.sql.sqlite.engines import write_engine
+from chatflow.adapters.sql.sqlite.engines import TAKE_LOCK, write_engine
 from chatflow.adapters.sql.sqlite.url import sqlite_path
 from chatflow.ports.errors import SchemaMismatch
 
@@ -123,6 +123,7 @@ def _on_sqlite(path: str, fn: Callable[[Connection], R]) -> R:
     engine = write_engine(path, busy_timeout_s=LOCK_TIMEOUT_S, cache_bytes=2**24, checkpoint_pages=1000)
     try:
         with engine.begin() as conn:
+            conn.exec_driver_sql(TAKE_LOCK)
             return fn(conn)
     finally:
         engine.dispose()

@@ -35,6 +35,7 @@ MIN_TIME_US = -30_610_224_000_000_000
 """The year 1000, where MySQL's DATETIME starts."""
 MAX_TIME_US = 253_402_300_799_999_999
 """The last microsecond of the year 9999, where it ends."""
+KEY_BYTES = 16
 MAX_SEQ = 2**63 - 1
 MAX_USER_ID = 2**53 - 1
 
@@ -88,7 +89,7 @@ def key_of(message_id: str) -> bytes:
         ValueError: it is not 32 hexadecimal digits.
     """
     key = bytes.fromhex(message_id.replace("-", ""))
-    if len(key) != 16:
+    if len(key) != KEY_BYTES:
         raise ValueError(f"{message_id!r} is no UUID")
     return key
 

@@ -29,6 +29,10 @@ def is_room(text: str, max_chars: int = ROOM_MAX_CHARS) -> bool:
     return 1 <= len(text) <= max_chars and _ROOM.fullmatch(text) is not None
 
 
+is_known_room = lru_cache(maxsize=4096)(is_room)
+"""`is_room`, remembered; for names that passed it once, since what a client sends could fill the memory."""
+
+
 @lru_cache(maxsize=4096)
 def partition_of(room_id: str, partitions: int) -> int:
     """0 .. partitions-1, by CRC-32 (ISO 3309) of the room id."""

@@ -16,9 +16,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
 from chatflow.adapters.sql.database import PoolMetrics, Together
-from chatflow.adapters.sql.errors import DRIVER_ERRORS, NoAnswer, translate, translated
+from chatflow.adapters.sql.errors import DRIVER_ERRORS, NoAnswer, translate
 from chatflow.adapters.sql.group_commit import GroupCommit
-from chatflow.adapters.sql.sqlite.engines import read_engine, write_engine
+from chatflow.adapters.sql.sqlite.engines import TAKE_LOCK, read_engine, write_engine
 from chatflow.adapters.sql.sqlite.reads import InterruptibleRead, stop_until_done
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
 
@@ -121,18 +121,28 @@ class SqliteDatabase:
     def _run_write(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
         self._is_writing = True
         try:
-            with translated():
-                if self._writer_conn is None:
-                    self._writer_conn = self._write_engine.connect()
-                with self._writer_conn.begin():
-                    result = fn(self._writer_conn, *args)
-                    _check_open(self._writer_conn)
-                return result
+            return self._committed(fn, args)
         except StoreUnavailable as exc:
-            self._close_writer()  # whatever the connection's state is, the next transaction starts on a fresh one
-            raise NoAnswer(str(exc)) from exc
+            raise self._failed(exc) from exc
+        except DRIVER_ERRORS as exc:
+            meaning = translate(exc)
+            raise (self._failed(meaning) if isinstance(meaning, StoreUnavailable) else meaning) from exc
         finally:
             self._is_writing = False
+
+    def _committed(self, fn: Callable[..., R], args: tuple[object, ...]) -> R:
+        if self._writer_conn is None:
+            self._writer_conn = self._write_engine.connect()
+        with self._writer_conn.begin():
+            self._writer_conn.exec_driver_sql(TAKE_LOCK)
+            result = fn(self._writer_conn, *args)
+            _check_open(self._writer_conn)
+        return result
+
+    def _failed(self, reason: StoreUnavailable) -> NoAnswer:
+        """Whatever the connection's state is, the next transaction starts on a fresh one."""
+        self._close_writer()
+        return NoAnswer(str(reason))
 
     def _close_writer(self) -> None:
         conn, self._writer_conn = self._writer_conn, None

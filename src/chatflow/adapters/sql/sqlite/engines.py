@@ -6,14 +6,15 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.pool import NullPool, QueuePool
 
+TAKE_LOCK = "BEGIN IMMEDIATE"
 WAL_PAUSE_S = 0.01
 
 
 def write_engine(path: str, *, busy_timeout_s: float, cache_bytes: int, checkpoint_pages: int) -> Engine:
-    """Every transaction takes the write lock at its start, so that it cannot fail to upgrade later."""
+    """For writes. Each transaction must begin with `TAKE_LOCK`, so that it cannot fail to upgrade later."""
     engine = create_engine(_url(path), poolclass=NullPool, connect_args=_connect_args(busy_timeout_s))
     pragmas = (
         "synchronous=FULL",
@@ -22,7 +23,6 @@ def write_engine(path: str, *, busy_timeout_s: float, cache_bytes: int, checkpoi
     )
     event.listen(engine, "connect", lambda driver, _record: _use_wal(driver, busy_timeout_s))
     event.listen(engine, "connect", _configure(pragmas))
-    event.listen(engine, "begin", _begin_immediate)
     return engine
 
 
@@ -79,7 +79,3 @@ def _configure(pragmas: tuple[str, ...]) -> Callable[[Any, Any], None]:
 def _add_functions(driver: Any, _record: Any) -> None:
     """What MySQL has of its own: CRC-32 of a text."""
     driver.create_function("crc32", 1, lambda text: zlib.crc32(text.encode()), deterministic=True)
-
-
-def _begin_immediate(conn: Connection) -> None:
-    conn.exec_driver_sql("BEGIN IMMEDIATE")
