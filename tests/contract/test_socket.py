@@ -15,6 +15,7 @@ from websockets.uri import parse_uri
 
 from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.connection import GatewayConnection
+from chatflow.adapters.websockets.public_connection import PublicConnection
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.ports.socket import Socket
 from tests.harness.waiting import eventually
@@ -124,7 +125,7 @@ class WebSocketHarness:
     """A real connection over the loopback."""
 
     server: Server
-    connection: GatewayConnection
+    connection: GatewayConnection | PublicConnection
     peer: Peer
 
     @property
@@ -178,11 +179,37 @@ class WebSocketHarness:
             await self.server.wait_closed()
 
 
+@attrs.define(eq=False)
+class PublicHarness(WebSocketHarness):
+    """The same over documented parts of the library alone."""
+
+    @classmethod
+    async def open(cls) -> "PublicHarness":
+        connected: asyncio.Future[PublicConnection] = asyncio.get_running_loop().create_future()
+
+        async def handle(connection: ServerConnection) -> None:
+            wrapped = PublicConnection(connection)
+            connected.set_result(wrapped)
+            await connection.wait_closed()
+            await wrapped.aclose()
+
+        server = await serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=CLOSE_GRACE_S)
+        async with asyncio.timeout(WAIT_S):
+            peer = await Peer.connect(server.sockets[0].getsockname()[1])
+            connection = await connected
+        connection.socket.limit_bytes = LIMIT_BYTES
+        return cls(server, connection, peer)
+
+
 async def memory() -> Harness:
     return MemoryHarness()
 
 
-HARNESSES: dict[str, Callable[[], Awaitable[Harness]]] = {"memory": memory, "websockets": WebSocketHarness.open}
+HARNESSES: dict[str, Callable[[], Awaitable[Harness]]] = {
+    "memory": memory,
+    "websockets": WebSocketHarness.open,
+    "websockets, public parts": PublicHarness.open,
+}
 
 
 @pytest.fixture(params=list(HARNESSES))
@@ -389,6 +416,25 @@ async def test_a_silent_peer_is_pinged_and_then_dropped() -> None:
         await harness.peer.feed()  # the peer gets the ping and answers it
         await eventually(lambda: connection.heard_at > started)
         heard_at = connection.heard_at
+        assert socket.heartbeat(heard_at + 49, 25)
+        assert not socket.heartbeat(heard_at + 50, 25)
+        await eventually(lambda: not socket.is_open())
+        assert socket.heartbeat(heard_at + 99, 25)
+    finally:
+        await harness.aclose()
+
+
+async def test_a_silent_peer_is_pinged_and_then_dropped_on_public_parts_too() -> None:
+    harness = await PublicHarness.open()
+    try:
+        socket = harness.connection.socket
+        socket.is_listening = True
+        started = socket.heard_at = socket.heard_at - 1.0  # the loop's clock is coarse
+        assert socket.heartbeat(started + 24, 25)
+        assert socket.heartbeat(started + 26, 25)
+        await harness.peer.feed()  # the peer gets the ping and answers it
+        await eventually(lambda: socket.heard_at > started)
+        heard_at = socket.heard_at
         assert socket.heartbeat(heard_at + 49, 25)
         assert not socket.heartbeat(heard_at + 50, 25)
         await eventually(lambda: not socket.is_open())

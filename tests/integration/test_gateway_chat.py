@@ -20,9 +20,9 @@ TYPES = "messageType must be TEXT, JOIN, or LEAVE"
 TIME = "timestamp must be a valid ISO 8601 format"
 
 
-@pytest.fixture
-async def gateway():
-    async with open_gateway() as opened:
+@pytest.fixture(params=[False, True], ids=["all parts", "public parts"])
+async def gateway(request):
+    async with open_gateway(server={"driver_fallback": request.param}) as opened:
         yield opened
 
 

@@ -10,9 +10,9 @@ from tests.integration.gateway_harness import BINARY, TEXT, chat, frame, new_id,
 from tests.unit.fakes import messages
 
 
-@pytest.fixture
-async def gateway():
-    async with open_gateway() as opened:
+@pytest.fixture(params=[False, True], ids=["all parts", "public parts"])
+async def gateway(request):
+    async with open_gateway(server={"driver_fallback": request.param}, protocol_errors_max=1_000) as opened:
         yield opened
 
 

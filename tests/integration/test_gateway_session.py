@@ -15,9 +15,9 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 HELLO = {"op": "hello", "userId": 7, "username": "ada"}
 
 
-@pytest.fixture
-async def gateway():
-    async with open_gateway() as opened:
+@pytest.fixture(params=[False, True], ids=["all parts", "public parts"])
+async def gateway(request):
+    async with open_gateway(server={"driver_fallback": request.param}) as opened:
         yield opened
 
 

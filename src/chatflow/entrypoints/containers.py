@@ -117,6 +117,7 @@ class Container(containers.DeclarativeContainer):
             providers.Object(new_id),
             frame_max_bytes=gateway_settings.frame_max_bytes,
             connections_max=gateway_settings.connections_max,
+            driver_fallback=common.driver_fallback,
         ),
         broker,
         live_channel,

@@ -4,11 +4,10 @@ import asyncio
 from typing import Any
 
 import structlog
-from websockets.asyncio.server import ServerConnection
-from websockets.frames import DATA_OPCODES, Frame
-from websockets.protocol import Event
+from websockets.frames import Frame
 
 from chatflow.adapters.websockets.backpressure import Backpressure
+from chatflow.adapters.websockets.compat import DirectConnection
 from chatflow.adapters.websockets.inbox import Inbox, Unreadable
 from chatflow.adapters.websockets.sockets import WebSocketSocket
 from chatflow.adapters.websockets.turns import OnePerTurn
@@ -37,7 +36,7 @@ BYTES_PER_MESSAGE = 64
 log = structlog.get_logger()
 
 
-class GatewayConnection(ServerConnection):
+class GatewayConnection(DirectConnection):
     """One connection: what was read waits here in bytes until there is room for it in the inbox.
 
     The library takes all frames of a read apart at once, 40,000 if they are small. Here they come in pieces; while
@@ -85,12 +84,12 @@ class GatewayConnection(ServerConnection):
             self.socket.abort_after(END_GRACE_S)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
+        """Called by the event loop; see `DirectConnection.parse`."""
         self.heard_at = self.loop.time()
         if self._is_deaf:
             return
         if not self._ahead and len(data) <= self._piece_bytes():
-            super().data_received(data)
+            self.parse(data)
             self._control_reading()
         else:
             self._ahead += data
@@ -121,7 +120,7 @@ class GatewayConnection(ServerConnection):
             while self._ahead and self._has_room():
                 piece = bytes(self._ahead[:size])
                 del self._ahead[:size]
-                super().data_received(piece)
+                self.parse(piece)
         self._control_reading()
 
     def _is_watched(self) -> bool:
@@ -133,15 +132,26 @@ class GatewayConnection(ServerConnection):
             return WARY_PIECE_BYTES
         return min(PIECE_BYTES, BYTES_PER_MESSAGE * self._inflight.handled)
 
-    def process_event(self, event: Event) -> None:
-        """Called by the library for each frame."""
-        if self.request is None or not isinstance(event, Frame):
-            super().process_event(event)
-        elif event.opcode in DATA_OPCODES:
-            self._take(event)
-        else:
-            super().process_event(event)
+    def data_frame(self, frame: Frame) -> None:
+        """See `DirectConnection.data_frame`."""
+        if self.inbox.is_over:
             self._charge(CONTROL_S)
+            return
+        self.inbox.taken_bytes += len(frame.data)
+        try:
+            is_whole = self.inbox.put(frame)
+        except Unreadable as exc:
+            self.inbox.end()
+            self.socket.close(exc.code, str(exc))
+            return
+        if not is_whole:
+            self._charge(CONTROL_S)
+        elif self._inflight is not None:
+            self._inflight.arrived += 1
+
+    def control_frame(self) -> None:
+        """See `DirectConnection.control_frame`."""
+        self._charge(CONTROL_S)
 
     async def resumed(self) -> None:
         """Wait until more may be handled."""
@@ -164,7 +174,7 @@ class GatewayConnection(ServerConnection):
             return
         held = 0 if self._session is None else self._session.held_bytes()
         ahead = len(self._ahead) + self.inbox.taken_bytes
-        size = self.transport.get_write_buffer_size() + ahead + held
+        size = self.unsent_bytes() + ahead + held
         self.socket.is_noted = size >= SMALL_BYTES
         self.memory.note(self, size)
 
@@ -181,43 +191,24 @@ class GatewayConnection(ServerConnection):
         log.warning("gateway.memory_holder_dropped", connection=str(self.id), held_bytes=held_bytes)
         self.socket.close(OVERLOADED, "the gateway holds too much for its connections", END_GRACE_S)
 
-    def resume_writing(self) -> None:
-        """Called by the event loop."""
-        super().resume_writing()
+    def writing_resumed(self) -> None:
+        """See `DirectConnection.writing_resumed`."""
         self.socket.writable.set()
         self._control_reading()
         self.note()
 
-    def pause_writing(self) -> None:
-        """Called by the event loop."""
-        super().pause_writing()
+    def writing_paused(self) -> None:
+        """See `DirectConnection.writing_paused`."""
         self.socket.writable.clear()
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the event loop."""
-        super().connection_lost(exc)
+    def lost(self) -> None:
+        """See `DirectConnection.lost`."""
         self._ahead.clear()
         self.inbox.end()
         self.socket.gone()
         self._set_held(False)
         if self.memory is not None:
             self.memory.forget(self)
-
-    def _take(self, frame: Frame) -> None:
-        if self.inbox.is_over:
-            self._charge(CONTROL_S)
-            return
-        self.inbox.taken_bytes += len(frame.data)
-        try:
-            is_whole = self.inbox.put(frame)
-        except Unreadable as exc:
-            self.inbox.end()
-            self.socket.close(exc.code, str(exc))
-            return
-        if not is_whole:
-            self._charge(CONTROL_S)
-        elif self._inflight is not None:
-            self._inflight.arrived += 1
 
     def _charge(self, cost_s: float) -> None:
         if (inflight := self._inflight) is not None:
@@ -248,10 +239,10 @@ class GatewayConnection(ServerConnection):
             or self._is_deaf
             or self.inbox.is_full
             or (inflight is not None and (inflight.debt.is_due or inflight.is_held))
-            or (self.socket.overflowed and self.paused)
+            or (self.socket.overflowed and self.is_writing_paused())
         )
         if stop:
             self.inbox.wake()  # whoever owes is to pay, even if no message is whole yet
-        if stop != self.is_stopped and not self.transport.is_closing():
+        if stop != self.is_stopped:
             self.is_stopped = stop
-            (self.transport.pause_reading if stop else self.transport.resume_reading)()
+            self.listen(not stop)

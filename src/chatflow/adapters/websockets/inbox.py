@@ -60,6 +60,12 @@ class Inbox:
         self.wake()
         return True
 
+    def add(self, message: str | bytes) -> None:
+        """Take a whole message in."""
+        self.taken_bytes += len(message)
+        self.messages.append(message)
+        self.wake()
+
     def wake(self) -> None:
         """There is something to see to for the reader."""
         self._wake.set()

@@ -12,9 +12,11 @@ import attrs
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from chatflow.adapters.websockets.compat import uses_private_parts
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_feed, drive_ws
 from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
+from chatflow.adapters.websockets.public_connection import PublicConnection
 from chatflow.adapters.websockets.reading import read
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.adapters.websockets.turns import OnePerTurn, Replays
@@ -34,6 +36,8 @@ DOOR_WAIT_S = 1.0
 
 BACKLOG = 4096
 
+Served = GatewayConnection | PublicConnection
+
 logger = logging.getLogger("chatflow.gateway")
 
 
@@ -45,14 +49,16 @@ class GatewayServer:
         new_session_id: names a ``/ws`` session.
         frame_max_bytes: a longer frame closes its connection with 1009.
         connections_max: beyond it a handshake is answered with 503.
+        driver_fallback: serve on documented parts of the driver alone, as after a failed self-check.
     """
 
     context: GatewayContext
     new_session_id: Callable[[], str]
     frame_max_bytes: int = attrs.field(kw_only=True, default=16_384)
     connections_max: int = attrs.field(kw_only=True, default=20_000)
+    driver_fallback: bool = attrs.field(kw_only=True, default=False)
     _server: Server | None = attrs.field(default=None, init=False)
-    _connections: set[GatewayConnection] = attrs.field(factory=set, init=False)
+    _connections: set[Served] = attrs.field(factory=set, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _door: Pacer = attrs.field(init=False)
     _turns: OnePerTurn = attrs.field(factory=OnePerTurn, init=False)
@@ -71,11 +77,12 @@ class GatewayServer:
         Raises:
             OSError: the address cannot be bound.
         """
+        is_direct = uses_private_parts(forced_fallback=self.driver_fallback)
         self._server = await serve(
-            self._handle,
+            self._handle if is_direct else self._handle_public,
             host,
             port,
-            create_connection=GatewayConnection,
+            create_connection=GatewayConnection if is_direct else ServerConnection,
             process_request=self._process_request,
             compression=None,
             open_timeout=self.context.hello_timeout_s,
@@ -130,6 +137,16 @@ class GatewayServer:
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
+        await self._serve_counted(connection)
+
+    async def _handle_public(self, connection: ServerConnection) -> None:
+        wrapped = PublicConnection(connection)
+        try:
+            await self._serve_counted(wrapped)
+        finally:
+            await wrapped.aclose()
+
+    async def _serve_counted(self, connection: Served) -> None:
         metrics = self.context.metrics
         connection.socket.limit_bytes = self.context.outbound_limit_bytes
         connection.memory, connection.turns = self.context.memory, self._turns
@@ -147,11 +164,11 @@ class GatewayServer:
             metrics.connections_open -= 1
             metrics.slow_readers_dropped += connection.socket.overflowed
 
-    async def _turn_away(self, connection: GatewayConnection, code: int, reason: str) -> None:
+    async def _turn_away(self, connection: Served, code: int, reason: str) -> None:
         connection.socket.close(code, reason)
         await self._discard(connection)
 
-    async def _serve(self, connection: GatewayConnection) -> None:
+    async def _serve(self, connection: Served) -> None:
         assert connection.request is not None  # noqa: S101  # the handshake is done
         path, query = _split(connection.request.path)
         kind, _, raw_room = path[1:].partition("/")
@@ -164,15 +181,15 @@ class GatewayServer:
         else:
             await self._serve_feed(connection, room_id, since_of(parse_qs(query).get("since", ())))
 
-    async def _serve_ws(self, connection: GatewayConnection) -> None:
+    async def _serve_ws(self, connection: Served) -> None:
         session = WsSession(self.context, _client_ip(connection), self.new_session_id())
         await _drive(connection, drive_ws(session, connection.socket))
 
-    async def _serve_chat(self, connection: GatewayConnection, room_id: str) -> None:
+    async def _serve_chat(self, connection: Served, room_id: str) -> None:
         session = ChatSession(self.context, _client_ip(connection), room_id)
         await _drive(connection, drive_chat(session, connection.socket))
 
-    async def _serve_feed(self, connection: GatewayConnection, room_id: str, since: int | None) -> None:
+    async def _serve_feed(self, connection: Served, room_id: str, since: int | None) -> None:
         subscriber = FeedSubscriber(connection.socket, Replays(self.context.pacer))
         hub = self.context.hub
         join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
@@ -187,13 +204,13 @@ class GatewayServer:
             gone.cancel()
             hub.leave(room_id, subscriber)
 
-    async def _discard(self, connection: GatewayConnection) -> None:
+    async def _discard(self, connection: Served) -> None:
         """Drop what a peer says that has nothing to say."""
         session = FeedSession(self.context, _client_ip(connection))
         await _drive(connection, drive_feed(session, connection.socket))
 
 
-async def _drive(connection: GatewayConnection, driver: SessionDriver) -> None:
+async def _drive(connection: Served, driver: SessionDriver) -> None:
     try:
         await read(connection, driver)
     finally:
@@ -206,6 +223,6 @@ def _split(target: str) -> tuple[str, str]:
     return path, query
 
 
-def _client_ip(connection: GatewayConnection) -> str:
+def _client_ip(connection: Served) -> str:
     address: Any = connection.remote_address
     return str(address[0]) if address else ""

@@ -1,14 +1,11 @@
 """The `Socket` port on a `websockets` connection."""
 
 import asyncio
-import select
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from websockets.asyncio.server import broadcast
 from websockets.exceptions import ConnectionClosed
-from websockets.protocol import State
 
 from chatflow.domain.session.errors import OVERLOADED
 from chatflow.domain.session.memory_budget import SMALL_BYTES
@@ -18,15 +15,13 @@ if TYPE_CHECKING:
     from chatflow.adapters.websockets.connection import GatewayConnection
 
 CLOSE_GRACE_S = 5.0
-HANG_UP = getattr(select, "POLLRDHUP", 0)
-"""Besides errors and resets, which are always told."""
 
 
 class WebSocketSocket:
     """Writes without waiting; a peer whose outbound buffer passes the limit is closed with 1013.
 
-    The library's own `send` and `close` wait behind a stuck writer, so frames go out through `broadcast`, which
-    never waits, and a close has a deadline after which the transport is aborted.
+    The library's own `send` and `close` wait behind a stuck writer. Here neither waits, and a close has a deadline
+    after which the connection is aborted.
     """
 
     __slots__ = ("_abort", "_connection", "is_noted", "limit_bytes", "overflowed", "writable")
@@ -43,20 +38,14 @@ class WebSocketSocket:
     def send(self, frames: Sequence[bytes]) -> None:
         """See `Socket.send`."""
         connection = self._connection
-        if not self.is_open():
+        if not connection.is_open():
             return
-        if len(frames) == 1:
-            broadcast((connection,), frames[0], text=True)
-        else:
-            for frame in frames:
-                connection.protocol.send_text(frame)
-            # One write for all of them: a system call each costs more than everything else about a small frame.
-            connection.transport.write(b"".join(connection.protocol.data_to_send()))
+        connection.write_frames(frames)
         self.limit_outbound()
 
     def limit_outbound(self) -> None:
         """Close when the peer reads too slowly."""
-        size = self._connection.transport.get_write_buffer_size()
+        size = self._connection.unsent_bytes()
         if size > self.limit_bytes and self.is_open():
             self.overflowed = True
             self.close(OVERLOADED, "too slow a reader")
@@ -68,8 +57,7 @@ class WebSocketSocket:
         connection = self._connection
         if not self.is_open():
             return
-        connection.protocol.send_close(code, reason)
-        connection.send_data()
+        connection.write_close(code, reason)
         self.writable.set()
         self.abort_after(CLOSE_GRACE_S if grace_s is None else grace_s)
 
@@ -97,27 +85,26 @@ class WebSocketSocket:
 
     def is_open(self) -> bool:
         """See `Socket.is_open`."""
-        return self._connection.protocol.state is State.OPEN
+        return self._connection.is_open()
 
     def heartbeat(self, now: float, interval_s: float) -> bool:
         """Ping when it is time to; ``False`` when the peer was silent for two intervals and was dropped."""
         connection = self._connection
         if not self.is_open():
-            if self._abort is None and connection.protocol.state is State.CLOSING:
+            if self._abort is None and connection.is_closing():
                 self.abort_after(CLOSE_GRACE_S)  # the library closes by itself what breaks the protocol
             return True
-        if connection.owes() and _has_hung_up(connection.transport):
-            connection.transport.abort()
+        if connection.owes() and connection.has_hung_up():
+            connection.abort()
             return True
-        if connection.is_stopped and not connection.paused:
+        if connection.is_stopped and not connection.is_writing_paused():
             connection.heard_at = now  # we do not listen, so its silence says nothing
         if now - connection.heard_at >= 2 * interval_s:
-            connection.transport.abort()
+            connection.abort()
             return False
         if now - connection.pinged_at >= interval_s:
             connection.pinged_at = now
-            connection.protocol.send_ping(struct.pack("!d", now))
-            connection.send_data()
+            connection.write_ping(struct.pack("!d", now))
         return True
 
     def abort_after(self, grace_s: float) -> None:
@@ -125,14 +112,7 @@ class WebSocketSocket:
         connection = self._connection
         if self._abort is not None:
             self._abort.cancel()
-        self._abort = connection.loop.call_later(grace_s, connection.transport.abort)
-
-
-def _has_hung_up(transport: asyncio.BaseTransport) -> bool:
-    """Whether the peer has gone although what it sent is not read yet: nothing else tells of a transport at rest."""
-    poll = select.poll()
-    poll.register(transport.get_extra_info("socket").fileno(), HANG_UP)
-    return bool(poll.poll(0))
+        self._abort = connection.loop.call_later(grace_s, connection.abort)
 
 
 if TYPE_CHECKING:
