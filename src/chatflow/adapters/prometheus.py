@@ -1,4 +1,4 @@
-"""Prometheus text from a role's own counts, read only when somebody scrapes: counting costs nothing extra."""
+"""Prometheus metrics from a role's own counts, read only when scraped, so that counting costs nothing extra."""
 
 from collections.abc import Callable, Iterator, Mapping
 

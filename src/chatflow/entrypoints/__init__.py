@@ -1,1 +1,1 @@
-"""Settings, the container, and one module per role: the only place that reads the environment."""
+"""Settings, object graph, roles and command line: the one layer that reads the environment."""

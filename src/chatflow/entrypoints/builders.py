@@ -30,17 +30,17 @@ log = structlog.get_logger()
 
 
 def breaker_of(common: Common) -> CircuitBreaker:
-    """A breaker of its own for each dependency."""
+    """A circuit breaker with the configured thresholds."""
     return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
 
 
 def identity_of(role: str, also: Callable[[], Mapping[str, float]] = dict) -> Identity:
-    """A role of this process, from now."""
+    """The identity of a role that starts now."""
     return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also)
 
 
 def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:
-    """What a role reports of its connections, in the names that the fleet's view sums up; nothing for SQLite."""
+    """Gauges of a connection pool, such as ``writer_active``, in the names that `FleetView` sums up."""
 
     def gauges() -> Mapping[str, float]:
         metrics = database.pools().get(pool)
@@ -51,7 +51,7 @@ def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, floa
 
 
 def limits_of(gateway: GatewaySettings) -> MessageLimits:
-    """What a valid message is here."""
+    """The configured limits of a valid message."""
     limits = gateway.limits
     return MessageLimits(
         username_min=limits.username_min_chars,
@@ -62,7 +62,7 @@ def limits_of(gateway: GatewaySettings) -> MessageLimits:
 
 
 def policy_of(processor: ProcessorSettings) -> BatchPolicy:
-    """Batch sizes by depth."""
+    """The configured batch sizes."""
     return BatchPolicy(
         processor.batch_small,
         processor.batch_medium,
@@ -81,7 +81,7 @@ def processors_of(
     *,
     database: Database,
 ) -> list[PartitionProcessor]:
-    """One loop for each partition; together they hold no more than the buffer's limits."""
+    """One processor for each partition; together they buffer no more than the configured limits."""
     partitions = settings.common.partitions
     messages, size_bytes = settings.buffer_messages // partitions, settings.buffer_bytes // partitions
 

@@ -1,4 +1,4 @@
-"""The real sources of time and identity."""
+"""Wall clock and message ids."""
 
 import time
 

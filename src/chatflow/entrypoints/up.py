@@ -31,7 +31,7 @@ async def up(settings: Settings) -> None:
 
 
 def prepare_data(common: Common) -> None:
-    """Create the data directory and, in an embedded database, bring the schema up to date, saying so.
+    """For an embedded database: create the data directory, and upgrade the schema.
 
     Raises:
         StartError: the directory cannot be written.

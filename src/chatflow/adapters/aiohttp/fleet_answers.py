@@ -135,7 +135,7 @@ class CacheHealth(Struct, rename="camel"):
 
 
 class FleetHealth(Struct, rename="camel"):
-    """`healthy`, or `degraded`: something is down that reads can do without, or cannot."""
+    """`status` is `healthy`, or `degraded` while anything is down or a circuit breaker is not closed."""
 
     status: str
     service: str

@@ -1,7 +1,7 @@
-"""The fleet as ``/api/health`` and ``/api/metrics`` show it: every count and gauge summed over living processes.
+"""What ``/api/health`` and ``/api/metrics`` show of the fleet: counts and gauges, summed over living processes.
 
-Not sums: ``uptime_s`` and ``batch_max_ms`` take the largest, a breaker's state the worst. Peaks are sums of each
-process's own peak, so an upper bound of the fleet's.
+Exceptions: ``uptime_s`` and ``batch_max_ms`` are the largest of all processes, the circuit breaker's state the worst.
+A peak is the sum of each process's own peak, an upper bound of the fleet's.
 """
 
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How an operator sees dead letters: as rows of a list, one in full, and what became of a replay."""
+"""Dead letters as text and JSON: rows of a list, one in full, and the result of a replay."""
 
 import base64
 import json
@@ -21,7 +21,7 @@ def name_of(dead: DeadLetter | DeadEnvelope) -> str:
 
 
 @attrs.frozen
-class Row:
+class DeadLetterRow:
     """One dead letter in a list.
 
     Attributes:
@@ -38,7 +38,7 @@ class Row:
     reason: str
 
     def as_json(self) -> dict[str, Any]:
-        """In the names of the wire."""
+        """With the field names of the JSON interfaces."""
         return {
             "id": self.id,
             "source": self.source,
@@ -50,15 +50,15 @@ class Row:
         }
 
 
-def told(result: Replayed) -> str:
-    """In a few words."""
+def outcome_text(result: Replayed) -> str:
+    """The outcome in a few words."""
     if result.outcome is Outcome.STORED:
         return f"stored with seq {result.seq}"
     return f"refused: {result.reason}" if result.outcome is Outcome.REFUSED else str(result.outcome)
 
 
 def replayed_as_json(result: Replayed) -> dict[str, Any]:
-    """In the names of the wire."""
+    """With the field names of the JSON interfaces."""
     return {
         "id": name_of(result.dead),
         "messageIds": result.message_ids,
@@ -68,59 +68,59 @@ def replayed_as_json(result: Replayed) -> dict[str, Any]:
     }
 
 
-def row_of_letter(letter: DeadLetter) -> Row:
-    """A row of the database in a list."""
-    created = format_timestamp(letter.created_at_us)
-    ids = (letter.message_id,)
-    return Row(name_of(letter), "database", ids, created, letter.retry_count, letter.resolved, letter.error_reason)
+def row_of_dead_letter(dead: DeadLetter) -> DeadLetterRow:
+    """A dead letter of the database, for a list."""
+    created = format_timestamp(dead.created_at_us)
+    ids = (dead.message_id,)
+    return DeadLetterRow(name_of(dead), "database", ids, created, dead.retry_count, dead.resolved, dead.error_reason)
 
 
-def row_of_envelope(letter: DeadEnvelope) -> Row:
-    """An envelope of the broker in a list."""
-    ids = tuple([message.message_id for message in letter.messages])
-    reason = f"{letter.reason or 'put aside'} by {letter.queue or 'somebody'}"
-    if letter.unreadable:
-        reason += f": {letter.unreadable}"
-    return Row(name_of(letter), "broker", ids, _died_at(letter), letter.count, resolved=False, reason=reason)
+def row_of_envelope(dead: DeadEnvelope) -> DeadLetterRow:
+    """A dead letter of the broker, for a list."""
+    ids = tuple([message.message_id for message in dead.messages])
+    reason = f"{dead.reason or 'dead-lettered'} by {dead.queue or 'an unknown queue'}"
+    if dead.unreadable:
+        reason += f": {dead.unreadable}"
+    return DeadLetterRow(name_of(dead), "broker", ids, _died_at(dead), dead.count, resolved=False, reason=reason)
 
 
-def _died_at(letter: DeadEnvelope) -> str | None:
-    return None if letter.died_at_s is None else format_timestamp(int(letter.died_at_s * 1_000_000))
+def _died_at(dead: DeadEnvelope) -> str | None:
+    return None if dead.died_at_s is None else format_timestamp(int(dead.died_at_s * 1_000_000))
 
 
-def shown_letter(letter: DeadLetter) -> dict[str, Any]:
-    """A row of the database with its original."""
-    retried = letter.last_retry_us
+def shown_dead_letter(dead: DeadLetter) -> dict[str, Any]:
+    """A dead letter of the database, with its original."""
+    retried = dead.last_retry_us
     return {
-        "id": name_of(letter),
+        "id": name_of(dead),
         "source": "database",
-        "messageId": letter.message_id,
-        "reason": letter.error_reason,
-        "createdAt": format_timestamp(letter.created_at_us),
-        "retryCount": letter.retry_count,
+        "messageId": dead.message_id,
+        "reason": dead.error_reason,
+        "createdAt": format_timestamp(dead.created_at_us),
+        "retryCount": dead.retry_count,
         "lastRetry": None if retried is None else format_timestamp(retried),
-        "resolved": letter.resolved,
-        "original": _original(letter.message_json.encode("utf-8", "surrogatepass")),
+        "resolved": dead.resolved,
+        "original": _original(dead.message_json.encode("utf-8", "surrogatepass")),
     }
 
 
-def shown_envelope(letter: DeadEnvelope) -> dict[str, Any]:
-    """An envelope of the broker with what is in it."""
+def shown_envelope(dead: DeadEnvelope) -> dict[str, Any]:
+    """A dead letter of the broker, with its messages."""
     return {
-        "id": name_of(letter),
+        "id": name_of(dead),
         "source": "broker",
-        "messageIds": [message.message_id for message in letter.messages],
-        "reason": letter.reason,
-        "queue": letter.queue,
-        "count": letter.count,
-        "diedAt": _died_at(letter),
-        "unreadable": letter.unreadable or None,
-        "original": _original(letter.body),
+        "messageIds": [message.message_id for message in dead.messages],
+        "reason": dead.reason,
+        "queue": dead.queue,
+        "count": dead.count,
+        "diedAt": _died_at(dead),
+        "unreadable": dead.unreadable or None,
+        "original": _original(dead.body),
     }
 
 
 def _original(body: bytes) -> Any:
-    """As JSON if it is any, else as text, else in Base64."""
+    """As JSON if it parses, else as text, else as Base64."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

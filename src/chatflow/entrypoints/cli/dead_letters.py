@@ -1,4 +1,4 @@
-"""``chatflow dlq``: dead letters of both kinds, rows of the database and envelopes that the broker has put aside.
+"""What ``chatflow dlq`` does with dead letters of both kinds: rows of the database, and envelopes of the broker.
 
 A replay publishes, and a processor stores. An embedded broker is reached through the socket of its process; while that
 does not run, a replay stores by itself: there are no caches and no listeners then. Its dead letters are all rows.
@@ -21,11 +21,11 @@ from chatflow.domain.persistence.replay import Outcome, Replayed, Republisher, o
 from chatflow.entrypoints.cli.database import open_existing
 from chatflow.entrypoints.cli.dead_letter_views import (
     BROKER_PREFIX,
-    Row,
+    DeadLetterRow,
+    row_of_dead_letter,
     row_of_envelope,
-    row_of_letter,
+    shown_dead_letter,
     shown_envelope,
-    shown_letter,
 )
 from chatflow.entrypoints.clocks import now_us
 from chatflow.entrypoints.roles.process import StartError
@@ -37,99 +37,99 @@ PAGE = 1_000
 
 
 @attrs.frozen
-class Listing:
-    """``unread``: why the broker's are missing; ``""`` when they are not."""
+class DeadLetterList:
+    """``unread``: why those of the broker are missing; ``""`` if they are not."""
 
-    rows: list[Row]
+    rows: list[DeadLetterRow]
     unread: str = ""
 
 
 @attrs.define
 class ReplayReport:
-    """``done``: the best that can become of one. ``failure``: why it ended before all were tried; else ``""``."""
+    """``done``: the best possible outcome of one. ``failure``: why not all were tried; ``""`` if they were."""
 
     done: Outcome
     results: list[Replayed] = attrs.field(factory=list)
     failure: str = ""
 
 
-async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> Listing:
-    """Dead letters, oldest first, those of the database before those of the broker; of each at most ``limit``."""
+async def list_dead(common: Common, *, limit: int, include_resolved: bool) -> DeadLetterList:
+    """Dead letters of the database, then those of the broker, oldest first and at most ``limit`` of each."""
     async with open_existing(common) as database:
-        letters = await _box(database).list_dead(limit=limit, include_resolved=include_resolved)
-    rows = [row_of_letter(letter) for letter in letters]
+        found = await _dead_letters(database).list_dead(limit=limit, include_resolved=include_resolved)
+    rows = [row_of_dead_letter(dead) for dead in found]
     if common.is_embedded:
-        return Listing(rows)
+        return DeadLetterList(rows)
     try:
-        async with open_dead_letter_queue(common.broker_urls, driver_fallback=common.driver_fallback) as dead:
-            rows += [row_of_envelope(letter) async for letter in oldest(dead, limit=limit)]
+        async with open_dead_letter_queue(common.broker_urls, driver_fallback=common.driver_fallback) as queue:
+            rows += [row_of_envelope(dead) async for dead in oldest(queue, limit=limit)]
     except BrokerError as exc:
-        return Listing(rows, str(exc))
-    return Listing(rows)
+        return DeadLetterList(rows, str(exc))
+    return DeadLetterList(rows)
 
 
 async def show_dead(common: Common, name: str) -> dict[str, Any]:
     """One dead letter with its original.
 
     Raises:
-        StartError: there is none of this name.
+        StartError: there is none with this id.
         BrokerError: the broker does not answer.
     """
     numbers, ids = _parsed([name])
     if numbers:
         async with open_existing(common) as database:
-            (letter,) = await _found(_box(database), numbers)
-            return shown_letter(letter)
+            (dead,) = await _found(_dead_letters(database), numbers)
+            return shown_dead_letter(dead)
     _check_broker(common, ids)
-    async with open_dead_letter_queue(common.broker_urls, driver_fallback=common.driver_fallback) as dead:
-        async for envelope in oldest(dead):
+    async with open_dead_letter_queue(common.broker_urls, driver_fallback=common.driver_fallback) as queue:
+        async for envelope in oldest(queue):
             if envelope.id in ids:
                 return shown_envelope(envelope)
     raise _unknown(ids)
 
 
 async def replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
-    """Replay these, or all unresolved ones when none is named; nothing is tried unless all of them exist.
+    """Replay these, or all unresolved ones if none is named; all of them must exist before the first is tried.
 
     Raises:
-        StartError: there is none of one of these names.
+        StartError: one of them does not exist.
         BrokerError: the broker cannot be used at all.
     """
     numbers, ids = _parsed(names)
     replays = ReplayReport(Outcome.STORED if common.is_embedded else Outcome.PUBLISHED)
     async with open_existing(common) as database:
-        box = _box(database)
+        dead_letters = _dead_letters(database)
         if common.is_embedded:
             _check_broker(common, ids)
-            letters = _found_one_by_one(box, await _chosen(box, numbers, names))
-            await _collect(replays, _replayed_embedded(common, database, letters))
+            found = _found_one_by_one(dead_letters, await _chosen(dead_letters, numbers, names))
+            await _collect(replays, _replayed_embedded(common, database, found))
             return replays
-        async with _running_broker(common) as broker:
-            again = Republisher(broker, box, common.partitions)
-            chosen = await _chosen(box, numbers, names)
+        async with _open_broker(common) as broker:
+            again = Republisher(broker, dead_letters, common.partitions)
+            chosen = await _chosen(dead_letters, numbers, names)
             await _collect(replays, _republished(again, broker, chosen, ids, every=not names))
     return replays
 
 
 async def _replayed_embedded(
-    common: Common, database: Database, letters: AsyncIterator[DeadLetter]
+    common: Common, database: Database, found: AsyncIterator[DeadLetter]
 ) -> AsyncIterator[Replayed]:
     """Through the running process if there is one. It confirms what it has settled, so the outcome is known at once."""
-    box = _box(database)
+    dead_letters = _dead_letters(database)
     socket = await connect_broker_socket(common.broker_socket)
     if socket is None:
         store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
-        async for letter in letters:
-            yield await replay_into_store(letter, store, box)
+        async for dead in found:
+            yield await replay_into_store(dead, store, dead_letters)
         return
     reader = SqlMessageReader(database)
     try:
-        again = Republisher(socket, box, common.partitions)
-        async for letter in letters:
-            replayed = await again.replay(letter)
-            stored = await reader.locate([letter.message_id])
-            if replayed.outcome is Outcome.PUBLISHED and letter.message_id in stored:
-                replayed = Replayed(letter, Outcome.STORED, stored[letter.message_id].seq)
+        again = Republisher(socket, dead_letters, common.partitions)
+        async for dead in found:
+            replayed = await again.replay(dead)
+            stored = await reader.locate([dead.message_id])
+            if replayed.outcome is Outcome.PUBLISHED and dead.message_id in stored:
+                replayed = Replayed(dead, Outcome.STORED, stored[dead.message_id].seq)
             yield replayed
     finally:
         await socket.close()
@@ -138,24 +138,24 @@ async def _replayed_embedded(
 async def _republished(
     again: Republisher, broker: RabbitBroker, chosen: Sequence[int], ids: Sequence[str], *, every: bool
 ) -> AsyncIterator[Replayed]:
-    dead = broker.dead()
+    queue = broker.dead()
     try:
-        wanted = [letter async for letter in oldest(dead) if letter.id in ids] if ids else []
-        if missing := set(ids) - {letter.id for letter in wanted}:
+        wanted = [dead async for dead in oldest(queue) if dead.id in ids] if ids else []
+        if missing := set(ids) - {dead.id for dead in wanted}:
             raise _unknown(sorted(missing))
-        async for letter in _found_one_by_one(again.dead_letters, chosen):
-            yield await again.replay(letter)
+        async for dead in _found_one_by_one(again.dead_letters, chosen):
+            yield await again.replay(dead)
         for envelope in wanted:
-            yield await again.replay_envelope(envelope, dead)
+            yield await again.replay_envelope(envelope, queue)
         if every:
-            async for envelope in oldest(dead):
-                yield await again.replay_envelope(envelope, dead)
+            async for envelope in oldest(queue):
+                yield await again.replay_envelope(envelope, queue)
     finally:
-        await dead.close()
+        await queue.close()
 
 
 async def _collect(replays: ReplayReport, results: AsyncIterator[Replayed]) -> None:
-    """Keep what was done when a server goes away in the middle."""
+    """Keep the results so far if a server goes away."""
     try:
         async for result in results:
             replays.results.append(result)
@@ -164,7 +164,7 @@ async def _collect(replays: ReplayReport, results: AsyncIterator[Replayed]) -> N
 
 
 @asynccontextmanager
-async def _running_broker(common: Common) -> AsyncIterator[RabbitBroker]:
+async def _open_broker(common: Common) -> AsyncIterator[RabbitBroker]:
     broker = open_broker(
         common.broker_urls,
         partitions=common.partitions,
@@ -178,36 +178,36 @@ async def _running_broker(common: Common) -> AsyncIterator[RabbitBroker]:
         await broker.close()
 
 
-def _box(database: Database) -> SqlDeadLetters:
+def _dead_letters(database: Database) -> SqlDeadLetters:
     return SqlDeadLetters(database, now_us)
 
 
-async def _chosen(box: DeadLetters, numbers: Sequence[int], names: Sequence[str]) -> Sequence[int]:
+async def _chosen(dead_letters: DeadLetters, numbers: Sequence[int], names: Sequence[str]) -> Sequence[int]:
     """The rows to replay, found before the first is: one that comes back under a new number waits for the next time."""
     if names:
-        await _found(box, numbers)
+        await _found(dead_letters, numbers)
         return numbers
     chosen: list[int] = []
-    while page := await box.list_dead(limit=PAGE, after_id=chosen[-1] if chosen else 0):
-        chosen += [letter.id for letter in page]
+    while page := await dead_letters.list_dead(limit=PAGE, after_id=chosen[-1] if chosen else 0):
+        chosen += [dead.id for dead in page]
     return chosen
 
 
-async def _found(box: DeadLetters, numbers: Sequence[int]) -> list[DeadLetter]:
-    letters = {number: await box.get_dead(number) for number in numbers}
-    if missing := [str(number) for number, letter in letters.items() if letter is None]:
+async def _found(dead_letters: DeadLetters, numbers: Sequence[int]) -> list[DeadLetter]:
+    found = {number: await dead_letters.get_dead(number) for number in numbers}
+    if missing := [str(number) for number, dead in found.items() if dead is None]:
         raise StartError(f"there is no dead letter {', '.join(missing)}")
-    return [letter for letter in letters.values() if letter is not None]
+    return [dead for dead in found.values() if dead is not None]
 
 
-async def _found_one_by_one(box: DeadLetters, numbers: Sequence[int]) -> AsyncIterator[DeadLetter]:
+async def _found_one_by_one(dead_letters: DeadLetters, numbers: Sequence[int]) -> AsyncIterator[DeadLetter]:
     for number in numbers:
-        if (letter := await box.get_dead(number)) is not None:
-            yield letter
+        if (dead := await dead_letters.get_dead(number)) is not None:
+            yield dead
 
 
 def _parsed(names: Sequence[str]) -> tuple[list[int], list[str]]:
-    """Numbers of rows and ids of envelopes, each once."""
+    """Row numbers and envelope ids, without duplicates."""
     numbers: list[int] = []
     ids: list[str] = []
     for name in dict.fromkeys(names):
@@ -216,13 +216,13 @@ def _parsed(names: Sequence[str]) -> tuple[list[int], list[str]]:
         elif name.isascii() and name.isdigit() and len(name) < 19:
             numbers.append(int(name))
         else:
-            raise StartError(f"{name!r} names no dead letter: `chatflow dlq list` shows the ids")
+            raise StartError(f"{name!r} is no dead letter id: `chatflow dlq list` shows them")
     return list(dict.fromkeys(numbers)), ids
 
 
 def _check_broker(common: Common, ids: Sequence[str]) -> None:
     if ids and common.is_embedded:
-        raise StartError(f"{BROKER_PREFIX}{ids[0]} lies in a broker, and CHATFLOW_BROKER_URL names none")
+        raise StartError(f"{BROKER_PREFIX}{ids[0]} is in a broker, but CHATFLOW_BROKER_URL names none")
 
 
 def _unknown(ids: Sequence[str]) -> StartError:

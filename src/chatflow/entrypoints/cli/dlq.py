@@ -22,13 +22,13 @@ commands = typer.Typer(
 
 @commands.command("list")
 def dlq_list(
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many of each source, oldest first.")] = 100,
-    resolved: Annotated[bool, typer.Option("--resolved", help="Those that were replayed, too.")] = False,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="Show at most this many of each source.")] = 100,
+    resolved: Annotated[bool, typer.Option("--resolved", help="Include those that were replayed.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
     """List dead letters of the database and of the broker, oldest first.
 
-    Exit code 0: these are all. 1: the broker could not be read, and its dead letters are missing.
+    Exit codes: 0 the list is complete, 1 the broker could not be read and its dead letters are missing.
     """
     from chatflow.entrypoints.cli.dead_letters import list_dead
 
@@ -49,27 +49,27 @@ def dlq_list(
 
 
 @commands.command("show")
-def dlq_show(letter_id: Annotated[str, typer.Argument(metavar="ID", help="As `dlq list` shows it.")]) -> None:
+def dlq_show(dead_letter_id: Annotated[str, typer.Argument(metavar="ID", help="An id from `dlq list`.")]) -> None:
     """Show one dead letter with its original, as JSON."""
     from chatflow.entrypoints.cli.dead_letters import show_dead
 
-    typer.echo(json.dumps(run_process(show_dead(common_settings(), letter_id)), indent=2))
+    typer.echo(json.dumps(run_process(show_dead(common_settings(), dead_letter_id)), indent=2))
 
 
 @commands.command("replay")
 def dlq_replay(
-    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="As `dlq list` shows them.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="All that are not resolved.")] = False,
+    ids: Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids from `dlq list`.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Replay all that are not resolved.")] = False,
     as_json: Annotated[bool, JSON] = False,
 ) -> None:
-    """Publish dead letters again, with their original ids; what is stored already stays as it is.
+    """Publish dead letters again with their original ids. What is stored already is not stored twice.
 
     With the embedded default they go to the running `chatflow up`, or straight to its database while it is stopped.
     What is published and refused once more is a dead letter again: `dlq list` shows it.
 
-    Exit code 0: all are published, or stored. 1: some were refused. 2: a server went away before all were tried.
+    Exit codes: 0 all are published or stored, 1 some were refused, 2 a server went away before all were tried.
     """
-    from chatflow.entrypoints.cli.dead_letter_views import name_of, replayed_as_json, told
+    from chatflow.entrypoints.cli.dead_letter_views import name_of, outcome_text, replayed_as_json
     from chatflow.entrypoints.cli.dead_letters import replay_dead
 
     if bool(ids) == every:
@@ -80,7 +80,7 @@ def dlq_replay(
         typer.echo(json.dumps([replayed_as_json(result) for result in replays.results], indent=2))
     else:
         for result in replays.results:
-            typer.echo(f"{name_of(result.dead)} {_ids(result.message_ids)} {told(result)}")
+            typer.echo(f"{name_of(result.dead)} {_ids(result.message_ids)} {outcome_text(result)}")
         typer.echo(f"{counts[replays.done]} {replays.done}, {counts[Outcome.REFUSED]} refused")
     if replays.failure:
         refuse(f"not all were tried: {replays.failure}")
@@ -88,7 +88,7 @@ def dlq_replay(
 
 
 def _ids(message_ids: Sequence[str]) -> str:
-    """The messages of a dead letter in a few words."""
+    """The message ids of a dead letter, short enough for a table."""
     if not message_ids:
         return "unreadable"
     return message_ids[0] or "no id" if len(message_ids) == 1 else f"{len(message_ids)} messages"

@@ -20,7 +20,7 @@ from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageReader
 
 FLEET_FRESH_S = 0.25
-"""A quarter of what passes between two reports of a process."""
+"""Seconds for which the api may answer from the same snapshots; processes report four times as rarely."""
 
 log = structlog.get_logger()
 
@@ -81,12 +81,12 @@ class ApiRole:
         await self.queries.cache.close()
 
     async def health(self) -> HealthReport:
-        """Fit while the store answers; the cache is optional."""
+        """Healthy while the store answers; the cache is optional."""
         store_up = await answers(lambda: self.reader.heads(["health"]))
         return HealthReport(store_up, {"store": WORDS[store_up], "cache": await cache_word(self.queries.cache.shared)})
 
     def snapshot(self) -> RoleSnapshot:
-        """What the fleet is told."""
+        """See `RoleSnapshot`."""
         metrics = self.queries.cache.metrics
         counters = {
             "cache_l1_hits": metrics.from_source(Tier.LOCAL),

@@ -92,7 +92,7 @@ class GatewayRole:
         return HealthReport(is_ready, {"broker": WORDS[up], "store": WORDS[self._store_is_up]}, details)
 
     def snapshot(self) -> RoleSnapshot:
-        """What the fleet is told."""
+        """See `RoleSnapshot`."""
         context, breaker = self.context, self.context.publisher.breaker
         counts = counts_of(context.metrics) | counts_of(context.publisher.metrics) | counts_of(context.hub.metrics)
         gauges = {

@@ -1,4 +1,4 @@
-"""How every role's process runs: one event loop, SIGINT and SIGTERM drain, one clear line when it cannot start."""
+"""The process around the roles: one event loop, drain on SIGINT and SIGTERM, one line when it cannot start."""
 
 import asyncio
 import contextlib
@@ -30,16 +30,16 @@ log = structlog.get_logger()
 
 
 class StartError(Exception):
-    """The process cannot start; the text is the one line that its user sees."""
+    """The process cannot start; the text is the one line that the user sees."""
 
 
 class Stopped(Exception):
-    """Asked to stop before it had started."""
+    """The process was asked to stop before it had started."""
 
 
 @attrs.define(eq=False)
 class Lifetime:
-    """From the start of a process's loops until it is asked to stop, or one of the loops fails."""
+    """Runs the loops of a process until it is asked to stop or one of them fails."""
 
     _stop: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _loops: list[asyncio.Task[None]] = attrs.field(factory=list, init=False)
@@ -61,10 +61,10 @@ class Lifetime:
         await self._stop.wait()
 
     async def unless_stopped(self, waiting: Awaitable[Result]) -> Result:
-        """Wait for this, but no longer than until asked to stop.
+        """Wait for this, or until asked to stop.
 
         Raises:
-            Stopped: asked to stop first; what was waited for is cancelled.
+            Stopped: asked to stop first; ``waiting`` is cancelled.
         """
         work, stop = asyncio.ensure_future(waiting), asyncio.ensure_future(self._stop.wait())
         try:
@@ -94,7 +94,7 @@ class Lifetime:
 
 @contextlib.contextmanager
 def listening(variable: str, host: str, port: int) -> Iterator[None]:
-    """Around the start of a listener: say which setting to change when its address cannot be bound.
+    """Start a listener in this context: if its address cannot be bound, the error names the setting to change.
 
     Raises:
         StartError: names the variable.
@@ -107,7 +107,7 @@ def listening(variable: str, host: str, port: int) -> Iterator[None]:
 
 
 def stop_on_signals(lifetime: Lifetime) -> None:
-    """Drain on the first SIGINT or SIGTERM; the second ends the process at once."""
+    """Drain on the first SIGINT or SIGTERM; a second one ends the process at once."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: signal.Signals) -> None:
@@ -122,22 +122,22 @@ def stop_on_signals(lifetime: Lifetime) -> None:
 
 
 def share_interpreter() -> None:
-    """Let the event loop's thread give way to database threads every 0.2 ms instead of 5.
+    """Switch between the event loop's thread and database threads every 0.2 ms instead of 5.
 
-    A database thread asks for the interpreter several times in a transaction; each time a busy event loop would make
-    it wait a whole interval.
+    A database thread needs the interpreter several times per transaction, and a busy event loop makes it wait a whole
+    interval each time.
     """
     sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def settle_memory() -> None:
-    """Keep what a started process holds for its whole life out of every later garbage collection."""
+    """Exclude what lives as long as the process from every later garbage collection."""
     gc.collect()
     gc.freeze()
 
 
 def run_process(main: Coroutine[Any, Any, Result]) -> Result:
-    """Run to the end; exits with 2 and one line when it cannot start, with 1 and a traceback when it fails later."""
+    """Run to the end. Exits with 2 and one line if it cannot start, with 1 and a traceback if it fails later."""
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
             return runner.run(main)
@@ -148,6 +148,6 @@ def run_process(main: Coroutine[Any, Any, Result]) -> Result:
 
 
 def refuse(reason: str) -> NoReturn:
-    """One line on stderr, exit code 2."""
+    """Exit with one line on stderr and code 2."""
     sys.stderr.write(f"chatflow: {reason}\n")
     sys.exit(EXIT_REFUSED)

@@ -74,7 +74,7 @@ class ProcessorRole:
         log.info("processor.stopped", stored=self.metrics.stored, duplicates=self.metrics.duplicates)
 
     async def health(self) -> HealthReport:
-        """Fit while it can take from the broker and write to the store, in every partition; the cache is optional."""
+        """Healthy while every partition can take from the broker and write to the store; the cache is optional."""
         broker_up = await answers(self.broker.ping)
         store_up = await answers(self.store.ping)
         needed = {"broker": WORDS[broker_up], "store": WORDS[store_up], "cache": await cache_word(self.cache)}
@@ -87,7 +87,7 @@ class ProcessorRole:
         return HealthReport(broker_up and store_up and not stopped, needed, details)
 
     def snapshot(self) -> RoleSnapshot:
-        """What the fleet is told."""
+        """See `RoleSnapshot`."""
         metrics = self.metrics
         gauges = {
             "buffered": float(metrics.buffered),

@@ -1,4 +1,4 @@
-"""Each role's snapshot of itself, with rates over the last second, told to the fleet once a second."""
+"""Each role reports a snapshot of itself to the fleet once a second, with rates over that second."""
 
 import asyncio
 import contextlib
@@ -14,13 +14,13 @@ INTERVAL_S = 1.0
 
 
 def counts_of(metrics: attrs.AttrsInstance) -> dict[str, int]:
-    """The plain counts of a stage, by name."""
+    """The integer counts of a stage, by name."""
     return attrs.asdict(metrics, filter=lambda field, _: field.type is int)
 
 
 @attrs.define(eq=False)
 class Rates:
-    """Per-second rates of counters, and the highest seen; call `tick` about once a second."""
+    """Rates of counters per second, and their peaks; call `tick` about once a second."""
 
     clock: Clock
     names: tuple[str, ...]
@@ -30,7 +30,7 @@ class Rates:
     _peak: dict[str, float] = attrs.field(factory=dict, init=False)
 
     def tick(self, counters: Mapping[str, int]) -> None:
-        """Compare with the last call."""
+        """Compute the rates since the last call."""
         now = self.clock()
         if self._at is not None and now > self._at:
             for name in self.names:
@@ -48,10 +48,10 @@ class Rates:
 
 @attrs.frozen(eq=False)
 class Identity:
-    """Who reports: unique per process start.
+    """Who reports; ``instance`` is unique per process start.
 
     Attributes:
-        also: gauges of what the role works with, reported with its own.
+        also: more gauges to report, such as those of a connection pool.
     """
 
     role: str
@@ -75,7 +75,7 @@ class Identity:
 
 
 async def report_for_ever(fleet: Fleet, snapshot: Callable[[], RoleSnapshot]) -> None:
-    """Tell the fleet once a second until cancelled; a fleet that cannot be told is told the next time."""
+    """Report once a second until cancelled; a report that fails is made up for by the next one."""
     while True:
         with contextlib.suppress(CacheUnavailable):
             await fleet.report(snapshot())
