@@ -394,7 +394,7 @@ async def test_answers_are_counted_by_query_and_tier(world):
     await world.queries.answer(world.queries.total())
     metrics = world.queries.cache.metrics
     assert metrics.answers == {("room", "miss"): 1, ("room", "l2"): 1, ("total", "miss"): 1}
-    assert (metrics.from_source(Tier.SHARED), metrics.from_source(Tier.MISS)) == (1, 2)
+    assert (metrics.answered_by(Tier.SHARED), metrics.answered_by(Tier.MISS)) == (1, 2)
     assert metrics.took_s["room"].count == 2
 
 

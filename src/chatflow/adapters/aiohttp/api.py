@@ -40,15 +40,15 @@ def build_api(
     """Assemble the application.
 
     Args:
-        queries: stays the caller's, who also closes it.
-        fleet: what the other processes say of themselves.
-        own: this process's snapshot now; the fleet may not have it yet, or be out of reach.
+        queries: its cache is closed by the caller.
+        fleet: the snapshots of the other processes.
+        own: this process's snapshot now, which the fleet may not have yet.
         health: of this process.
-        registry: shown at ``/metrics``.
+        registry: for ``/metrics``.
         gateway: where the page's WebSocket goes.
         limits: what the page checks.
         allow_origin: value of ``Access-Control-Allow-Origin``; ``""``: no such header.
-        fleet_fresh_s: for which what was said of the fleet is said again.
+        fleet_fresh_s: seconds for which an answer about the fleet is reused.
     """
     app = web.Application(middlewares=[errors_as_json(allow_origin=allow_origin)])
     add_endpoints(app, queries)
@@ -61,6 +61,8 @@ def build_api(
 
 @attrs.define(eq=False)
 class _FleetRoutes:
+    """What is answered from the snapshots of all processes. ``fresh_s``: seconds for which such an answer is reused."""
+
     queries: QueryService
     fleet: Fleet
     own: Callable[[], RoleSnapshot]
@@ -110,7 +112,7 @@ class _FleetRoutes:
         return answer(body, source_of(everything))
 
     async def _view(self) -> FleetView:
-        """Everyone's last word, and this process's own as of now; that alone while the fleet is out of reach."""
+        """The last snapshot of each process, and this one's own as of now; only that while the fleet is out of reach."""
         own = self.own()
         try:
             others = await self.fleet.snapshots()

@@ -41,8 +41,8 @@ class Parameter(Generic[T]):
     """One query parameter.
 
     Attributes:
-        default: what it is when left out.
-        parse: makes the value, or raises ``ValueError`` with what is wrong, to be read after the name.
+        default: its value when left out.
+        parse: the value of a text; raises ``ValueError`` with a complaint that continues the parameter's name.
         schema: its JSON schema.
     """
 

@@ -47,7 +47,7 @@ class MemoryCache(LocalCache):
 
 @attrs.define(eq=False)
 class MemoryCommitFeed:
-    """See the port; current for as long as somebody follows, since no commit can be missed then."""
+    """See the port; current as long as anybody follows, since no follower can miss a commit."""
 
     cache: MemoryCache
 
@@ -71,7 +71,7 @@ class MemoryCommitFeed:
 
 @attrs.define(eq=False)
 class MemoryLeases:
-    """See the port. Leases whose time is over are forgotten when the next one is asked for.
+    """See the port. Expired leases are dropped at the next ``acquire``.
 
     Attributes:
         clock: monotonic seconds.

@@ -2,7 +2,7 @@
 
 A cursor names the last row of a page; the next page starts strictly after it, so rows inserted meanwhile are never
 shown twice and none is skipped. The checksum covers the room or user, so a cursor works only where it came from.
-It guards against mix-ups, not against forgery: a cursor gives no access that its path does not.
+It guards against mix-ups, not forgery: a cursor gives no access that its path does not.
 """
 
 import base64

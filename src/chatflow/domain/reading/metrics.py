@@ -1,4 +1,4 @@
-"""What reading counts."""
+"""The counters of the read side."""
 
 from collections import Counter, defaultdict
 
@@ -10,7 +10,7 @@ from chatflow.domain.reading.answers import Tier
 
 @attrs.define(eq=False)
 class ReadingMetrics:
-    """Reads since start. ``answers``: by query and source; ``took_s``: seconds of answering, by query."""
+    """Since start. ``answers``: by query and tier; ``took_s``: seconds from query to answer, by query."""
 
     answers: Counter[tuple[str, str]] = attrs.field(factory=Counter)
     took_s: defaultdict[str, Histogram] = attrs.field(factory=lambda: defaultdict(latencies))
@@ -18,6 +18,6 @@ class ReadingMetrics:
     refreshes: int = 0
     cache_errors: int = 0
 
-    def from_source(self, source: Tier) -> int:
+    def answered_by(self, tier: Tier) -> int:
         """Answers to any query that came from this tier."""
-        return sum(count for (_, tier), count in self.answers.items() if tier == source)
+        return sum(count for (_, source), count in self.answers.items() if source == tier)

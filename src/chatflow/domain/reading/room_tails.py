@@ -55,11 +55,11 @@ class _Tail:
     is_current: bool = False
 
     def reaches(self, count: int) -> bool:
-        """Whether it has so many of the room's newest messages, or all there are."""
+        """Whether it holds the room's ``count`` newest messages, or all of them."""
         return len(self.rows) >= count or len(self.rows) == self.head
 
     def extend(self, messages: Sequence[StoredMessage]) -> bool:
-        """Add what continues it, ascending; whether nothing is missing in between."""
+        """Append what continues it, ascending; ``False`` if there is a gap."""
         for stored in messages:
             if stored.seq <= self.head:
                 continue

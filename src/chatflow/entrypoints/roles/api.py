@@ -89,9 +89,9 @@ class ApiRole:
         """See `RoleSnapshot`."""
         metrics = self.queries.cache.metrics
         counters = {
-            "cache_l1_hits": metrics.from_source(Tier.LOCAL),
-            "cache_l2_hits": metrics.from_source(Tier.SHARED),
-            "cache_misses": metrics.from_source(Tier.MISS),
+            "cache_l1_hits": metrics.answered_by(Tier.LOCAL),
+            "cache_l2_hits": metrics.answered_by(Tier.SHARED),
+            "cache_misses": metrics.answered_by(Tier.MISS),
             "cache_errors": metrics.cache_errors,
         }
         gauges = {}
