@@ -112,7 +112,7 @@ class _FleetRoutes:
         return answer(body, source_of(everything))
 
     async def _view(self) -> FleetView:
-        """The last snapshot of each process, and this one's own as of now; only that while the fleet is out of reach."""
+        """Each process's last snapshot and our own as of now; our own alone while the fleet is out of reach."""
         own = self.own()
         try:
             others = await self.fleet.snapshots()
