@@ -31,7 +31,7 @@ class Ack:
 
 @attrs.define
 class AuditReport:
-    """What was counted and what is wrong. ``findings`` holds the first of each kind, the counts hold all."""
+    """What was counted and found wrong. ``findings`` holds the first `SHOWN`; the counts include all."""
 
     messages: int = 0
     acks: int = 0
@@ -43,17 +43,17 @@ class AuditReport:
 
     @property
     def gaps(self) -> int:
-        """Rooms whose numbering is wrong, as far as they were listed."""
+        """Rooms with wrong numbering among the findings."""
         return sum(finding.check in {"sequence", "head"} for finding in self.findings)
 
     @property
     def wrong_summaries(self) -> int:
-        """Summary rows that differ from the recount, as far as they were listed."""
+        """Summary rows that differ from the recount, among the findings."""
         return sum(finding.check.endswith("_summary") for finding in self.findings)
 
     @property
     def lost_commits(self) -> int:
-        """Partitions with fewer rows than processors were told of."""
+        """Partitions with fewer rows than processors had confirmed."""
         return sum(finding.check == "commits" for finding in self.findings)
 
     @property

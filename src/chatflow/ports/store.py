@@ -49,10 +49,10 @@ class MessageStore(Protocol):
         """
 
     async def ping(self) -> None:
-        """Answer when a write has a chance.
+        """Return when the store can take a write.
 
         Raises:
-            StoreUnavailable: it has not.
+            StoreUnavailable: it cannot.
         """
 
 
@@ -66,7 +66,7 @@ class TimeWindow:
 
 @attrs.frozen
 class UserCursor:
-    """The place in a user's history after which to go on: strictly older than this row."""
+    """A position in a user's history: the next page holds strictly older rows."""
 
     accepted_at_us: int
     room_id: str
@@ -198,10 +198,10 @@ class DeadLetters(Protocol):
         """One dead letter; ``None`` when there is none with this id."""
 
     async def mark_retried(self, dead_letter_id: int, *, resolved: bool) -> None:
-        """Count a replay and say whether it settled the letter."""
+        """Count a replay, and set whether the dead letter is resolved."""
 
     async def resolve(self, letter: DeadLetter) -> bool:
-        """Settle a letter that was replayed, unless it has been replayed or has come back since it was read."""
+        """Resolve a replayed dead letter unless it was replayed or came back since it was read; whether it did."""
 
 
 @attrs.frozen

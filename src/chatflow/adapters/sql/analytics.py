@@ -1,4 +1,4 @@
-"""Counts, in two ways that must agree: computed from the messages (B0, O1), or read from summary tables (O2, O12)."""
+"""Two ways of counting that must agree: compute from the messages (B0, O1), or read summary tables (O2, O12)."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -47,7 +47,7 @@ _user = param("user", type_=BigInteger)
 
 @attrs.frozen
 class ComputedAnalytics:
-    """``Analytics`` that counts messages each time, over covering indexes."""
+    """``Analytics`` that counts messages on each query, over covering indexes."""
 
     database: Database
 
@@ -86,7 +86,7 @@ class ComputedAnalytics:
 
 @attrs.frozen
 class SummaryAnalytics(ComputedAnalytics):
-    """``Analytics`` from the summary tables where they hold the answer: it costs what users and rooms are many."""
+    """``Analytics`` from summary tables where they hold the answer: cost grows with users and rooms, not messages."""
 
     async def active_users(self, window: TimeWindow) -> int:
         start, end = bounds(window)
@@ -111,7 +111,7 @@ def _rows_of(conn: Connection, query: CompiledSelect, params: dict[str, object])
 
 
 def _active_users() -> Select[Any]:
-    """Count users with a first message in the window: MariaDB finds that by one dive per user when the window is wide.
+    """Count users by their first message in the window: for a wide window MariaDB needs one index dive per user.
 
     It reads the window in the index by time when that is cheaper (manual, "Loose Index Scan": needs the minimum).
     """
@@ -121,7 +121,7 @@ def _active_users() -> Select[Any]:
 
 
 def _active_users_summed() -> Select[Any]:
-    """When no message is newer than the window, whoever was last seen after its start was active in it."""
+    """If no message is newer than the window, every user last seen after its start was active in it."""
     newest = select(func.max(_m.accepted_at)).scalar_subquery()
     seen_since = select(func.count()).where(user_message_summary.c.last_seen >= _start).scalar_subquery()
     return select(case((newest <= _end, seen_since), else_=_active_users().scalar_subquery()).label("users"))
@@ -184,7 +184,7 @@ TOTAL_SUMMED = CompiledSelect(select(func.coalesce(func.sum(room_message_summary
 
 
 def _minutes() -> Select[Any]:
-    """Walk from minute to minute that has messages, newest first: old history is never touched."""
+    """Step from one minute with messages to the next older one, so that old history is never read."""
     newest = select(func.max(_m.accepted_at)).scalar_subquery()
     walk = select(_minute_of(newest).label("minute"), literal_column("1").label("n")).cte("walk", recursive=True)
     older = select(func.max(_m.accepted_at)).where(_m.accepted_at < walk.c.minute).scalar_subquery()
@@ -202,7 +202,7 @@ def _minute_of(moment: Any) -> ColumnElement[Any]:
 
 
 MINUTES = CompiledSelect(_minutes())
-"""For SQLite. MariaDB would read the whole index for every step."""
+"""For SQLite; MariaDB would read the whole index at every step."""
 
 _minute = func.timestampdiff(literal_column("MINUTE"), literal_column("'1970-01-01'"), _m.accepted_at).label("minute")
 BEFORE = select(func.max(_m.accepted_at)).where(_m.accepted_at < _end)
@@ -215,7 +215,7 @@ PER_MINUTE = (
 
 
 def minutes_on_mysql(conn: Connection, limit: int) -> list[MinuteCount]:
-    """The same walk in leaps: as many minutes as are still wanted, then over the silence before them."""
+    """The same for MySQL: read as many minutes as are still wanted at once, then skip the silence before them."""
     found: list[MinuteCount] = []
     end = MAX_TIME_US
     while len(found) < limit and (newest := conn.execute(BEFORE, {"end": end}).scalar_one()) is not None:

@@ -25,14 +25,14 @@ from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 
 Known = Mapping[bytes, StoredMessage]
-"""Messages found to be stored before, by their 16-byte id."""
+"""Messages that were stored before, by their 16-byte id."""
 
 
 class AppendStatements(Protocol):
-    """What the dialects do differently, for one transaction."""
+    """The statements that differ between the dialects, for one transaction."""
 
     def lock_heads(self, rooms: Sequence[str]) -> dict[str, int]:
-        """Hold every room's head until the transaction ends; create the missing ones at 0."""
+        """Lock the rooms' heads until the transaction ends, and create missing ones at 0; the last ``seq`` of each."""
 
     def write(
         self,
@@ -95,7 +95,7 @@ def append_batch(conn: Connection, batch: Sequence[Message], known: Known, table
 def append_together(
     conn: Connection, calls: Sequence[tuple[Sequence[Message], Known]], tables: Tables
 ) -> list[Committed]:
-    """What ``append_batch`` would do for each call in turn, at the price of one.
+    """Do what ``append_batch`` would for each call in turn, in one pass.
 
     Raises:
         AlreadyStored: also when two calls share an id; each must then run alone.
@@ -129,7 +129,7 @@ def _append(conn: Connection, distinct: dict[bytes, Message], known: Known, tabl
 
 
 def settle_counts(conn: Connection, rows: Sequence[CountRow]) -> dict[int, int]:
-    """Write what one processor was told of, and read what is counted for it, by partition."""
+    """Write the confirmed counts of one processor, and read its stored counts by partition."""
     WRITE_COUNTS[conn.dialect.name](conn, rows)
     processor, partitions = rows[0][0], [row[1] for row in rows]
     wanted = select(commit_counts.c.partition_id, commit_counts.c.committed).where(
@@ -157,7 +157,7 @@ def distinct_by_key(batch: Sequence[Message]) -> dict[bytes, Message]:
 
 
 def _sorted_rooms(fresh: Mapping[bytes, Message]) -> list[str]:
-    """Only what is a room: a server may compare other text in a way of its own, or not at all."""
+    """The rooms in lock order. Only valid names: a server may compare other text in its own way, or not at all."""
     try:
         rooms = {message.room_id for message in fresh.values()}
         if all(map(is_known_room, rooms)):
@@ -168,7 +168,7 @@ def _sorted_rooms(fresh: Mapping[bytes, Message]) -> list[str]:
 
 
 def _number(fresh: Mapping[bytes, Message], heads: dict[str, int]) -> tuple[dict[bytes, StoredMessage], list[object]]:
-    """Give each message the next ``seq`` of its room, and lay the rows out flat; ``heads`` moves along."""
+    """Give each message the next ``seq`` of its room, advance ``heads``, and lay the rows out flat."""
     numbered: dict[bytes, StoredMessage] = {}
     values: list[object] = []
     for key, message in fresh.items():

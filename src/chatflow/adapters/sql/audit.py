@@ -1,4 +1,4 @@
-"""A recount of everything, done inside the database: memory stays flat however many messages there are."""
+"""Recount everything inside the database, so that memory stays flat however many messages there are."""
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ NOTHING = "nothing"
 
 @attrs.frozen
 class SqlAuditor:
-    """``Auditor``: one consistent snapshot, one aggregate per table, only the differences come back."""
+    """``Auditor`` on one consistent snapshot; one aggregate per table, of which only differences are fetched."""
 
     database: Database
 
@@ -71,7 +71,7 @@ def _findings(conn: Connection, summaries: bool, limit: int) -> Iterator[list[Fi
 
 
 def lost_commits(conn: Connection, limit: int) -> list[Finding]:
-    """Fewer rows than processors were told of: in a partition or, if that cannot be said, in all."""
+    """Partitions with fewer rows than processors had confirmed; if none can be named, all of them together."""
     counted = {(row[0], row[1]): int(row[2]) for row in fetch(conn, _counted())}
     findings: list[Finding] = []
     for partitions in sorted({partitions for partitions, _ in counted if partitions}):
@@ -88,13 +88,13 @@ def lost_commits(conn: Connection, limit: int) -> list[Finding]:
 
 
 def _counted() -> Select[Any]:
-    """By number of partitions and partition; what was there before anybody counted is partition -1 of 0."""
+    """By number of partitions and partition; messages stored before counting began are partition -1 of 0."""
     keys = commit_counts.c.partitions, commit_counts.c.partition_id
     return select(*keys, func.sum(commit_counts.c.committed).label("committed")).group_by(*keys).order_by(*keys)
 
 
 def _rows_by_partition(partitions: int) -> Select[Any]:
-    """As ``domain.rooms.partition_of`` has it: once for each room, since SQLite asks Python for the CRC."""
+    """As `partition_of` computes it, but once per room, since SQLite calls Python for the CRC."""
     rooms = select(messages.c.room_id, func.count().label("rows")).group_by(messages.c.room_id).subquery("rooms")
     partition = (func.crc32(rooms.c.room_id) % partitions).label("partition_id")
     return select(partition, func.sum(rooms.c.rows).label("rows")).group_by(partition)
@@ -138,7 +138,7 @@ def _differences(conn: Connection, check: str, table: Table, recounted: Subquery
 
 
 def _wrong(table: Table, recounted: Subquery, keys: list[str], values: list[str], limit: int) -> Select[Any]:
-    """Keys with messages whose row is missing or says something else."""
+    """Keys with messages whose row is missing or wrong."""
     same_key = and_(*(recounted.c[key] == table.c[key] for key in keys))
     differs = or_(table.c[keys[0]].is_(None), *(recounted.c[value] != table.c[value] for value in values))
     columns = [
@@ -150,7 +150,7 @@ def _wrong(table: Table, recounted: Subquery, keys: list[str], values: list[str]
 
 
 def _extra(table: Table, keys: list[str], values: list[str], limit: int) -> Select[Any]:
-    """Rows whose key has no messages; a head at 0 says just that.
+    """Rows whose key has no messages; a head at 0 is right.
 
     Pairs compare the room as an expression: SQLite would otherwise scan the room for each, not the user's few rows.
     """

@@ -1,4 +1,4 @@
-"""A second witness of what was committed: each processor's own count, per partition, kept beside the rows.
+"""A second witness of what was committed: each processor's own count per partition, stored beside the rows.
 
 Rows, heads and summaries change in one transaction, so one that vanishes as a whole (on a server less durable than it
 said, at a failover to a replica that was behind) leaves nothing that contradicts itself. But its processor remembers:
@@ -14,12 +14,12 @@ import uuid_utils
 from chatflow.domain.messages.rooms import is_known_room, partition_of
 
 CountRow = tuple[str, int, int, int, int]
-"""Of the table ``commit_counts``, in its order."""
+"""A row of the table ``commit_counts``."""
 
 
 @attrs.define(eq=False)
 class CommitCounts:
-    """What one processor has been told of its commits.
+    """How many messages the store has confirmed to one processor.
 
     Attributes:
         processor: unique per process start, since the counts begin at 0.
@@ -33,7 +33,7 @@ class CommitCounts:
     _under_way: dict[int, int] = attrs.field(factory=lambda: defaultdict(int), init=False)
 
     def enter(self, rooms: Iterable[object]) -> frozenset[int]:
-        """Messages of these rooms are about to be stored; their partitions, to be handed to `leave`."""
+        """Begin to store messages of these rooms; returns their partitions, for `leave`."""
         names = {room for room in rooms if type(room) is str}
         partitions = frozenset([partition_of(room, self.partitions) for room in names if is_known_room(room)])
         for partition in partitions:
@@ -41,33 +41,33 @@ class CommitCounts:
         return partitions
 
     def leave(self, partitions: frozenset[int]) -> None:
-        """They are stored, or not."""
+        """Storing has ended, whatever came of it."""
         for partition in partitions:
             self._under_way[partition] -= 1
 
     def rows(self, new: Mapping[str, int]) -> list[CountRow]:
-        """What a transaction writes that stores so many ``new`` messages in each room."""
+        """The rows that a transaction writes which stores ``new`` messages by room."""
         return [self._row(partition, count) for partition, count in sorted(self._by_partition(new).items())]
 
     def add(self, new: Mapping[str, int]) -> None:
-        """The store says that this is committed."""
+        """The store has confirmed a commit."""
         for partition, count in self._by_partition(new).items():
             self._committed[partition] += count
 
     def doubt(self, partitions: frozenset[int]) -> None:
-        """What was under way may be committed, or not: the store knows more than was told."""
+        """The outcome is unknown, so the store may have counted more than it confirmed."""
         self._doubted |= partitions
 
     def doubted_rows(self, partitions: frozenset[int]) -> list[CountRow]:
-        """What was told of these, to be written before it is read from the store again.
+        """The confirmed counts of doubted partitions, to be written before the store's are read.
 
-        A partition that another call stores to must wait: what is read would be told once more.
+        A partition that another call is storing to must wait: its messages would be counted twice.
         """
         doubted = self._doubted and self._doubted & partitions
         return [self._row(partition, 0) for partition in sorted(doubted) if self._under_way[partition] == 1]
 
     def settle(self, committed: Mapping[int, int]) -> None:
-        """What the store has counted, by partition."""
+        """Adopt what the store has counted, by partition."""
         for partition, count in committed.items():  # never less than was told: that is written before it is read
             self._committed[partition] = max(self._committed[partition], count)
         self._doubted -= committed.keys()

@@ -28,7 +28,7 @@ MYSQL_NO_SAVEPOINT = 1305
 MYSQL_STATEMENT_FAILED = {MYSQL_DUPLICATE} | MYSQL_BAD_DATA | MYSQL_TIMED_OUT | MYSQL_TRY_AGAIN
 
 BAD_BINDING = (OverflowError, TypeError, ValueError)
-"""What a driver or a column type says of a value that it cannot encode."""
+"""Raised by a driver or a column type for a value that it cannot encode."""
 
 
 class AlreadyStored(StoreError):
@@ -40,7 +40,7 @@ class TryAgain(StoreUnavailable):
 
 
 class TransactionLost(TryAgain):
-    """The server had rolled the transaction back before its commit, and nobody was told: run the whole of it again."""
+    """The server had rolled back before the commit without telling anybody: run the whole transaction again."""
 
 
 class NoAnswer(StoreUnavailable):
@@ -100,13 +100,13 @@ def _meaning_on_sqlite(driver: BaseException | None, text: str) -> StoreError:
 
 
 def tells_of_rollback(error: Exception) -> bool:
-    """Whether the server itself says that it has taken the transaction back."""
+    """Whether the server itself reports that it has rolled the transaction back."""
     driver = error.orig if isinstance(error, exc.DBAPIError) else error
     return isinstance(driver, MySQLError) and bool(driver.args) and driver.args[0] in MYSQL_TRY_AGAIN
 
 
 def is_of_the_statement(error: MySQLError) -> bool:
-    """Whether the connection is as good as before."""
+    """Whether only the statement failed, so that the connection can be used again."""
     return bool(error.args) and error.args[0] in MYSQL_STATEMENT_FAILED
 
 

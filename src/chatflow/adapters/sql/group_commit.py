@@ -1,4 +1,4 @@
-"""Group commit: small write transactions that run at the same time anyway become one.
+"""Group commit: run small concurrent write transactions as one.
 
 A transaction of one message costs nearly what one of fifty costs: its round trips, its flush, its wake-ups. So while
 one is under way, small calls wait for it, and then go together; a call that finds nothing under way starts at once. On
@@ -49,7 +49,7 @@ class GroupCommit:
 
     Args:
         lanes: transactions at one time, at most.
-        full: how much a transaction should carry before another one is worth it, in the callers' own unit.
+        full: weight that a transaction should carry before another one is worth it.
         apart_s: from the start of a transaction to that of the next one that is not full.
     """
 
@@ -65,7 +65,7 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """Calls that no transaction has begun for."""
+        """Calls whose transaction has not begun."""
         return len(self._waiting)
 
     async def write(
@@ -118,7 +118,7 @@ class GroupCommit:
         self._began = self.clock()
 
     def _next(self) -> list[_Call]:
-        """The oldest calls that can go together and whose callers still wait, until they fill a transaction."""
+        """The oldest calls that can run together and whose callers still wait, up to a full transaction."""
         group: list[_Call] = []
         weight = 0
         while self._waiting and weight < self.full:

@@ -1,4 +1,4 @@
-"""Pages of rooms and users. Each is one range scan of one index, in its order; a room's narrow window is sorted."""
+"""Pages of rooms and users: each is one range scan in index order, except that a narrow window of a room is sorted."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -123,7 +123,7 @@ class SqlMessageReader:
 
 
 def locate(conn: Connection, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-    """Which ids are stored; what is no id at all is not."""
+    """The stored messages among these ids; a text that is no id is not stored."""
     found: dict[str, StoredMessage] = {}
     for chunk in chunks([each for each in message_ids if is_id(each)]):
         for row in fetch(conn, select(messages).where(_m.message_id.in_(chunk))):
@@ -151,14 +151,14 @@ def stored_message(row: Row) -> StoredMessage:
 
 
 def bounds(window: TimeWindow) -> tuple[int, int]:
-    """The window within what the columns can hold."""
+    """Both ends of the window, clamped to what the columns can hold."""
     start = MIN_TIME_US if window.start_us is None else clamped(window.start_us, MIN_TIME_US, MAX_TIME_US)
     end = MAX_TIME_US if window.end_us is None else clamped(window.end_us, MIN_TIME_US, MAX_TIME_US)
     return start, end
 
 
 def clamped(value: int, low: int, high: int) -> int:
-    """A number that fits its column: a request may carry any."""
+    """The number, clamped to what its column can hold; a request may carry any."""
     return min(max(value, low), high)
 
 
@@ -167,7 +167,7 @@ def _page(conn: Connection, query: CompiledSelect, params: dict[str, object]) ->
 
 
 def _windowed_page(conn: Connection, walk: CompiledSelect, params: dict[str, object]) -> list[StoredMessage]:
-    """Look the window up by time where that is cheaper than to walk down the room; the optimizer would always walk."""
+    """Search the window by time where that beats walking down the room; the optimizer would always walk."""
     guesses = conn.execute(ESTIMATES, params).mappings().all()
     within, after, of_room = (int(guess["rows"] or 0) for guess in guesses[:3])
     passed = of_room * after / max(within + after, 1)

@@ -1,4 +1,4 @@
-"""Summary tables after a profile without them: found stale by two sums, and recounted in one transaction.
+"""Bring summary tables up to date after a profile without them: two sums find them stale, one transaction recounts.
 
 A profile that keeps no summaries leaves the tables behind the messages, never ahead. Sequences have no gaps, so the
 heads add up to all messages and the room totals to those that were counted; both are sums over rooms, not messages.
@@ -14,7 +14,7 @@ from chatflow.adapters.sql.summaries import TABLES, grouped
 
 @attrs.frozen
 class SqlSummaries:
-    """The summary tables as a whole."""
+    """Check and recount the summary tables."""
 
     database: Database
 
@@ -36,7 +36,7 @@ class SqlSummaries:
 
 
 def are_current(conn: Connection) -> bool:
-    """Compare both sums in one statement, so on one snapshot."""
+    """Compare both sums in one statement, and so on one snapshot."""
     stored = select(func.coalesce(func.sum(room_heads.c.last_seq), 0)).scalar_subquery()
     counted = select(func.coalesce(func.sum(room_message_summary.c.total_messages), 0)).scalar_subquery()
     row = conn.execute(select(stored, counted)).one()
@@ -44,7 +44,7 @@ def are_current(conn: Connection) -> bool:
 
 
 def rebuild(conn: Connection) -> None:
-    """Hold all heads, empty the tables, and fill them from the messages."""
+    """Lock all heads, empty the tables, and fill them from the messages."""
     conn.execute(select(room_heads.c.room_id).order_by(room_heads.c.room_id).with_for_update()).all()
     for table in TABLES:
         conn.execute(delete(table))

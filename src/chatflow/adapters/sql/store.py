@@ -35,7 +35,7 @@ _room_of = attrgetter("room_id")
 
 @attrs.frozen
 class SqlMessageStore:
-    """``MessageStore``: plain inserts first, since duplicates only come with redelivery."""
+    """``MessageStore`` that inserts first and looks duplicates up on failure: they come only with redelivery."""
 
     database: Database
     wall_clock: WallClock
@@ -80,7 +80,7 @@ class SqlMessageStore:
         return Tables(self.summaries, self.counts)
 
     async def _settle_counts(self, partitions: frozenset[int]) -> None:
-        """Read again what the store may know better; rare, as errors and duplicates are."""
+        """Read doubted counts from the store; as rare as errors and duplicates."""
         if rows := self.counts.doubted_rows(partitions):
             self.counts.settle(await self.database.write(settle_counts, rows))
 
@@ -98,7 +98,7 @@ def _appended(messages: Sequence[Message], committed: Committed) -> Appended:
 def _known(
     conn: Connection, messages: Sequence[Message], rows: Sequence[CountRow]
 ) -> tuple[dict[bytes, StoredMessage], dict[int, int]]:
-    """Which are stored, and what is counted."""
+    """Which of these messages are stored, and the counts of doubted partitions."""
     counted = settle_counts(conn, rows) if rows else {}
     ids = [message.message_id for message in distinct_by_key(messages).values()]
     return {key_of(message_id): stored for message_id, stored in locate(conn, ids).items()}, counted

@@ -1,1 +1,1 @@
-"""What a message, a room and a time may be."""
+"""The rules of messages, rooms and timestamps."""

@@ -1,4 +1,4 @@
-"""What a client did wrong, in the words it is told.
+"""Input errors; their texts are sent to the client.
 
 ChatflowError
 └── InvalidInput         final: the same input is refused again
@@ -11,7 +11,7 @@ from chatflow.ports.errors import ChatflowError
 
 
 class InvalidInput(ChatflowError):
-    """Refused for what it says; the text is for the client."""
+    """The input breaks a rule; the text is for the client."""
 
 
 class InvalidRoom(InvalidInput):

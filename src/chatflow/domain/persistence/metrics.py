@@ -1,4 +1,4 @@
-"""What persisting counts."""
+"""Counters of the persistence stage."""
 
 import attrs
 

@@ -56,7 +56,7 @@ class PartitionProcessor:
     _stopping: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
 
     def stop(self) -> None:
-        """Take nothing more; `run` returns once what was taken is stored and acked."""
+        """Stop taking deliveries; `run` returns once those taken are stored and acked."""
         self._stopping.set()
 
     async def run(self) -> None:
@@ -180,7 +180,7 @@ class _Stream:
 
 
 async def run_processors(processors: list[PartitionProcessor]) -> None:
-    """Run one loop per partition until all are stopped; a cancel stops them at once, and the broker has the rest."""
+    """Run one loop per partition until all are stopped; cancelling stops them at once. The broker keeps the rest."""
     async with asyncio.TaskGroup() as tasks:
         for processor in processors:
             tasks.create_task(processor.run(), name=f"partition-{processor.partition}")

@@ -1,4 +1,4 @@
-"""Use case: make a batch of messages permanent, then tell everybody.
+"""Use case: commit a batch of messages, then invalidate caches and publish it live.
 
 The order is fixed: commit, invalidate, publish live, and only then may the caller ack the broker. A crash in between
 repeats the rest on redelivery, and repeating it changes nothing: stored rows are found by id, invalidating twice is
@@ -21,7 +21,7 @@ from chatflow.ports.store import Appended, MessageStore
 
 @attrs.define(eq=False)
 class Persister:
-    """Stores batches; isolates what cannot be stored by bisection, keeping the order of the rest.
+    """Stores batches; bisects a rejected batch until the bad message is alone, and keeps the order of the rest.
 
     Args:
         cache: voided when a partition changes hands; ``None`` where nothing is cached.
@@ -60,7 +60,7 @@ class Persister:
         self.metrics.slowest_write_s = max(self.metrics.slowest_write_s, took_s)
 
     async def void_cache(self) -> None:
-        """End whatever is cached: who stored a partition before may have died owing an invalidation of its commits."""
+        """Invalidate everything: a partition's previous owner may have died before it invalidated its last commits."""
         if self.cache is not None:
             await self._invalidate(self.cache.invalidate(None))
 

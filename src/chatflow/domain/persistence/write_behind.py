@@ -1,4 +1,4 @@
-"""What was taken from the broker and is not committed yet."""
+"""The write-behind buffer: deliveries taken from the broker and not committed yet."""
 
 from collections import deque
 
@@ -84,7 +84,7 @@ class WriteBehindBuffer:
         return self._out
 
     def commit(self, batch: Batch) -> Delivery | None:
-        """Forget a stored batch; what may now be acked, that delivery and all before it.
+        """Forget a stored batch; returns the delivery that may now be acked, with all before it.
 
         Raises:
             RuntimeError: this is not the batch that is out.

@@ -1,1 +1,1 @@
-"""What keeps one fault from becoming many, at any stage."""
+"""Keep one fault from becoming many: breaker, backoff, recovery, coalescing, and ending tasks."""

@@ -1,7 +1,7 @@
-"""One read per key at a time in this process, shared by everyone who asks meanwhile.
+"""Coalesce concurrent reads of one key in this process.
 
-* A caller that is cancelled takes nobody along: the read goes on while anyone waits for it, and stops with the last.
-* A caller that joined a read which fails tries once more, with one new read that all such callers share.
+* Cancelling a caller does not disturb the others: the read goes on while anyone waits, and stops with the last.
+* Callers that joined a read which fails try once more, and share one new read.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ class SingleFlight(Generic[V]):
     _flights: dict[Hashable, _Flight[V]] = attrs.field(init=False, factory=dict)
 
     async def run(self, key: Hashable, work: Callable[[], Awaitable[V]]) -> V:
-        """The result of ``work``, run by this caller or by another one that is at it already.
+        """The result of ``work``, run by this caller or by one that came before.
 
         Raises:
             Exception: what ``work`` raised when this caller led it, or on the second try.

@@ -1,11 +1,11 @@
-"""How tasks are ended for sure."""
+"""End tasks reliably."""
 
 import asyncio
 from collections.abc import Collection
 from typing import Any
 
 AGAIN_S = 5.0
-"""Longer than any clean-up takes."""
+"""Longer than any clean-up should take."""
 
 
 async def end(tasks: Collection["asyncio.Future[Any]"], *, again_s: float = AGAIN_S) -> None:

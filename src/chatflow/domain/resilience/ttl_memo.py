@@ -1,4 +1,4 @@
-"""An answer that is good for a moment, worked out once for all who ask meanwhile."""
+"""Remember a result for a moment, and share one computation among concurrent callers."""
 
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
@@ -13,9 +13,9 @@ V = TypeVar("V")
 
 @attrs.define(eq=False)
 class TtlMemo(Generic[V]):
-    """What ``work`` returned, at most ``fresh_s`` seconds ago; 0: only those who ask at the same time share it.
+    """The result of ``work``, at most ``fresh_s`` seconds old; with 0, only concurrent callers share it.
 
-    What it raised is told to those who waited, and kept for nobody.
+    An error is raised to the callers that waited for it, and not remembered.
     """
 
     work: Callable[[], Awaitable[V]]
@@ -30,7 +30,7 @@ class TtlMemo(Generic[V]):
         return value if value is not None else await self._flight.run("", self._work)
 
     def peek(self) -> V | None:
-        """What is good for this moment, where that is known."""
+        """The result, if it is still fresh."""
         if self._kept is not None and self.clock() - self._kept[0] < self.fresh_s:
             return self._kept[1]
         return None

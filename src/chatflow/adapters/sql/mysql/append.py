@@ -42,7 +42,7 @@ WHERE known.user_id IS NULL GROUP BY room"""
 SMALL = 16
 """As many messages are written with as few packets as possible; more are cheaper in binary. See docs/adr/0011."""
 PAIR_BYTES = 160
-"""At most, for one pair in that parameter."""
+"""Upper bound for one pair in the parameter of `NEW_PAIRS`."""
 
 _as_json = msgspec.json.Encoder().encode
 
@@ -55,7 +55,7 @@ class MysqlAppend:
     fresh: Collection[Message]
     summaries: bool
     _new_users: dict[str, int] | None = attrs.field(init=False, default=None)
-    """By room, when they were counted while the heads were locked."""
+    """By room; ``None`` unless they were counted when the heads were locked."""
 
     @property
     def _is_small(self) -> bool:
@@ -97,7 +97,7 @@ class MysqlAppend:
                 statement.run(self.conn, each)
 
     def _run_last(self, writes: Sequence[tuple[MultiRow, Sequence[BoundRow]]]) -> bool:
-        """Commit in the packet that carries these, if they fit into one; whether they did."""
+        """Send these and the commit in one packet, if they fit; whether they did."""
         if sum(size_bound(rows) for _, rows in writes) > packet_bytes(self.conn):
             return False
         commit_together(self.conn, [statement.rendered(rows) for statement, rows in writes])
@@ -108,7 +108,7 @@ class MysqlAppend:
         return dict(heads)
 
     def _locked_and_counted(self, rooms: Sequence[str]) -> dict[str, int]:
-        """The rooms' new users are counted on the same way."""
+        """Lock the heads, and count the rooms' new users in the same packet."""
         pairs = list({(message.user_id, message.room_id) for message in self.fresh})
         if not all(type(user) is int and type(room) is str for user, room in pairs):
             return self._locked(rooms)  # the rows will be refused
@@ -131,7 +131,7 @@ class MysqlAppend:
 
 
 def new_pairs(conn: Connection, pairs: Sequence[tuple[int, str]]) -> dict[str, int]:
-    """How many of the users of each room ``user_room_summary`` does not hold in it yet."""
+    """Users by room that ``user_room_summary`` does not hold yet."""
     fresh: dict[str, int] = {}
     size = max(1, packet_bytes(conn) // PAIR_BYTES)
     for start in range(0, len(pairs), size):
@@ -142,7 +142,7 @@ def new_pairs(conn: Connection, pairs: Sequence[tuple[int, str]]) -> dict[str, i
 
 
 def locked_heads(rooms: Sequence[str]) -> str:
-    """The index is forced: a scan would wait for the locks of rooms that are not asked for."""
+    """Forces the index: a scan would wait for locks of other rooms."""
     return (
         "SELECT room_id, last_seq FROM room_heads FORCE INDEX (PRIMARY) "  # noqa: S608 - escaped, and names of rooms
         f"WHERE room_id IN ({', '.join(map(literal, rooms))}) ORDER BY room_id FOR UPDATE"
@@ -151,32 +151,32 @@ def locked_heads(rooms: Sequence[str]) -> str:
 
 @lru_cache
 def inserted_messages(dialect: Any) -> MultiRow:
-    """Plain: what does not fit, or exists, fails."""
+    """A plain insert: a row that does not fit, or exists, fails the transaction."""
     return MultiRow.of(_values(messages), dialect)
 
 
 @lru_cache
 def created_heads(dialect: Any) -> MultiRow:
-    """Heads at 0; one that another writer has just created stays as it is."""
+    """Create heads at 0, and leave one that another writer has just created as it is."""
     return MultiRow.of(_values(room_heads).on_duplicate_key_update(last_seq=room_heads.c.last_seq), dialect)
 
 
 @lru_cache
 def raised_heads(dialect: Any) -> MultiRow:
-    """Every head at its new place."""
+    """Set heads to their new ``seq``."""
     statement = _values(room_heads)
     return MultiRow.of(statement.on_duplicate_key_update(last_seq=statement.inserted.last_seq), dialect)
 
 
 @lru_cache
 def merged(table: Table, dialect: Any) -> MultiRow:
-    """Rows of a summary table, added to those that exist."""
+    """Add rows to a summary table."""
     return MultiRow.of(merged_on_mysql(_values(table), table), dialect)
 
 
 @lru_cache
 def counted(dialect: Any) -> MultiRow:
-    """Rows of ``commit_counts``: what is new is added, but no less is counted than the processor was told of."""
+    """Add to ``commit_counts``, but never count less than the processor had confirmed."""
     statement = _values(commit_counts)
     new, known = statement.inserted, commit_counts.c
     most = func.greatest(known.committed + new.last_batch, new.committed)
@@ -186,7 +186,7 @@ def counted(dialect: Any) -> MultiRow:
 
 
 def write_counts(conn: Connection, rows: Sequence[CountRow]) -> None:
-    """Into ``commit_counts``, apart from a batch."""
+    """Write ``commit_counts`` outside of a batch."""
     run_together(conn, [counted(conn.dialect).rendered(rows)])
 
 

@@ -79,12 +79,12 @@ class SqliteAppend:
 
 
 def read_heads(conn: Connection, rooms: Sequence[str]) -> dict[str, int]:
-    """Of the rooms that have a head."""
+    """The last ``seq`` of each room that has a head."""
     return _decode_heads(conn.exec_driver_sql(READ_HEADS, (_as_json(rooms),)).scalar_one())
 
 
 def write_counts(conn: Connection, rows: Sequence[CountRow]) -> None:
-    """Into ``commit_counts``: what is new is added, but no less is counted than the processor was told of."""
+    """Add to ``commit_counts``, but never count less than the processor had confirmed."""
     conn.exec_driver_sql(COUNT, (_as_json(rows),))
 
 
