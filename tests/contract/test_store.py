@@ -517,7 +517,7 @@ async def test_an_audit_names_what_was_tampered_with(stack):
         Finding("head", "b", "last_seq=1", "last_seq=5"),
         Finding("head", "c", "last_seq=1", "nothing"),
         Finding("head", "ghost", "nothing", "last_seq=9"),
-        Finding("commits", f"partition {partition_of('a', 8)} of 8", "3 rows, as processors were told", "2 rows"),
+        Finding("commits", f"partition {partition_of('a', 8)} of 8", "3 rows confirmed to processors", "2 rows"),
     ]
 
 

@@ -71,7 +71,7 @@ async def test_a_transaction_that_vanished_as_a_whole_is_found_after_the_next_on
     await stack.store.append_batch([message(ROOM)])
     assert await stack.auditor.recount(summaries=True) == (
         6,
-        [Finding("commits", f"partition {PARTITION} of 8", "9 rows, as processors were told", "6 rows")],
+        [Finding("commits", f"partition {PARTITION} of 8", "9 rows confirmed to processors", "6 rows")],
     )
 
 
@@ -96,7 +96,7 @@ async def test_what_was_stored_before_anybody_counted_is_in_the_total(stack):
     for table in TABLES:
         stack.raw(f"DELETE FROM {table}")
     findings = (await stack.auditor.recount(summaries=True))[1]
-    assert findings == [Finding("commits", "all partitions", "5 rows, as processors were told", "0 rows")]
+    assert findings == [Finding("commits", "all partitions", "5 rows confirmed to processors", "0 rows")]
 
 
 async def test_rows_that_nobody_counted_are_no_finding(stack):

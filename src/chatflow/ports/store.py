@@ -226,7 +226,7 @@ class Auditor(Protocol):
     async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
         """How many messages there are, and what is wrong.
 
-        Checked: gaps in ``seq``, heads, summaries when they are on, and commits that processors were told of.
+        Checked: gaps in ``seq``, heads, summaries when they are on, and commits confirmed to processors.
         """
 
     async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:

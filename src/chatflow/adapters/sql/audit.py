@@ -77,13 +77,18 @@ def lost_commits(conn: Connection, limit: int) -> list[Finding]:
     for partitions in sorted({partitions for partitions, _ in counted if partitions}):
         rows = {row[0]: int(row[1]) for row in fetch(conn, _rows_by_partition(partitions))}
         findings += [
-            Finding("commits", f"partition {partition} of {partitions}", _told(told), f"{rows.get(partition, 0)} rows")
-            for (number, partition), told in counted.items()
-            if number == partitions and rows.get(partition, 0) < told
+            Finding(
+                "commits",
+                f"partition {partition} of {partitions}",
+                _confirmed(confirmed),
+                f"{rows.get(partition, 0)} rows",
+            )
+            for (number, partition), confirmed in counted.items()
+            if number == partitions and rows.get(partition, 0) < confirmed
         ]
-    total, told = _total(conn), sum(counted.values())
-    if not findings and total < told:
-        findings.append(Finding("commits", "all partitions", _told(told), f"{total} rows"))
+    total, confirmed = _total(conn), sum(counted.values())
+    if not findings and total < confirmed:
+        findings.append(Finding("commits", "all partitions", _confirmed(confirmed), f"{total} rows"))
     return findings[:limit]
 
 
@@ -100,8 +105,8 @@ def _rows_by_partition(partitions: int) -> Select[Any]:
     return select(partition, func.sum(rooms.c.rows).label("rows")).group_by(partition)
 
 
-def _told(committed: int) -> str:
-    return f"{committed} rows, as processors were told"
+def _confirmed(committed: int) -> str:
+    return f"{committed} rows confirmed to processors"
 
 
 def _gaps(conn: Connection, limit: int) -> list[Finding]:

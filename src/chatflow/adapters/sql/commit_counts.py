@@ -2,7 +2,7 @@
 
 Rows, heads and summaries change in one transaction, so one that vanishes as a whole (on a server less durable than it
 said, at a failover to a replica that was behind) leaves nothing that contradicts itself. But its processor remembers:
-with each commit it says how many messages it had been told were committed before. See docs/adr/0017.
+with each commit it writes how many messages had been confirmed to it before. See docs/adr/0017.
 """
 
 from collections import defaultdict
@@ -68,7 +68,7 @@ class CommitCounts:
 
     def settle(self, committed: Mapping[int, int]) -> None:
         """Adopt what the store has counted, by partition."""
-        for partition, count in committed.items():  # never less than was told: that is written before it is read
+        for partition, count in committed.items():  # never less than was confirmed: that is written before it is read
             self._committed[partition] = max(self._committed[partition], count)
         self._doubted -= committed.keys()
 

@@ -1,4 +1,4 @@
-"""Reads that come back as one value.
+"""Fetch a whole result as one JSON value on SQLite.
 
 Python's ``sqlite3`` gives the GIL up around every row it fetches. Beside a busy event loop a page of 1,000 rows can
 then take seconds, so on SQLite the whole result is packed into one JSON row in C and decoded in C. MySQL's driver reads

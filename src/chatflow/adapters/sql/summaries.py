@@ -1,4 +1,4 @@
-"""How rows become summaries: grouped by key, merged into what is there.
+"""Summaries: group messages by key, and merge the groups into existing rows.
 
 Merging is commutative, so the tables equal a recount in whatever order partitions commit: counts add up, times take the
 later one, and a user's name is the one with the greatest ``(accepted_at, username)``. Tables come in one fixed order

@@ -22,7 +22,10 @@ async def open_existing(common: Common) -> AsyncIterator[Database]:
     """
     _check_exists(common.database_url)
     database = open_database(
-        common.database_url, read_deadline_s=common.read_deadline_s, write_deadline_s=common.write_deadline_s
+        common.database_url,
+        read_deadline_s=common.read_deadline_s,
+        write_deadline_s=common.write_deadline_s,
+        driver_fallback=common.driver_fallback,
     )
     try:
         await migrate.check_schema(database)

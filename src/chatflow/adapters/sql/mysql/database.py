@@ -3,7 +3,7 @@
 What can go wrong with a write, and what follows:
 
 * deadlock, lock wait timeout, lost certification: the whole transaction runs again after a random pause, within the
-  same deadline. So it does when the server has rolled back and nobody was told: the commit finds out;
+  same deadline. So it does after a rollback that nobody reported: the commit finds out;
 * connection lost, server read-only or shutting down: ``StoreUnavailable``, and every connection is replaced;
 * no answer within the deadline, or the caller is cancelled: the outcome is unknown, so the connection is discarded and
   never used again; only a new transaction may follow. The server ends what was left open by itself.

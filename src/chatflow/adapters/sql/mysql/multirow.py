@@ -1,4 +1,4 @@
-"""Many rows in one statement, in the fastest words that the server understands.
+"""Many rows in one statement, in the fastest form that the server has.
 
 MariaDB takes them in binary form through one prepared statement of a single row (its bulk protocol). MySQL has no such
 thing, so there the statement is rendered as text. Rows from outside are checked first: the binary protocol would
@@ -20,9 +20,9 @@ from chatflow.ports.errors import RowRejected
 BoundRow = tuple[Any, ...]
 
 PACKET_KEY = "max_allowed_packet"
-"""Where a connection's ``info`` holds the longest statement that its server takes, in bytes."""
+"""Key in a connection's ``info`` of the longest statement that its server takes, in bytes."""
 PACKET_BYTES = 2**20
-"""The limit where it is not known."""
+"""The limit if it is not known."""
 CHARACTER_BYTES = 4
 """At most, whether encoded or escaped."""
 VALUE_BYTES = 40
@@ -76,7 +76,7 @@ class MultiRow:
         return self.head + ", ".join(values) + self.tail
 
     def check(self, rows: Sequence[BoundRow]) -> None:
-        """Pass only what would be stored as it is.
+        """Pass only rows that would be stored unchanged.
 
         Raises:
             RowRejected: a value is not of its column's type, or nothing that can be sent.
@@ -92,7 +92,7 @@ class MultiRow:
 
 
 def literal(value: Any) -> str:
-    """A value as it stands in a statement."""
+    """The value as an SQL literal."""
     return LITERALS[type(value)](value)
 
 
@@ -131,6 +131,6 @@ def split(rows: Sequence[BoundRow], limit_bytes: int) -> Iterator[Sequence[Bound
 
 
 def size_bound(rows: Sequence[BoundRow]) -> int:
-    """No statement with these rows has more bytes."""
+    """An upper bound in bytes for a statement with these rows."""
     characters = sum(len("".join(column)) for column in zip(*rows, strict=True) if type(column[0]) is str)
     return STATEMENT_BYTES + CHARACTER_BYTES * characters + VALUE_BYTES * len(rows) * len(rows[0])

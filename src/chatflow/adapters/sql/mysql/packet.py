@@ -1,4 +1,4 @@
-"""Several statements in one packet, for transactions so small that most of their price is the way to the server.
+"""Several statements in one packet, for transactions so small that round trips are most of their cost.
 
 The server runs them one after the other and stops at the first that fails. They go to the driver itself: what
 SQLAlchemy does for a statement costs as much again as sending it, and it knows nothing of a second answer.

@@ -1,8 +1,8 @@
-"""Connections to MySQL and MariaDB: opened within a deadline, checked for free, evicted at once when told to.
+"""Connection pools for MySQL and MariaDB: a deadline for opening, free checks of connections, and eviction on demand.
 
-A connection whose server has hung up is found out when it is taken from the pool, by looking at its transport: no
-round trip is paid for it. One that is silent (a stopped server, a half-open link) looks like any other; whoever waits
-on it has a deadline, and evicts its neighbours, which are most likely no better.
+A connection whose server has hung up is found when it is taken from the pool, by a look at its transport, without a
+round trip. A silent one (a stopped server, a half-open link) looks like any other: a call that waits on it runs into
+its deadline, and evicts the other connections too, since they are most likely no better.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from chatflow.adapters.sql.mysql.multirow import PACKET_KEY
 from chatflow.adapters.sql.mysql.proven import DRIVER, PACKETS_KEY
 
 CONNECT_DEADLINE_S = 5.0
-"""For all of it: TCP, greeting, TLS, authentication, the session's settings."""
+"""For TCP, greeting, TLS, authentication and the session's settings together."""
 RECYCLE_S = 3600
 STATEMENTS = 64
-"""Prepared statements that a connection keeps."""
+"""Prepared statements kept per connection."""
 MOVED_ON = frozenset({1053, 1290, 1792, 1836, 3032})
 """Shutting down, or read-only: a new connection may reach the server that has taken over."""
 OPENED_KEY = "opened_at"
@@ -34,11 +34,11 @@ OPENED_KEY = "opened_at"
 
 @attrs.define(eq=False)
 class MysqlPool:
-    """An engine over a fixed number of connections, which can be told that they are not to be trusted.
+    """An engine over a fixed number of connections, all of which can be evicted.
 
     Args:
         connect_args: of the driver.
-        session: what each connection says first.
+        session: the first statement of each connection.
         resets: roll back when a connection comes back; needless where every user ends its transaction.
         proves: its commits fail unless they end the transaction that was begun.
         driver: how packets are sent, and lost connections found.
@@ -75,19 +75,19 @@ class MysqlPool:
         event.listen(engine, "handle_error", _failed)
 
     def evict(self) -> None:
-        """Close what is idle now, and the rest when it comes back; whoever comes next gets a new connection."""
+        """Close idle connections now, and the others when they are returned; the next call gets a new one."""
         self._evicted_at = time.monotonic()
         while self._idle:
             self._idle.pop().invalidate()
 
     def metrics(self, calls: int) -> PoolMetrics:
-        """How the connections stand while so many calls are under way."""
+        """Counts of connections, given the number of calls under way."""
         active = cast("QueuePool", self.engine.sync_engine.pool).checkedout()
         idle = len(self._idle)
         return PoolMetrics(self.size, active, idle, active + idle, max(0, calls - active))
 
     async def dispose(self) -> None:
-        """Close what is idle; nothing may be in use."""
+        """Close idle connections; none may be in use."""
         self._idle.clear()
         await self.engine.dispose()
 
@@ -119,7 +119,7 @@ class MysqlPool:
 
 
 async def open_connection(**arguments: Any) -> Any:
-    """The driver's own limit ends with the TCP handshake; a stopped server still accepts.
+    """Connect within ``CONNECT_DEADLINE_S``; the driver's own limit ends with the TCP handshake.
 
     Raises:
         TimeoutError: no usable connection within ``CONNECT_DEADLINE_S``.
@@ -133,7 +133,7 @@ async def open_connection(**arguments: Any) -> Any:
 
 
 def _failed(context: Any) -> None:
-    """Do not go on with a server that has stopped taking writes: all connections to it are replaced.
+    """Replace all connections to a server that has stopped taking writes.
 
     A connection on which an error was hidden is replaced alone: its driver also remembers not to prepare the statement.
     """

@@ -32,17 +32,17 @@ _BEGUN_KEY = "begun"
 
 
 class ProvenDialect(MySQLDialect_asyncmy):
-    """The transactions that SQLAlchemy begins and ends by itself."""
+    """Transactions that SQLAlchemy begins and ends itself."""
 
     supports_statement_cache = True
 
     def do_begin(self, dbapi_connection: PoolProxiedConnection) -> None:
-        """Unless a packet that went past SQLAlchemy has begun it."""
+        """Send the savepoint, unless a packet has."""
         if first := beginning(dbapi_connection.info):
             _send(dbapi_connection, first)
 
     def do_commit(self, dbapi_connection: PoolProxiedConnection) -> None:
-        """Nothing is left to commit where a packet has done so."""
+        """Send the commit, unless a packet has."""
         if dbapi_connection.info.pop(_BEGUN_KEY, False):
             _send(dbapi_connection, COMMIT)
 
@@ -57,7 +57,7 @@ def packets_of(info: dict[Any, Any]) -> PacketDriver:
 
 
 def beginning(info: dict[Any, Any]) -> tuple[str, ...]:
-    """What the next packet of a connection must begin with; it has begun from now on."""
+    """The statements that the connection's next packet must begin with; from now on the transaction counts as begun."""
     if info.get(_BEGUN_KEY):
         return ()
     info[_BEGUN_KEY] = True
@@ -65,12 +65,12 @@ def beginning(info: dict[Any, Any]) -> tuple[str, ...]:
 
 
 def ended(info: dict[Any, Any]) -> None:
-    """A packet has committed."""
+    """Note that a packet has committed."""
     del info[_BEGUN_KEY]
 
 
 def is_still_open(conn: Connection) -> bool:
-    """Whether the transaction is the one that was begun; it can only be rolled back after this."""
+    """Whether the open transaction is the one that was begun; after this it can only be rolled back."""
     if not conn.info.get(_BEGUN_KEY):
         return True  # there was none, and none is lost
     try:
@@ -83,13 +83,13 @@ def is_still_open(conn: Connection) -> bool:
 
 
 def roll_back(conn: Connection) -> None:
-    """Give up what is open; not SQLAlchemy's way, which knows nothing of packets that went past it."""
+    """Roll back whatever is open; SQLAlchemy's own rollback does nothing if only packets have begun it."""
     conn.info.pop(_BEGUN_KEY, None)
     conn.connection.rollback()
 
 
 def _send(connection: PoolProxiedConnection, statements: Sequence[str]) -> None:
-    """What the driver lets through that is not its own error, SQLAlchemy would not take for a lost connection."""
+    """Turn foreign errors into the driver's: SQLAlchemy would not take them for a lost connection."""
     try:
         packets_of(connection.info).send(connection.dbapi_connection, statements)
     except MySQLError:

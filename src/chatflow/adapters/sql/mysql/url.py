@@ -1,4 +1,4 @@
-"""What a database URL says to the driver: where to connect, and how far to trust whoever answers."""
+"""From a database URL to the driver's arguments: address, and TLS."""
 
 import ssl
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.exc import ArgumentError
 from chatflow.ports.tls import TLS_KEYS, Tls, flag_of, tls_of
 
 KNOWN_KEYS = ("ssl", *TLS_KEYS, "charset", "connect_timeout", "unix_socket")
-"""The rest of what the driver takes is chatflow's own to say."""
+"""Other arguments of the driver are chatflow's to choose."""
 
 
 def driver_arguments(url: str) -> tuple[URL, dict[str, Any]]:
