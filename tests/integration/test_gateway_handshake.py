@@ -65,6 +65,16 @@ async def test_what_is_no_websocket_handshake_ends_the_connection_and_nothing_el
     await gateway.can_chat()
 
 
+@pytest.mark.parametrize(("headers", "status"), [([8_000], b"101"), ([1_000] * 40, b"431")], ids=["cookies", "endless"])
+async def test_a_request_head_may_be_long_but_not_a_megabyte(gateway, headers, status):
+    lines = [b"X-%d: %b\r\n" % (at, b"y" * size) for at, size in enumerate(headers)]
+    peer = await gateway.raw(None)
+    peer.write(upgrade("/ws").removesuffix(b"\r\n") + b"".join(lines) + b"\r\n")
+    assert (await peer.head()).startswith(b"HTTP/1.1 %b " % status)
+    await peer.close()
+    await gateway.can_chat()
+
+
 async def test_random_bytes_instead_of_a_handshake_end_the_connection_and_nothing_else():
     rng = random.Random(2)
     async with open_gateway(hello_timeout_s=0.3) as gateway:

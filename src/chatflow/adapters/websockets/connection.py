@@ -18,6 +18,10 @@ from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
 from chatflow.domain.session.pacing import CONTROL_S
 
 END_GRACE_S = 1.0
+HEAD_BYTES = 16_384
+"""Of a request that asks for a WebSocket. The library alone would take a megabyte of it, line by line."""
+
+HEAD_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 PIECE_BYTES = 16_384
 WARY_PIECE_BYTES = 256
 """Taken apart at once, at most, of a connection that is trusted and of one that is not: 85 messages of 190 bytes, which
@@ -57,6 +61,7 @@ class GatewayConnection(DirectConnection):
         self._inflight: Inflight | None = None
         self._backpressure: Backpressure | None = None
         self._ahead = bytearray()
+        self._head_bytes = 0
         self._is_deaf = False
         self._is_trusted = False
 
@@ -90,6 +95,8 @@ class GatewayConnection(DirectConnection):
             return
         if not self._ahead and len(data) <= self._piece_bytes():
             self.parse(data)
+            if self.awaits_head():
+                self._count_head(len(data))
             self._control_reading()
         else:
             self._ahead += data
@@ -121,7 +128,18 @@ class GatewayConnection(DirectConnection):
                 piece = bytes(self._ahead[:size])
                 del self._ahead[:size]
                 self.parse(piece)
+                if self.awaits_head():
+                    self._count_head(size)
         self._control_reading()
+
+    def _count_head(self, size: int) -> None:
+        """Refuse a request whose head does not end."""
+        self._head_bytes += size
+        if self._head_bytes > HEAD_BYTES and not self._is_deaf:
+            self._is_deaf = True
+            self._ahead.clear()
+            self.transport.write(HEAD_TOO_LONG)
+            self.transport.close()
 
     def _is_watched(self) -> bool:
         """While nobody waits in line, those who all come at once are not set apart: they send in step, and share."""
