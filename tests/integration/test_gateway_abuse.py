@@ -12,9 +12,8 @@ import pytest
 from chatflow.adapters.websockets import server as server_module
 from chatflow.adapters.websockets import sockets
 from chatflow.adapters.websockets.connection import GatewayConnection
-from chatflow.adapters.websockets.driver import SessionDriver
+from chatflow.adapters.websockets.driver import SessionDriver, Subscription
 from chatflow.adapters.websockets.feed import FeedSubscriber
-from chatflow.adapters.websockets.subscription import Subscription
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.inflight import Inflight
@@ -39,11 +38,11 @@ async def gateway():
 
 
 def buffered(gateway):
-    return [connection.transport.get_write_buffer_size() for connection in gateway.server._connections]
+    return [connection.transport.get_write_buffer_size() for connection in gateway.server._open.connections]
 
 
 def has_overflowed(gateway):
-    return any(connection.socket.overflowed for connection in gateway.server._connections)
+    return any(connection.socket.overflowed for connection in gateway.server._open.connections)
 
 
 async def flood(gateway, raw, data, *, most=64 * 2**20):

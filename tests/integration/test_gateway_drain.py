@@ -148,7 +148,7 @@ async def test_the_closes_are_spread_over_time():
         closing = asyncio.create_task(gateway.server.close_connections(0.5))
         reading = [asyncio.create_task(raw.read_close()) for raw in raws]
         await asyncio.wait(reading, return_when=asyncio.FIRST_COMPLETED)
-        assert sum(connection.socket.is_open() for connection in gateway.server._connections) >= 5
+        assert sum(connection.socket.is_open() for connection in gateway.server._open.connections) >= 5
         gateway.server.stop_accepting()
         assert {code for code, _ in await asyncio.gather(*reading)} == {1012}
         for raw in raws:

@@ -105,7 +105,7 @@ async def test_twenty_who_ping_without_a_pause_hold_nobody_up(gateway):
         for n in range(20):
             await polite.send(send("lobby", ref=n))
             assert (await polite.expect("ack"))["ref"] == n
-        pending = [connection._ahead for connection in gateway.server._connections if connection._ahead]
+        pending = [connection._ahead for connection in gateway.server._open.connections if connection._ahead]
         assert len(pending) == 20
     for raw in hostile:
         raw.reset()
@@ -184,7 +184,7 @@ async def test_a_peer_that_reads_no_errors_gets_no_more_of_them(handled):
             await asyncio.sleep(0.3)
         assert held < 30_000
         assert gateway.metrics.slow_readers_dropped == 0
-        assert all(each.transport.get_write_buffer_size() < 2**18 for each in gateway.server._connections)
+        assert all(each.transport.get_write_buffer_size() < 2**18 for each in gateway.server._open.connections)
         raw.reset()
 
 

@@ -144,7 +144,8 @@ class Machine(RuleBasedStateMachine):
     @rule(target=echoes)
     def answer(self) -> Any:
         self.read(self.flush())
-        echo = self.session.take_echo()
+        guard = self.session.guard
+        echo = guard.take_echo() if guard.is_active else None
         return multiple() if echo is None else echo
 
     @rule(echo=echoes)

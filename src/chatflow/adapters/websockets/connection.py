@@ -7,9 +7,8 @@ import structlog
 from websockets.frames import Frame
 
 from chatflow.adapters.websockets.backpressure import Backpressure
-from chatflow.adapters.websockets.compat import DirectConnection
 from chatflow.adapters.websockets.inbox import Inbox, Unreadable
-from chatflow.adapters.websockets.sockets import WebSocketSocket
+from chatflow.adapters.websockets.sockets import SocketOwner, WebSocketSocket
 from chatflow.adapters.websockets.turns import OnePerTurn
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import OVERLOADED
@@ -40,7 +39,7 @@ BYTES_PER_MESSAGE = 64
 log = structlog.get_logger()
 
 
-class GatewayConnection(DirectConnection):
+class GatewayConnection(SocketOwner):
     """One connection: what was read waits here in bytes until there is room for it in the inbox.
 
     The library takes all frames of a read apart at once, 40,000 if they are small. Here they come in pieces; while
@@ -50,7 +49,6 @@ class GatewayConnection(DirectConnection):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.heard_at = self.loop.time()
-        """When the last byte came from the peer, which is what liveness means here."""
         self.pinged_at = self.heard_at
         self.socket = WebSocketSocket(self)
         self.inbox = Inbox()

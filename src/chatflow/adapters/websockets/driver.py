@@ -7,9 +7,16 @@ from typing import Any
 import attrs
 
 from chatflow.adapters.websockets.backpressure import Backpressure
-from chatflow.adapters.websockets.frames import chat_replies, decode, decode_chat, ignore, session_answers
-from chatflow.adapters.websockets.subscription import Subscription
+from chatflow.adapters.websockets.frames import (
+    chat_replies,
+    decode,
+    decode_chat,
+    ignore,
+    session_answers,
+    session_frames,
+)
 from chatflow.adapters.websockets.turns import Replays
+from chatflow.domain.delivery import room_hub
 from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.effects import Close, Effect, Join, Leave, Timer
@@ -21,6 +28,32 @@ from chatflow.ports.socket import Socket
 
 Decode = Callable[[str | bytes], Any]
 Encode = Callable[[Sequence[Any]], list[bytes]]
+
+
+@attrs.define(eq=False)
+class Subscription:
+    """One ``/ws`` session in one room: a `Subscriber`, new for each join, so that a late one cannot undo a newer."""
+
+    driver: "SessionDriver"
+    session: WsSession
+    join: Join
+    replays: Replays
+    encode: room_hub.Encode = session_frames
+
+    def joined(self, room_id: str, head: int, recovered: bool) -> None:
+        """See `Subscriber.joined`."""
+        self.session.joins.joined(self.join, head, recovered=recovered)
+
+    def deliver(self, frames: Sequence[bytes]) -> None:
+        """See `Subscriber.deliver`; answers that wait go out first."""
+        if self.session.answers:
+            self.driver.flush()
+        self.driver.socket.send(frames)
+
+    async def ready_for(self, messages: int) -> bool:
+        """See `Subscriber.ready_for`; pages of history take turns."""
+        await self.replays.turn(messages)
+        return await self.driver.socket.drained()
 
 
 @attrs.define(eq=False)
@@ -56,7 +89,8 @@ class SessionDriver:
         self._send()
         if self.session.effects:
             self.perform()
-        if (echo := self.session.take_echo()) is not None and not self._is_closed:
+        guard = self.session.guard
+        if guard.is_active and not self._is_closed and (echo := guard.take_echo()) is not None:
             self._start(self._echo(echo))
 
     def perform(self) -> None:

@@ -5,7 +5,6 @@ reading, so a sender is slowed by TCP here too.
 """
 
 import asyncio
-from typing import TYPE_CHECKING
 
 import structlog
 from websockets.asyncio.server import ServerConnection
@@ -19,9 +18,6 @@ from chatflow.adapters.websockets.turns import OnePerTurn
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import OVERLOADED
 from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
-
-if TYPE_CHECKING:
-    from chatflow.adapters.websockets.reading import FrameSource
 
 log = structlog.get_logger()
 
@@ -148,9 +144,3 @@ class PublicConnection:
             self._session.inflight.moved()
             self._may_read.set()
             self.inbox.wake()
-
-
-if TYPE_CHECKING:
-
-    def _check(connection: PublicConnection) -> FrameSource:
-        return connection

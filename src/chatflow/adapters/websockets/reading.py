@@ -1,18 +1,33 @@
-"""The reader of one connection: hands messages over in slices, and waits whenever the connection has to.
+"""Serve open connections: each gets its session by the path of its handshake, and is read in slices to its end.
 
-A loop turn does little for any one connection: a long message is worked off in slices, a run of short ones is
-interrupted, and who owes for what is no send waits in line before the next slice. Nothing is left out or overtaken.
+A turn of the loop does little for any one connection: a long message is worked off in slices, a run of short ones is
+interrupted, and a connection that owes waits in line before its next slice. Nothing is left out or overtaken.
 """
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import parse_qs, unquote
+
+import attrs
+from websockets.asyncio.server import ServerConnection
 
 from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.connection import GatewayConnection
-from chatflow.adapters.websockets.driver import SessionDriver
+from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_feed, drive_ws
+from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
 from chatflow.adapters.websockets.inbox import Inbox
-from chatflow.domain.messages.errors import Malformed
+from chatflow.adapters.websockets.public_connection import PublicConnection
+from chatflow.adapters.websockets.turns import OnePerTurn, Replays
+from chatflow.domain.messages.errors import InvalidInput, Malformed
+from chatflow.domain.messages.rooms import normalise_room
+from chatflow.domain.session.chat import ChatSession
+from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.core import Session
+from chatflow.domain.session.errors import OVERLOADED, POLICY
+from chatflow.domain.session.feed import FeedSession
+from chatflow.domain.session.ws import WsSession
+from chatflow.ports.errors import StoreError
 
 SLICE_ITEMS = 64
 LOOK_EVERY = 16
@@ -43,6 +58,107 @@ class FrameSource(Protocol):
 
     def turn_deaf(self) -> None:
         """Read nothing more."""
+
+
+Served = GatewayConnection | PublicConnection
+
+
+@attrs.define(eq=False)
+class OpenConnections:
+    """Gives each connection its session by the path of its handshake, and reads it to the end."""
+
+    context: GatewayContext
+    new_session_id: Callable[[], str]
+    connections: set[Served] = attrs.field(factory=set, init=False)
+    _turns: OnePerTurn = attrs.field(factory=OnePerTurn, init=False)
+
+    async def handle(self, connection: ServerConnection) -> None:
+        """Serve a `GatewayConnection` until it has gone."""
+        assert isinstance(connection, GatewayConnection)  # noqa: S101  # create_connection made it
+        await self._serve_counted(connection)
+
+    async def handle_public(self, connection: ServerConnection) -> None:
+        """Serve the library's plain connection until it has gone."""
+        wrapped = PublicConnection(connection)
+        try:
+            await self._serve_counted(wrapped)
+        finally:
+            await wrapped.aclose()
+
+    async def _serve_counted(self, connection: Served) -> None:
+        metrics = self.context.metrics
+        connection.socket.limit_bytes = self.context.outbound_limit_bytes
+        connection.memory, connection.turns = self.context.memory, self._turns
+        self.connections.add(connection)
+        metrics.connections_opened += 1
+        metrics.connections_open += 1
+        try:
+            await self._serve(connection)
+        except InvalidInput as exc:
+            await self._turn_away(connection, POLICY, str(exc))
+        except StoreError:
+            await self._turn_away(connection, OVERLOADED, "history unavailable, please retry")
+        finally:
+            self.connections.discard(connection)
+            metrics.connections_open -= 1
+            metrics.slow_readers_dropped += connection.socket.overflowed
+
+    async def _turn_away(self, connection: Served, code: int, reason: str) -> None:
+        connection.socket.close(code, reason)
+        await self._discard(connection)
+
+    async def _serve(self, connection: Served) -> None:
+        assert connection.request is not None  # noqa: S101  # the handshake is done
+        path, _, query = connection.request.path.partition("?")  # no URL parser takes all that clients write
+        kind, _, raw_room = path[1:].partition("/")
+        if kind == "ws":
+            await self._serve_ws(connection)
+            return
+        room_id = normalise_room(unquote(raw_room), self.context.limits.room_max)
+        if kind == "chat":
+            await self._serve_chat(connection, room_id)
+        else:
+            await self._serve_feed(connection, room_id, since_of(parse_qs(query).get("since", ())))
+
+    async def _serve_ws(self, connection: Served) -> None:
+        session = WsSession(self.context, _client_ip(connection), self.new_session_id())
+        await _drive(connection, drive_ws(session, connection.socket))
+
+    async def _serve_chat(self, connection: Served, room_id: str) -> None:
+        session = ChatSession(self.context, _client_ip(connection), room_id)
+        await _drive(connection, drive_chat(session, connection.socket))
+
+    async def _serve_feed(self, connection: Served, room_id: str, since: int | None) -> None:
+        subscriber = FeedSubscriber(connection.socket, Replays(self.context.pacer))
+        hub = self.context.hub
+        join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
+        gone = asyncio.create_task(self._discard(connection))
+        try:
+            await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)
+            if join.done():
+                join.result()
+            await gone
+        finally:
+            join.cancel()
+            gone.cancel()
+            hub.leave(room_id, subscriber)
+
+    async def _discard(self, connection: Served) -> None:
+        """Drop what a peer says that has nothing to say."""
+        session = FeedSession(self.context, _client_ip(connection))
+        await _drive(connection, drive_feed(session, connection.socket))
+
+
+async def _drive(connection: Served, driver: SessionDriver) -> None:
+    try:
+        await read(connection, driver)
+    finally:
+        driver.close()
+
+
+def _client_ip(connection: Served) -> str:
+    address: Any = connection.remote_address
+    return str(address[0]) if address else ""
 
 
 async def read(connection: FrameSource, driver: SessionDriver) -> None:
@@ -125,5 +241,5 @@ async def _work_off(connection: FrameSource, driver: SessionDriver) -> None:
 
 if TYPE_CHECKING:
 
-    def _check(connection: GatewayConnection) -> FrameSource:
-        return connection
+    def _check(direct: GatewayConnection, public: PublicConnection) -> list[FrameSource]:
+        return [direct, public]

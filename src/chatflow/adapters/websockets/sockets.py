@@ -7,14 +7,32 @@ from typing import TYPE_CHECKING
 
 from websockets.exceptions import ConnectionClosed
 
+from chatflow.adapters.websockets.compat import DirectConnection
 from chatflow.domain.session.errors import OVERLOADED
 from chatflow.domain.session.memory_budget import SMALL_BYTES
 from chatflow.ports.socket import Socket
 
-if TYPE_CHECKING:
-    from chatflow.adapters.websockets.connection import GatewayConnection
-
 CLOSE_GRACE_S = 5.0
+
+
+class SocketOwner(DirectConnection):
+    """A connection, as its socket sees it.
+
+    Attributes:
+        heard_at: when the last byte came from the peer, which is what liveness means here.
+        is_stopped: it is not read from.
+    """
+
+    heard_at: float
+    pinged_at: float
+    is_stopped: bool
+
+    def note(self) -> None:
+        """What it holds has changed."""
+
+    def owes(self) -> bool:
+        """Whether it is not read from for what it has asked for."""
+        return False
 
 
 class WebSocketSocket:
@@ -26,7 +44,7 @@ class WebSocketSocket:
 
     __slots__ = ("_abort", "_connection", "is_noted", "limit_bytes", "overflowed", "writable")
 
-    def __init__(self, connection: "GatewayConnection") -> None:
+    def __init__(self, connection: SocketOwner) -> None:
         self._connection = connection
         self._abort: asyncio.TimerHandle | None = None
         self.limit_bytes = 2**20
@@ -117,5 +135,5 @@ class WebSocketSocket:
 
 if TYPE_CHECKING:
 
-    def _check(connection: "GatewayConnection") -> Socket:
+    def _check(connection: SocketOwner) -> Socket:
         return WebSocketSocket(connection)

@@ -89,7 +89,7 @@ class ChatSession(Session):
         """See `Sink.accepted`."""
         reply = cast("ChatReply", ref)
         reply.fate = message.accepted_at_us, message.message_id, ""
-        if reply.message_id is not None:
+        if reply.message_id is not None and self.guard.is_active:
             self.guard.accepted(self.room_id, reply.message_id)
         if not self._is_awake:
             self._is_awake = True
@@ -114,7 +114,7 @@ class ChatSession(Session):
         )
         if fields.get("messageId") is not None:
             reply.message_id = message.message_id
-        if self._untold or not self.guard.admits(self.room_id, reply.message_id):
+        if self._untold or (self.guard.is_active and not self.guard.admits(self.room_id, reply.message_id)):
             raise OutOfTurn
         context.publisher.offer(message, self, reply)
 

@@ -1,8 +1,8 @@
 """What the protocols have in common: a session without I/O.
 
-Decoded frames and events go in. Answers, effects and an echo to ask for come out: answers are collected once per
-event-loop turn, effects at once, the echo behind the answers. A session never waits, owns no task and knows no
-socket; the shell around it (`chatflow.adapters.websockets.driver`) does, and tells it what happened.
+Decoded frames and events go in. Out come answers, collected once per event-loop turn; effects, performed at once; and
+echoes (`ResendGuard.take_echo`), asked for behind the answers. A session never waits, owns no task and knows no socket;
+its shell (`chatflow.adapters.websockets.driver`) does, and reports what happened.
 
 Where one sender's messages are kept in order and slowed down:
 
@@ -22,7 +22,7 @@ import attrs
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.effects import Close, Effect
 from chatflow.domain.session.inflight import Inflight
-from chatflow.domain.session.resend_guard import Echo, ResendGuard
+from chatflow.domain.session.resend_guard import ResendGuard
 
 
 def _nobody() -> None:
@@ -71,10 +71,6 @@ class Session:
     @abstractmethod
     def take_answers(self) -> Sequence[Any]:
         """The answers that are ready, in order; they count as written."""
-
-    def take_echo(self) -> Echo | None:
-        """An echo to ask the peer for, behind all answers so far; report it to `ResendGuard.echoed`."""
-        return self.guard.take_echo()
 
     def closed(self) -> None:
         """The connection has gone. What was offered stays offered."""

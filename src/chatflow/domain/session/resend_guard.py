@@ -51,11 +51,15 @@ class ResendGuard:
     Args:
         clock: seconds in which the connection was read from.
         effects: of the session; timers are added.
+
+    Attributes:
+        is_active: something is refused, or the sender is not told yet; while false, nothing here need be called.
     """
 
     clock: Clock
     effects: list[Effect]
     limit_s: float = LIMIT_S
+    is_active: bool = attrs.field(default=False, init=False)
     _order: SenderOrder = attrs.field(init=False)
     _shut: dict[str, _ShutRoom] = attrs.field(factory=dict, init=False)
     _to_echo: list[_ShutRoom] = attrs.field(factory=list, init=False)
@@ -71,6 +75,7 @@ class ResendGuard:
 
     def refused(self, room_id: str, message_id: str | None, arrival: int, *, out_of_turn: bool) -> None:
         """A message was refused as retryable, ``out_of_turn`` when only for what was refused before it."""
+        self.is_active = True
         if message_id is not None:
             self._order.refused(room_id, message_id, arrival, out_of_turn=out_of_turn)
             self._order.hold(room_id, message_id)
@@ -83,11 +88,13 @@ class ResendGuard:
 
     def sent(self, room_id: str, message_id: str) -> None:
         """The refusal of a message with an id of its sender's goes out with the next answers."""
+        self.is_active = True
         self._untold.append((room_id, message_id))
 
     def accepted(self, room_id: str, message_id: str) -> None:
         """A message with an id of its sender's is safe."""
         self._order.accepted(room_id, message_id)
+        self._rest()
 
     def take_echo(self) -> Echo | None:
         """The echo to ask for, if one is needed: one at a time for ids, one for each shut room."""
@@ -115,3 +122,7 @@ class ResendGuard:
     def _reopen(self, room: _ShutRoom) -> None:
         if self._shut.get(room.room_id) is room:
             del self._shut[room.room_id]
+            self._rest()
+
+    def _rest(self) -> None:
+        self.is_active = bool(self._shut or self._order or self._to_echo or self._untold)

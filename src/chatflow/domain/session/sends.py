@@ -101,7 +101,7 @@ class SendingSession(Session):
             context.stamps.server_id,
             self.client_ip,
         )
-        if not self.guard.admits(room_id, own_id):
+        if self.guard.is_active and not self.guard.admits(room_id, own_id):
             self.charge(ANSWER_S)
             self._refuse(sent, OutOfTurn())
             return
@@ -120,7 +120,7 @@ class SendingSession(Session):
     def accepted(self, message: Message, ref: Ref) -> None:
         """See `Sink.accepted`."""
         sent = cast("Sent", ref)
-        if sent.message_id is not None:
+        if sent.message_id is not None and self.guard.is_active:
             self.guard.accepted(sent.room_id, sent.message_id)
         if not sent.wants_stored:
             self.inflight.settle()
