@@ -658,7 +658,7 @@ def unique(batch: list[Message]) -> list[Message]:
     return list({each.message_id: each for each in batch}.values())
 
 
-def test_any_sequence_of_appends_leaves_exactly_what_was_appended(make_backend, tmp_path_factory):
+def test_any_sequence_of_appends_leaves_exactly_what_was_appended(make_backend, tmp_path_factory, request):
     with asyncio.Runner() as runner:
 
         class Machine(StoreMachine):
@@ -673,5 +673,7 @@ def test_any_sequence_of_appends_leaves_exactly_what_was_appended(make_backend, 
                 for each in self.opened:
                     runner.run(each.__aexit__(None, None, None))
 
-        quiet = hypothesis.settings(max_examples=15, stateful_step_count=12, deadline=None)
+        # Without compat.py MariaDB takes several times as long; what differs there is one packet or several.
+        examples = 5 if "fallback" in request.node.name else 15
+        quiet = hypothesis.settings(max_examples=examples, stateful_step_count=12, deadline=None)
         run_state_machine_as_test(Machine, settings=quiet)

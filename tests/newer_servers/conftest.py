@@ -19,27 +19,36 @@ from tests.harness.server import Guard
 HERE = Path(__file__).parent
 TIMEOUT_S = 600
 """Such a server may be slower: MySQL syncs its binary log too."""
-_ROOTS = {"maria_server": MYSQL, "rabbit_server": RABBITMQ_4, "mariadb_11_server": MARIADB_11}
+_ROOTS = {"test_mysql": [MYSQL], "test_mariadb": [MARIADB_11], "test_rabbitmq": [RABBITMQ_4]}
+"""By what a module's name begins with; any other needs MySQL and RabbitMQ 4."""
+_ELSEWHERE = ("[sqlite", "[memory")
+"""Parameters of tests that need no server, and are not run again."""
 _missing: dict[Root, str] = {}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items[:] = [item for item in items if not _is_here(item) or not any(part in item.name for part in _ELSEWHERE)]
     for item in items:
-        if item.path.is_relative_to(HERE):
+        if _is_here(item):
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Make the roots before the first test, whose time does not count then."""
-    asked_for: set[str] = set()
-    for item in session.items:
-        if item.path.is_relative_to(HERE):
-            asked_for.update(getattr(item, "fixturenames", ()))
-    for root in [root for fixture, root in _ROOTS.items() if fixture in asked_for]:
+    names = {item.path.stem for item in session.items if _is_here(item)}
+    for root in {root for name in names for root in _roots_of(name)}:
         try:
             root.provide()
         except NoRoot as reason:
             _missing[root] = str(reason)
+
+
+def _is_here(item: pytest.Item) -> bool:
+    return item.path.is_relative_to(HERE)
+
+
+def _roots_of(name: str) -> list[Root]:
+    return next((roots for begin, roots in _ROOTS.items() if name.startswith(begin)), [MYSQL, RABBITMQ_4])
 
 
 def _provided(root: Root) -> Root:

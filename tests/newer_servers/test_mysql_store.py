@@ -3,14 +3,7 @@
 import pytest
 
 from tests.contract import test_store
-from tests.contract.store_cases import MARIADB, maria_backend
 from tests.newer_servers.again import taken_from
 
 pytestmark = pytest.mark.long
 globals().update(taken_from(test_store))
-
-
-@pytest.fixture(params=[pytest.param(name, id=name.replace("mariadb", "mysql")) for name in MARIADB])
-def make_backend(request, maria_server, maria_schemas):
-    maria_server.make_ready()
-    return lambda _: maria_backend(maria_schemas.emptied(), **MARIADB[request.param])
