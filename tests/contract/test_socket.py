@@ -15,7 +15,7 @@ from websockets.uri import parse_uri
 
 from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.connection import GatewayConnection
-from chatflow.adapters.websockets.public_connection import PublicConnection
+from chatflow.adapters.websockets.public_connection import PublicPeer
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.ports.socket import Socket
 from tests.harness.waiting import eventually
@@ -125,7 +125,7 @@ class WebSocketHarness:
     """A real connection over the loopback."""
 
     server: Server
-    connection: GatewayConnection | PublicConnection
+    connection: GatewayConnection | PublicPeer
     peer: Peer
 
     @property
@@ -185,10 +185,10 @@ class PublicHarness(WebSocketHarness):
 
     @classmethod
     async def open(cls) -> "PublicHarness":
-        connected: asyncio.Future[PublicConnection] = asyncio.get_running_loop().create_future()
+        connected: asyncio.Future[PublicPeer] = asyncio.get_running_loop().create_future()
 
         async def handle(connection: ServerConnection) -> None:
-            wrapped = PublicConnection(connection)
+            wrapped = PublicPeer(connection)
             connected.set_result(wrapped)
             await connection.wait_closed()
             await wrapped.aclose()

@@ -22,7 +22,7 @@ async def test_the_library_is_as_the_adapter_expects() -> None:
     ],
 )
 async def test_a_part_that_is_not_as_expected_is_noticed_and_said_once(monkeypatch, name, broken) -> None:
-    monkeypatch.setattr(compat.DirectConnection, name, broken)
+    monkeypatch.setattr(compat.DirectPeer, name, broken)
     with capture_logs() as logs:
         assert not compat.uses_private_parts()
     (warning,) = logs

@@ -14,7 +14,7 @@
 | `pause_writing`, `resume_writing`, `connection_lost` overridden, `paused` \
     | slow readers, the end of a connection | backpressure | check 4 |
 
-`CHECKS` run before the gateway listens, see `uses_private_parts`: if one fails, the gateway serves `PublicConnection`
+`CHECKS` run before the gateway listens, see `uses_private_parts`: if one fails, the gateway serves `PublicPeer`
 and says so once. That one reads a message at a time and writes a frame at a time, does not charge for pings, and lets
 the library parse whole reads.
 """
@@ -40,7 +40,7 @@ HANG_UP = getattr(select, "POLLRDHUP", 0)
 log = structlog.get_logger()
 
 
-class DirectConnection(ServerConnection):
+class DirectPeer(ServerConnection):
     """The library's connection with its inside in reach. `GatewayConnection` says what happens."""
 
     parse = ServerConnection.data_received
@@ -141,7 +141,7 @@ class DirectConnection(ServerConnection):
 
 
 def uses_private_parts(*, forced_fallback: bool = False) -> bool:
-    """Whether the library is as `DirectConnection` expects; otherwise says so once. Needs a running event loop."""
+    """Whether the library is as `DirectPeer` expects; otherwise says so once. Needs a running event loop."""
     if failed := failed_checks(CHECKS, forced=forced_fallback):
         log.warning("gateway.driver_fallback", failed=failed, websockets=version)
     return not failed
@@ -185,7 +185,7 @@ class _Server:
     async def handler(self, _: ServerConnection) -> None: ...
 
 
-class _Probe(DirectConnection):
+class _Probe(DirectPeer):
     """A connection over nothing, after its handshake."""
 
     def __init__(self) -> None:

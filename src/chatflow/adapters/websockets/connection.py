@@ -87,7 +87,7 @@ class GatewayConnection(SocketOwner):
             self.socket.abort_after(END_GRACE_S)
 
     def data_received(self, data: bytes) -> None:
-        """Called by the event loop; see `DirectConnection.parse`."""
+        """Called by the event loop; see `DirectPeer.parse`."""
         self.heard_at = self.loop.time()
         if self._is_deaf:
             return
@@ -149,7 +149,7 @@ class GatewayConnection(SocketOwner):
         return min(PIECE_BYTES, BYTES_PER_MESSAGE * self._inflight.handled)
 
     def data_frame(self, frame: Frame) -> None:
-        """See `DirectConnection.data_frame`."""
+        """See `DirectPeer.data_frame`."""
         if self.inbox.is_over:
             self._charge(CONTROL_S)
             return
@@ -166,7 +166,7 @@ class GatewayConnection(SocketOwner):
             self._inflight.arrived += 1
 
     def control_frame(self) -> None:
-        """See `DirectConnection.control_frame`."""
+        """See `DirectPeer.control_frame`."""
         self._charge(CONTROL_S)
 
     async def resumed(self) -> None:
@@ -208,17 +208,17 @@ class GatewayConnection(SocketOwner):
         self.socket.close(OVERLOADED, "the gateway holds too much for its connections", END_GRACE_S)
 
     def writing_resumed(self) -> None:
-        """See `DirectConnection.writing_resumed`."""
+        """See `DirectPeer.writing_resumed`."""
         self.socket.writable.set()
         self._control_reading()
         self.note()
 
     def writing_paused(self) -> None:
-        """See `DirectConnection.writing_paused`."""
+        """See `DirectPeer.writing_paused`."""
         self.socket.writable.clear()
 
     def lost(self) -> None:
-        """See `DirectConnection.lost`."""
+        """See `DirectPeer.lost`."""
         self._ahead.clear()
         self.inbox.end()
         self.socket.gone()

@@ -22,7 +22,7 @@ from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
 log = structlog.get_logger()
 
 
-class PublicConnection:
+class PublicPeer:
     """What `GatewayConnection` is to the gateway, around a plain `ServerConnection`."""
 
     def __init__(self, connection: ServerConnection) -> None:

@@ -17,7 +17,7 @@ from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_feed, drive_ws
 from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
 from chatflow.adapters.websockets.inbox import Inbox
-from chatflow.adapters.websockets.public_connection import PublicConnection
+from chatflow.adapters.websockets.public_connection import PublicPeer
 from chatflow.adapters.websockets.turns import OnePerTurn, Replays
 from chatflow.domain.messages.errors import InvalidInput, Malformed
 from chatflow.domain.messages.rooms import normalise_room
@@ -60,7 +60,7 @@ class FrameSource(Protocol):
         """Read nothing more."""
 
 
-Served = GatewayConnection | PublicConnection
+Served = GatewayConnection | PublicPeer
 
 
 @attrs.define(eq=False)
@@ -79,7 +79,7 @@ class OpenConnections:
 
     async def handle_public(self, connection: ServerConnection) -> None:
         """Serve the library's plain connection until it has gone."""
-        wrapped = PublicConnection(connection)
+        wrapped = PublicPeer(connection)
         try:
             await self._serve_counted(wrapped)
         finally:
@@ -241,5 +241,5 @@ async def _work_off(connection: FrameSource, driver: SessionDriver) -> None:
 
 if TYPE_CHECKING:
 
-    def _check(direct: GatewayConnection, public: PublicConnection) -> list[FrameSource]:
+    def _check(direct: GatewayConnection, public: PublicPeer) -> list[FrameSource]:
         return [direct, public]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from websockets.exceptions import ConnectionClosed
 
-from chatflow.adapters.websockets.compat import DirectConnection
+from chatflow.adapters.websockets.compat import DirectPeer
 from chatflow.domain.session.errors import OVERLOADED
 from chatflow.domain.session.memory_budget import SMALL_BYTES
 from chatflow.ports.socket import Socket
@@ -15,7 +15,7 @@ from chatflow.ports.socket import Socket
 CLOSE_GRACE_S = 5.0
 
 
-class SocketOwner(DirectConnection):
+class SocketOwner(DirectPeer):
     """A connection, as its socket sees it.
 
     Attributes:
