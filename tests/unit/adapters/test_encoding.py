@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from chatflow.adapters.aiohttp.answers import RoomMessage, RoomMessages
 from chatflow.adapters.aiohttp.encoding import body_of, digest_of, encode, encode_row
+from chatflow.adapters.aiohttp.schemas import RoomMessage, RoomMessages
 from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.domain.reading.answers import HEAD_BYTES, Answer, Answered, EncodedRows, RoomPage, Tier, Total
 from tests.reading_fakes import ListStore

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct
 
-from chatflow.adapters.aiohttp.answers import (
+from chatflow.adapters.aiohttp.schemas import (
     ActiveUserCount,
     Hour,
     Hours,

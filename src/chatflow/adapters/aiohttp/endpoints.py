@@ -11,7 +11,7 @@ import attrs
 from msgspec import Struct
 from multidict import MultiMapping
 
-from chatflow.adapters.aiohttp import answers
+from chatflow.adapters.aiohttp import schemas
 from chatflow.adapters.aiohttp.moments import first_moment, last_moment
 from chatflow.domain.messages.errors import InvalidRoom
 from chatflow.domain.messages.rooms import ROOM_MAX_CHARS, normalise_room
@@ -198,7 +198,7 @@ ENDPOINTS = (
         "messagesForRoom",
         "A room's messages, newest first",
         (ROOM, LIMIT, CURSOR, START, END, MIN_SEQ),
-        answers.documented(answers.RoomMessages),
+        schemas.documented(schemas.RoomMessages),
         _room,
         refusals=(409,),
     ),
@@ -207,7 +207,7 @@ ENDPOINTS = (
         "userHistory",
         "A user's messages in all rooms, newest first",
         (USER, LIMIT, CURSOR, START, END),
-        answers.documented(answers.UserMessages),
+        schemas.documented(schemas.UserMessages),
         _user,
     ),
     Endpoint(
@@ -215,7 +215,7 @@ ENDPOINTS = (
         "activeUsers",
         "How many different users wrote in a time window",
         (START, END),
-        answers.documented(answers.ActiveUserCount),
+        schemas.documented(schemas.ActiveUserCount),
         lambda queries, given: queries.active_users(read_window(given)),
     ),
     Endpoint(
@@ -223,7 +223,7 @@ ENDPOINTS = (
         "userRooms",
         "The rooms a user has written in, latest activity first",
         (USER,),
-        answers.documented(answers.RoomsOfUser),
+        schemas.documented(schemas.RoomsOfUser),
         lambda queries, given: queries.user_rooms(USER.read(given)),
     ),
     Endpoint(
@@ -231,7 +231,7 @@ ENDPOINTS = (
         "messagesPerMinute",
         "Messages per minute, newest first",
         (MINUTES,),
-        answers.documented(answers.Minutes),
+        schemas.documented(schemas.Minutes),
         lambda queries, given: queries.throughput(MINUTES.read(given)),
     ),
     Endpoint(
@@ -239,7 +239,7 @@ ENDPOINTS = (
         "topActiveUsers",
         "The users with most messages",
         (TOP,),
-        answers.documented(answers.TopUserList),
+        schemas.documented(schemas.TopUserList),
         lambda queries, given: queries.top_users(TOP.read(given)),
     ),
     Endpoint(
@@ -247,7 +247,7 @@ ENDPOINTS = (
         "topActiveRooms",
         "The rooms with most messages",
         (TOP,),
-        answers.documented(answers.TopRoomList),
+        schemas.documented(schemas.TopRoomList),
         lambda queries, given: queries.top_rooms(TOP.read(given)),
     ),
     Endpoint(
@@ -255,7 +255,7 @@ ENDPOINTS = (
         "userParticipationPatterns",
         "Messages by hour of the day, UTC",
         (),
-        answers.documented(answers.Hours),
+        schemas.documented(schemas.Hours),
         lambda queries, _: queries.patterns(),
     ),
 )

@@ -4,8 +4,8 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from chatflow.adapters.aiohttp.answers import Refused
 from chatflow.adapters.aiohttp.endpoints import InvalidParameter
+from chatflow.adapters.aiohttp.schemas import Refused
 from chatflow.domain.reading.cursors import InvalidCursor
 from chatflow.domain.reading.query_service import Behind
 from chatflow.ports.errors import ChatflowError, QueryTimeout, Refusal, StoreOverloaded, StoreUnavailable

@@ -6,7 +6,7 @@ import attrs
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from chatflow.adapters.aiohttp import answers, endpoints
+from chatflow.adapters.aiohttp import endpoints, schemas
 from chatflow.adapters.aiohttp.encoding import body_of
 from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
 from chatflow.domain.reading.answers import Answered, Tier
@@ -24,7 +24,7 @@ class CoreRoomMessages(Struct, rename="camel"):
     count: int
     result_count: int
     query_time_ms: int
-    messages: list[answers.RoomMessage]
+    messages: list[schemas.RoomMessage]
     next_cursor: str | UnsetType = UNSET
 
 
@@ -36,7 +36,7 @@ class CoreUserHistory(Struct, rename="camel"):
     count: int
     result_count: int
     query_time_ms: int
-    messages: list[answers.UserMessage]
+    messages: list[schemas.UserMessage]
     next_cursor: str | UnsetType = UNSET
 
 
@@ -56,7 +56,7 @@ class CoreUserRooms(Struct, rename="camel"):
     user_id: int
     result_count: int
     query_time_ms: int
-    rooms: list[answers.RoomOfUser]
+    rooms: list[schemas.RoomOfUser]
 
 
 class EverythingAnswer(Struct):
@@ -70,10 +70,10 @@ class EverythingAnswer(Struct):
     user_history: CoreUserHistory = msgspec.field(name="coreQuery2_userHistory")
     active_users: CoreActiveUsers = msgspec.field(name="coreQuery3_activeUsers")
     user_rooms: CoreUserRooms = msgspec.field(name="coreQuery4_userRooms")
-    throughput: list[answers.Minute] = msgspec.field(name="analytics_messagesPerMinute")
-    top_users: list[answers.TopUser] = msgspec.field(name="analytics_topUsers")
-    top_rooms: list[answers.TopRoom] = msgspec.field(name="analytics_topRooms")
-    patterns: list[answers.Hour] = msgspec.field(name="analytics_participationPatterns")
+    throughput: list[schemas.Minute] = msgspec.field(name="analytics_messagesPerMinute")
+    top_users: list[schemas.TopUser] = msgspec.field(name="analytics_topUsers")
+    top_rooms: list[schemas.TopRoom] = msgspec.field(name="analytics_topRooms")
+    patterns: list[schemas.Hour] = msgspec.field(name="analytics_participationPatterns")
     total: int = msgspec.field(name="totalMessagesInDB")
 
 
@@ -131,11 +131,11 @@ def encode_everything(query: str, everything: Everything, metrics: FleetMetrics)
             user_history=_user(everything.user),
             active_users=_active(everything.active),
             user_rooms=_rooms(everything.user_rooms),
-            throughput=_read(everything.throughput, answers.Minutes).data,
-            top_users=_read(everything.top_users, answers.TopUserList).users,
-            top_rooms=_read(everything.top_rooms, answers.TopRoomList).rooms,
-            patterns=_read(everything.patterns, answers.Hours).data,
-            total=_read(everything.total, answers.TotalMessages).total_messages_in_db,
+            throughput=_read(everything.throughput, schemas.Minutes).data,
+            top_users=_read(everything.top_users, schemas.TopUserList).users,
+            top_rooms=_read(everything.top_rooms, schemas.TopRoomList).rooms,
+            patterns=_read(everything.patterns, schemas.Hours).data,
+            total=_read(everything.total, schemas.TotalMessages).total_messages_in_db,
         )
     )
 
@@ -156,7 +156,7 @@ def _ms(answered: Answered) -> int:
 
 
 def _room(answered: Answered) -> CoreRoomMessages:
-    page = _read(answered, answers.RoomMessages)
+    page = _read(answered, schemas.RoomMessages)
     return CoreRoomMessages(
         page.room_id,
         page.limit,
@@ -169,7 +169,7 @@ def _room(answered: Answered) -> CoreRoomMessages:
 
 
 def _user(answered: Answered) -> CoreUserHistory:
-    page = _read(answered, answers.UserMessages)
+    page = _read(answered, schemas.UserMessages)
     return CoreUserHistory(
         page.user_id,
         page.limit,
@@ -182,11 +182,11 @@ def _user(answered: Answered) -> CoreUserHistory:
 
 
 def _active(answered: Answered) -> CoreActiveUsers:
-    active = _read(answered, answers.ActiveUserCount)
+    active = _read(answered, schemas.ActiveUserCount)
     count = active.active_user_count
     return CoreActiveUsers(active.start_time, active.end_time, count, count, _ms(answered))
 
 
 def _rooms(answered: Answered) -> CoreUserRooms:
-    rooms = _read(answered, answers.RoomsOfUser)
+    rooms = _read(answered, schemas.RoomsOfUser)
     return CoreUserRooms(rooms.user_id, rooms.result_count, _ms(answered), rooms.rooms)

@@ -6,11 +6,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from chatflow.adapters.aiohttp.answers import Refused
 from chatflow.adapters.aiohttp.endpoints import ENDPOINTS, Parameter
 from chatflow.adapters.aiohttp.everything import EverythingAnswer
 from chatflow.adapters.aiohttp.fleet_answers import FleetHealth, FleetMetrics
 from chatflow.adapters.aiohttp.pages import PageConfig
+from chatflow.adapters.aiohttp.schemas import Refused
 
 _Object = dict[str, Any]
 

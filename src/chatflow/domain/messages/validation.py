@@ -5,6 +5,7 @@ import re
 import attrs
 
 from chatflow.domain.messages.errors import InvalidMessage
+from chatflow.domain.messages.rooms import ROOM_MAX_CHARS
 from chatflow.domain.messages.timestamps import parse_timestamp
 from chatflow.ports.clock import NewId, WallClock
 
@@ -21,7 +22,7 @@ class MessageLimits:
     username_min: int = 3
     username_max: int = 20
     text_max: int = 500
-    room_max: int = 64
+    room_max: int = ROOM_MAX_CHARS
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""How many messages one transaction takes: more as the backlog grows, so that a backlog shrinks."""
+"""How many messages one batch takes: more as the backlog grows, so that a backlog shrinks."""
 
 import attrs
 

@@ -8,15 +8,15 @@ because its peers could not reach it.
 from chatflow.entrypoints.settings.checks import Start
 from chatflow.entrypoints.settings.common import Common, Profile
 from chatflow.entrypoints.settings.environment import SettingsError
-from chatflow.entrypoints.settings.groups import (
+from chatflow.entrypoints.settings.listing import all_variables, describe
+from chatflow.entrypoints.settings.loading import load_settings
+from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.roles import (
     ApiSettings,
     GatewaySettings,
-    MessageSettings,
     ProcessorSettings,
     Settings,
 )
-from chatflow.entrypoints.settings.listing import all_variables, describe
-from chatflow.entrypoints.settings.loading import load_settings
 
 __all__ = [
     "ApiSettings",

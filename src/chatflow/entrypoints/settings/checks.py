@@ -9,7 +9,8 @@ import attrs
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import SettingsError
 from chatflow.entrypoints.settings.fields import variable_of, variables_of
-from chatflow.entrypoints.settings.groups import MessageSettings, ProcessorSettings, Settings
+from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.roles import ProcessorSettings, Settings
 
 Start = Literal["up", "gateway", "processor", "api", "tool"]
 """What a process is started as; ``tool`` is every command that needs only the common part, such as ``audit``."""

@@ -71,7 +71,9 @@ class Common:
     )
     broker_limit_bytes: int = integer(67_108_864, "bytes that one partition's queue holds; more are refused")
     breaker_failures: int = integer(5, "failures in a row that open a circuit breaker")
-    breaker_reset_s: float = seconds(15.0, "seconds until an open breaker lets one probe through")
+    breaker_reset_s: float = seconds(
+        15.0, "seconds until the open breaker of the broker or the store lets one probe through"
+    )
     reader_pool: int = integer(20, "database connections for reads, per process", most=1000)
     reader_queue: int = integer(200, "reads that may wait for a connection; more are refused", least=0)
     read_deadline_s: float = seconds(5.0, "seconds a read may take")

@@ -7,13 +7,8 @@ import attrs
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import Origin
 from chatflow.entrypoints.settings.fields import variable_of, variables_of
-from chatflow.entrypoints.settings.groups import (
-    ApiSettings,
-    GatewaySettings,
-    MessageSettings,
-    ProcessorSettings,
-    Settings,
-)
+from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
 
 _GROUPS: tuple[type[attrs.AttrsInstance], ...] = (
     Common,

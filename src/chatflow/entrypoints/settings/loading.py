@@ -7,14 +7,9 @@ from pathlib import Path
 from chatflow.entrypoints.settings.checks import Start, check_order, check_ports, check_shared
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import read_assignments, read_group
-from chatflow.entrypoints.settings.groups import (
-    ApiSettings,
-    GatewaySettings,
-    MessageSettings,
-    ProcessorSettings,
-    Settings,
-)
 from chatflow.entrypoints.settings.listing import all_variables
+from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
 
 
 def load_settings(

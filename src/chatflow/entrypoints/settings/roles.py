@@ -5,16 +5,7 @@ import attrs
 from chatflow.domain.persistence import batch_policy
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
-
-
-@attrs.frozen
-class MessageSettings:
-    """What a valid message is."""
-
-    message_max_chars: int = integer(500, "longest message, in characters", most=4000)
-    username_min_chars: int = integer(3, "shortest username", most=64)
-    username_max_chars: int = integer(20, "longest username", most=64)
-    room_max_chars: int = integer(64, "longest room id", most=64)
+from chatflow.entrypoints.settings.messages import MessageSettings
 
 
 @attrs.frozen
