@@ -285,3 +285,23 @@ async def test_closing_tells_everybody(groups, transactions):
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StoreUnavailable}
     assert transactions.values == []
+
+
+async def test_calls_that_go_with_nobody_run_alone_in_their_turn(groups, transactions):
+    await written(groups, "a")
+    await written(groups, "b", "c", by=None)
+    for value in ("a", "b", "c"):
+        assert transactions.values == [[value]]
+        await transactions.end()
+
+
+async def test_finishing_waits_for_what_runs_and_for_what_waits(groups, transactions):
+    tasks = await written(groups, "a")
+    tasks += await written(groups, "b")
+    finishing = asyncio.create_task(groups.finish())
+    await settle()
+    await transactions.end()
+    assert not finishing.done()
+    await transactions.end()
+    await asyncio.wait_for(finishing, 5)
+    assert [await task for task in tasks] == ["a stored", "b stored"]
