@@ -40,6 +40,7 @@ class Channel:
 class Listener:
     seen: list[int] = attrs.field(factory=list)
     resyncs: int = 0
+    is_idle: bool = False
     down: StoreError | None = None
 
     def on_live(self, envelope: LiveEnvelope) -> None:
@@ -170,3 +171,13 @@ async def test_a_store_that_fails_after_a_loss_does_not_stop_the_deliveries(star
     await settle()
     assert bench.failures == [bench.listeners[0].down]
     assert bench.listeners[1].seen == [1]
+
+
+async def test_an_idle_listener_gets_no_envelopes_but_is_compared_all_the_same(start) -> None:
+    bench = start()
+    bench.listeners[0].is_idle = True
+    bench.channel.items.put_nowait(live([stored(1)]))
+    await settle()
+    assert [each.seen for each in bench.listeners] == [[], [1]]
+    await bench.pass_time(RESYNC_S)
+    assert bench.resyncs == [1, 1]

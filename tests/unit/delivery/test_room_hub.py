@@ -331,6 +331,7 @@ async def test_a_resync_while_a_room_is_left_touches_nothing(bench: Bench) -> No
     reads.release()
     await resync
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
     assert client.seqs == []
 
 
@@ -342,6 +343,7 @@ async def test_who_left_hears_nothing_more_and_an_empty_room_is_forgotten(bench:
     assert bench.hub.active_rooms == 1
     bench.hub.leave("lobby", other)
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
     bench.commit(1)
     assert other.seqs == [1]
 
@@ -390,6 +392,7 @@ async def test_leaving_while_the_head_is_read_ends_the_join_untold(bench: Bench)
     await settle()
     assert (client.told, client.seqs) == ([], [])
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
 
 
 async def test_a_room_that_was_left_before_it_started_is_not_repaired(bench: Bench) -> None:
@@ -433,6 +436,7 @@ async def test_leaving_while_the_room_is_repaired_ends_the_join(bench: Bench) ->
     await asyncio.wait_for(join, 5)
     assert (second.told, second.seqs) == ([], [])
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
 
 
 async def test_a_cancelled_join_leaves_the_room(bench: Bench) -> None:
@@ -443,6 +447,7 @@ async def test_a_cancelled_join_leaves_the_room(bench: Bench) -> None:
     await cancel(join)
     reads.release()
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
 
 
 async def test_two_who_join_at_once_both_hear_everything(bench: Bench) -> None:
@@ -469,6 +474,7 @@ async def test_a_join_fails_when_the_heads_cannot_be_read(bench: Bench) -> None:
         await bench.hub.join("lobby", client, 0)
     assert client.told == []
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
 
 
 async def test_a_join_fails_when_the_past_cannot_be_read_and_others_stay(bench: Bench) -> None:
@@ -527,6 +533,7 @@ async def test_a_reader_that_goes_away_during_the_replay_leaves_the_room(bench: 
     await join
     assert client.seqs == list(range(1, 101))
     assert bench.hub.active_rooms == 0
+    assert bench.hub.is_idle
 
 
 async def test_more_than_can_be_kept_during_a_replay_is_read_from_the_store() -> None:
@@ -652,6 +659,7 @@ class Play:
         for client, _, _ in self.present:
             self.bench.hub.leave("lobby", client)
         assert self.bench.hub.active_rooms == 0
+        assert self.bench.hub.is_idle
 
 
 async def quiet_resync(hub: RoomHub) -> None:

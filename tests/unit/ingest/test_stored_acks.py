@@ -149,3 +149,17 @@ async def test_nobody_is_given_up_while_the_store_cannot_be_asked() -> None:
     with pytest.raises(StoreUnavailable):
         await bench.acks.resync()
     assert sender.times_given_up == 0
+
+
+async def test_it_is_idle_exactly_while_nobody_waits() -> None:
+    bench, one, other = Bench(), Told(), Told()
+    assert bench.acks.is_idle
+    bench.acks.expect(message_id(1), one)
+    bench.acks.expect(message_id(2), other)
+    bench.acks.forget(message_id(1), one)
+    assert not bench.acks.is_idle
+    bench.acks.on_live(live(bench.store.put(*messages(1, 2))))
+    assert bench.acks.is_idle
+    bench.acks.expect(message_id(3), one)
+    bench.acks.forget(message_id(3), one)
+    assert bench.acks.is_idle

@@ -19,6 +19,9 @@ RESUBSCRIBE_PAUSE_S = 0.5
 class LiveListener(Protocol):
     """Needs to see every committed message."""
 
+    is_idle: bool
+    """It waits for nothing, so an envelope may be kept from it."""
+
     def on_live(self, envelope: LiveEnvelope) -> None:
         """Take what was just committed; never waits."""
 
@@ -63,7 +66,8 @@ class LiveDelivery:
                         await self._resync()
                         continue
                     for listener in self.listeners:
-                        listener.on_live(envelope)
+                        if not listener.is_idle:
+                            listener.on_live(envelope)
             except BrokerUnavailable:
                 await self.sleep(RESUBSCRIBE_PAUSE_S)
                 await self._resync()

@@ -104,6 +104,9 @@ class RoomHub:
     Args:
         replay_limit: the most messages that a join replays; who missed more reads the rest elsewhere.
         concurrent_reads: store reads at one time; more joins than that wait their turn.
+
+    Attributes:
+        is_idle: nobody is in any room.
     """
 
     reader: MessageReader
@@ -111,6 +114,7 @@ class RoomHub:
     replay_limit: int = attrs.field(kw_only=True, default=1_000)
     concurrent_reads: int = attrs.field(kw_only=True, default=8)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
+    is_idle: bool = attrs.field(default=True, init=False)
     _rooms: dict[str, _HubRoom] = attrs.field(factory=dict, init=False)
     _reads: asyncio.Semaphore = attrs.field(init=False)
     _head_reads: HeadReads = attrs.field(init=False)
@@ -136,6 +140,7 @@ class RoomHub:
         room = self._rooms.get(room_id)
         if room is None:
             room = self._rooms[room_id] = _HubRoom(room_id)
+            self.is_idle = False
         room.discard(subscriber)
         room.catching[subscriber] = _CatchUp(self.replay_limit)
         try:
@@ -152,6 +157,7 @@ class RoomHub:
         room.discard(subscriber)
         if room.is_empty:
             del self._rooms[room_id]
+            self.is_idle = not self._rooms
             room.moved.set()  # nothing moves it any more: a join that waits sees that it was left
             if room.repair is not None:
                 room.repair.cancel()

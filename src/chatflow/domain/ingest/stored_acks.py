@@ -31,12 +31,16 @@ class StoredAcks:
     Args:
         overdue_s: from when on the store is asked.
         patience_s: from when on nobody waits any longer.
+
+    Attributes:
+        is_idle: nobody waits.
     """
 
     reader: MessageReader
     clock: Clock
     overdue_s: float = 1.0
     patience_s: float = 10.0
+    is_idle: bool = attrs.field(default=True, init=False)
     _waiting: dict[str, list[tuple[float, Waiter]]] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
@@ -45,6 +49,7 @@ class StoredAcks:
     def expect(self, message_id: str, waiter: Waiter) -> None:
         """Call before the message is offered: it may be committed before the confirm is known."""
         self._waiting.setdefault(message_id, []).append((self.clock(), waiter))
+        self.is_idle = False
 
     def forget(self, message_id: str, waiter: Waiter) -> None:
         """The sender was told something else, or has gone."""
@@ -53,6 +58,7 @@ class StoredAcks:
             self._waiting[message_id] = left
         else:
             self._waiting.pop(message_id, None)
+            self.is_idle = not self._waiting
 
     def on_live(self, envelope: LiveEnvelope) -> None:
         """Take what was just committed."""
@@ -74,7 +80,9 @@ class StoredAcks:
         self._give_up(overdue)
 
     def _tell(self, stored: StoredMessage) -> None:
-        for _, waiter in self._waiting.pop(stored.message.message_id, ()):
+        waiters = self._waiting.pop(stored.message.message_id, ())
+        self.is_idle = not self._waiting
+        for _, waiter in waiters:
             waiter.told(stored)
 
     def _give_up(self, overdue: list[str]) -> None:
