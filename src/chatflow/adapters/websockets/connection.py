@@ -1,4 +1,4 @@
-"""One connection of the gateway: takes what it reads apart in small pieces, and stops reading when it has to."""
+"""One connection of the gateway: parses what it reads in small pieces, and stops reading when it has to."""
 
 import asyncio
 from typing import Any
@@ -23,27 +23,27 @@ HEAD_BYTES = 16_384
 HEAD_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 PIECE_BYTES = 16_384
 WARY_PIECE_BYTES = 256
-"""Taken apart at once, at most, of a connection that is trusted and of one that is not: 85 messages of 190 bytes, which
-then share their envelopes and acks, or 36 frames of one byte."""
+"""The most that is parsed at once, of a trusted connection and of any other: 85 messages of 190 bytes, which then share
+envelopes and acks, or 36 frames of one byte."""
 
 WARY_FRAMES = 16
-"""With so many waiting, nothing more is taken apart of one that is not, while somebody waits in line."""
+"""With this many waiting, an untrusted connection is parsed no further while somebody waits in line."""
 
 TRUSTED_AFTER = 64
 """Messages, if it has not owed lately."""
 
 BYTES_PER_MESSAGE = 64
-"""A trusted connection earns so many with each message that was handled, so that trust is no cheaper than its abuse."""
+"""Each handled message earns a trusted connection this much, so that trust costs as much as its abuse gains."""
 
 
 log = structlog.get_logger()
 
 
 class GatewayConnection(SocketOwner):
-    """One connection: what was read waits here in bytes until there is room for it in the inbox.
+    """One connection: bytes that were read wait here until the inbox has room for them.
 
-    The library takes all frames of a read apart at once, 40,000 if they are small. Here they come in pieces; while
-    any are left, or the connection owes or is held, the transport reads nothing more.
+    The library parses a whole read at once: 40,000 frames if they are small. Here it gets pieces; while bytes are left,
+    or the connection owes or is held, the transport reads nothing.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -69,7 +69,7 @@ class GatewayConnection(SocketOwner):
         session.inflight.arrived = len(self.inbox.messages)
 
     def detach(self) -> None:
-        """Nobody handles them any more."""
+        """From now on nobody handles messages."""
         self._session = None
 
     def is_ending(self) -> bool:
@@ -77,7 +77,7 @@ class GatewayConnection(SocketOwner):
         return self.inbox.is_over or not self.socket.is_open()
 
     def turn_deaf(self) -> None:
-        """Read nothing more, not even the answer to a close: the connection ends with the grace for it."""
+        """Read nothing more, not even the answer to a close: the connection is cut when the grace for it has passed."""
         self._is_deaf = True
         self._ahead.clear()
         self.inbox.messages.clear()
@@ -107,7 +107,7 @@ class GatewayConnection(SocketOwner):
         self.socket.limit_outbound()
 
     async def take_in(self) -> bool:
-        """Take out of what was read what there is room for, after the others; whether a message waits."""
+        """Parse as much as there is room for, in turn with the others; whether a message waits."""
         if self._ahead and self._inflight is not None:
             await (self.turns.pass_through() if self.turns is not None and self._is_watched() else asyncio.sleep(0))
         self._feed()
@@ -140,7 +140,7 @@ class GatewayConnection(SocketOwner):
             self.transport.close()
 
     def _is_watched(self) -> bool:
-        """While nobody waits in line, those who all come at once are not set apart: they send in step, and share."""
+        """Whether it is untrusted while others wait in line; otherwise newcomers send in step and share envelopes."""
         return self._inflight is not None and not self._is_trusted and self._inflight.context.pacer.is_busy
 
     def _piece_bytes(self) -> int:

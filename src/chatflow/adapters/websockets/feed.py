@@ -20,14 +20,14 @@ class FeedSubscriber:
     encode: Encode = feed_frames
 
     def joined(self, room_id: str, head: int, recovered: bool) -> None:
-        """See `Subscriber.joined`; this protocol has no word for it."""
+        """See `Subscriber.joined`; this protocol has no answer to a join."""
 
     def deliver(self, frames: Sequence[bytes]) -> None:
         """See `Subscriber.deliver`."""
         self.socket.send(frames)
 
     async def ready_for(self, messages: int) -> bool:
-        """See `Subscriber.ready_for`; pages of the past take turns."""
+        """See `Subscriber.ready_for`; pages of history take turns."""
         await self.replays.turn(messages)
         return await self.socket.drained()
 

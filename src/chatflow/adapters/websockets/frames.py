@@ -1,4 +1,4 @@
-"""JSON text frames, compact, encoded once for everybody who gets the same one."""
+"""Compact JSON text frames, encoded once for everybody who gets the same one."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""What a peer has said and nobody has handled yet: whole messages, put together from frames."""
+"""Messages that were received and not handled yet, assembled from frames."""
 
 import asyncio
 from collections import deque
@@ -10,7 +10,7 @@ from chatflow.domain.session.errors import TOO_BIG
 
 FRAMES = 64
 BYTES = 64 * 2**10
-"""With so much waiting, nothing more is taken out of what was read."""
+"""With this much waiting, no more of what was read is parsed."""
 
 FRAGMENTS_MAX = 4_096
 
@@ -67,7 +67,7 @@ class Inbox:
         self.wake()
 
     def wake(self) -> None:
-        """There is something to see to for the reader."""
+        """Wake the reader: its state has changed."""
         self._wake.set()
 
     def end(self) -> None:

@@ -80,7 +80,7 @@ class WebSocketSocket:
         self.abort_after(CLOSE_GRACE_S if grace_s is None else grace_s)
 
     def gone(self) -> None:
-        """The connection is lost: nothing waits for it any more, and no timer keeps it in memory."""
+        """The connection is lost: wake whoever waits for it, and stop the timer that keeps it in memory."""
         self.writable.set()
         if self._abort is not None:
             self._abort.cancel()
@@ -126,7 +126,7 @@ class WebSocketSocket:
         return True
 
     def abort_after(self, grace_s: float) -> None:
-        """Wait so long for the end of the connection."""
+        """Abort the connection unless it ends within ``grace_s`` seconds."""
         connection = self._connection
         if self._abort is not None:
             self._abort.cancel()

@@ -1,4 +1,4 @@
-"""The heads of rooms, for all who ask: a page that joins its rooms again asks for hundreds at once."""
+"""Read the heads of rooms together: a client that rejoins its rooms needs hundreds at once."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,10 +14,10 @@ Heads = dict[str, int]
 
 @attrs.define(eq=False)
 class HeadReads:
-    """A few reads at a time, each for everybody who asked before it began.
+    """At most two reads at a time, each shared by everybody who asked before it began.
 
-    A read begins after the question and in a later turn of the event loop, so the joins of one turn share it. A caller
-    that is cancelled takes nobody along; a read that fails, fails for all who share it.
+    A read begins in a later turn of the event loop than the calls it serves, so the joins of one turn share it. A
+    cancelled caller cancels nobody else; a read that fails, fails for all who share it.
     """
 
     read: Callable[[list[str]], Awaitable[Heads]]
@@ -47,6 +47,6 @@ class HeadReads:
 
 
 def _seen(task: "asyncio.Task[Heads]") -> None:
-    """Everybody who asked may have gone; then nobody else looks at the error."""
+    """Retrieve the error, since every caller may have gone."""
     if not task.cancelled():
         task.exception()

@@ -1,8 +1,8 @@
-"""Use case: bring each stored message of a room to everybody who joined it, once and in order.
+"""Use case: deliver each stored message of a room to everybody who joined it, once and in order.
 
-A subscriber is *catching up* from its join until it has been given all that was stored before; meanwhile what the
-room delivers is kept for it. From then on it is *live* and stands exactly where its room stands, so one encoded frame
-serves every live subscriber of a kind.
+A subscriber is *catching up* from its join until it has received everything stored before; what the room delivers
+meanwhile is kept for it. From then on it is *live*: it has received exactly what its room has delivered, so one encoded
+frame serves every live subscriber of a kind.
 """
 
 import asyncio
@@ -38,12 +38,12 @@ class Subscriber(Protocol):
         """Send; never waits."""
 
     async def ready_for(self, messages: int) -> bool:
-        """Wait until so many messages of the past may be read for it; ``False`` when it has gone."""
+        """Wait until that many messages of its history may be read; ``False`` when it has gone."""
 
 
 @attrs.define(eq=False)
 class _CatchUp:
-    """What a room delivered while a subscriber was still reading its past."""
+    """What a room delivered while a subscriber was still reading its history."""
 
     limit: int
     kept: list[StoredMessage] = attrs.field(factory=list)
@@ -99,11 +99,11 @@ class _HubRoom:
 
 @attrs.define(eq=False)
 class RoomHub:
-    """The rooms of one gateway that somebody is in; a room is forgotten with its last subscriber.
+    """The rooms of one gateway that have subscribers; a room is dropped with its last one.
 
     Args:
-        replay_limit: the most messages that a join replays; who missed more reads the rest elsewhere.
-        concurrent_reads: store reads at one time; more joins than that wait their turn.
+        replay_limit: the most messages that a join replays; a client that missed more reads the rest by REST.
+        concurrent_reads: store reads at a time; further joins wait.
 
     Attributes:
         is_idle: nobody is in any room.
@@ -135,7 +135,7 @@ class RoomHub:
         when it is more than ``replay_limit``, unless ``unlimited``.
 
         Raises:
-            StoreError: the past cannot be read now; the subscriber is not in the room.
+            StoreError: the history cannot be read now; the subscriber is not in the room.
         """
         room = self._rooms.get(room_id)
         if room is None:

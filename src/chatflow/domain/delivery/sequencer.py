@@ -1,4 +1,4 @@
-"""Turn what the live channel brings - late, twice, or not at all - into each sequence number once, in order."""
+"""Put live messages in order: they may come late, twice or not at all, and leave once each, by ``seq``."""
 
 from collections.abc import Iterable
 
@@ -11,9 +11,8 @@ from chatflow.ports.messages import StoredMessage
 class RoomSequencer:
     """One room on one gateway, from the head at which it started.
 
-    A gap is known as soon as something above it is known: a later message, or the head as the store has it. What
-    arrives above a gap is kept, up to ``ahead_limit`` messages; beyond that it is dropped here and comes with the
-    repair, since the store has everything.
+    A gap shows as soon as anything above it is known: a later message, or the store's head. Messages above a gap are
+    kept, up to ``ahead_limit``; beyond that they are dropped, and the repair reads them from the store.
     """
 
     ahead_limit: int = 1_000

@@ -1,4 +1,4 @@
-"""What one gateway has accepted for one partition and the broker has not confirmed yet."""
+"""Messages that one gateway has taken for one partition and not published yet."""
 
 from collections import deque
 from typing import Protocol
@@ -10,17 +10,17 @@ from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message
 
 Ref = object
-"""Whatever the sink needs to know its message again; opaque here."""
+"""Whatever the sink needs to recognise its message; opaque here."""
 
 
 class Sink(Protocol):
-    """Where the fate of a message is told, exactly once, in offer order per room."""
+    """Is told the outcome of each message exactly once, in offer order per room."""
 
     def accepted(self, message: Message, ref: Ref) -> None:
-        """The broker has it: it survives."""
+        """The broker has confirmed it, so it survives any crash."""
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
-        """It was not confirmed. It may exist all the same; the same id may be sent again."""
+        """It was not confirmed. The broker may have it all the same; sending it again with its id is safe."""
 
 
 Pending = tuple[Message, Sink, Ref]
@@ -28,7 +28,7 @@ Pending = tuple[Message, Sink, Ref]
 
 @attrs.define
 class PendingPublishes:
-    """First in, first out. One envelope is out at a time, so what follows a refused message is refused with it."""
+    """First in, first out. One envelope is in flight at a time, so whatever waits behind a refused one is refused."""
 
     _waiting: deque[Pending] = attrs.field(factory=deque, init=False)
     _bytes: int = attrs.field(default=0, init=False)

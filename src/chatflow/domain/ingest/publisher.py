@@ -1,4 +1,4 @@
-"""Use case: take validated messages in, and tell each sender when the broker has its message.
+"""Use case: publish validated messages, and tell each sender once the broker has confirmed its message.
 
 Promises:
 
@@ -40,7 +40,7 @@ class IngestPublisher:
     """Per-partition envelopes with natural batching: the next one fills while the previous one is confirmed.
 
     Args:
-        patience_s: how long a failed publish is tried again, with the same ids, before senders are told.
+        patience_s: how long a failed publish is retried, with the same ids, before its senders are refused.
         limit_bytes: estimated bytes that may wait for a confirm, over all partitions.
         envelope_messages, envelope_bytes: the most that one envelope carries.
     """
@@ -70,12 +70,12 @@ class IngestPublisher:
 
     @property
     def pending_bytes(self) -> int:
-        """Bytes offered and not settled."""
+        """Bytes that were offered and are neither confirmed nor refused."""
         return self._pending_bytes
 
     @property
     def is_congested(self) -> bool:
-        """Half of the limit is used: slow the senders down before any has to be refused."""
+        """Whether half of the limit is used: slow senders down before any has to be refused."""
         return self._pending_bytes * 2 >= self.limit_bytes
 
     async def uncongested(self) -> None:
@@ -85,10 +85,10 @@ class IngestPublisher:
             await self._flowing.wait()
 
     def offer(self, message: Message, sink: Sink, ref: Ref) -> None:
-        """Take a message; its sink hears of it later.
+        """Take a message; its sink is told the outcome later.
 
         Raises:
-            Draining, CircuitOpen, BufferFull: not taken, and the sink hears nothing.
+            Draining, CircuitOpen, BufferFull: not taken, and the sink is told nothing.
         """
         if self._draining:
             raise Draining("the gateway is shutting down")
@@ -134,7 +134,7 @@ class IngestPublisher:
         self._settled(size)
 
     async def _publish(self, envelope: Envelope) -> None:
-        """Publish until confirmed, at the latest until the senders' patience ends."""
+        """Retry until confirmed or until ``patience_s`` has passed."""
         deadline = self.clock() + self.patience_s
         failures = 0
         while True:

@@ -1,13 +1,13 @@
-"""Keep one sender's order over a refusal: what was refused first must come again first.
+"""Keep one sender's order over a refusal: what was refused first must be sent again first.
 
 A sender with several messages under way cannot know that the first was refused when it sends the next. If that next
 one were taken, the repeated first would be stored behind it. So a room's refused messages are *owed*: until they have
-come again, oldest first, nothing else of this sender is taken into the room. This is go-back-N (Tanenbaum, *Computer
+come again, oldest first, the room takes nothing else of this sender. This is go-back-N (Tanenbaum, *Computer
 Networks*) with the message id as the sequence number.
 
-A sender need not repeat. What it gave up must not hold up the rest, so an owed message that does not come again within
+A sender may give up. What it gave up must not hold up the rest, so an owed message that does not come again within
 ``repeat_within_s`` of its last refusal is forgotten, and all of them are when none came again for as long. That time
-begins with `told` for what is on `hold`: before, the sender cannot know that it has something to repeat.
+starts with `told` for messages on `hold`: before, the sender cannot know that it has something to repeat.
 """
 
 import math
@@ -44,7 +44,7 @@ class _RoomDebts:
 
 @attrs.define(eq=False)
 class SenderOrder:
-    """The rooms of one connection in which something is owed; empty, and free of cost, while nothing is.
+    """The rooms of one connection in which something is owed; empty while nothing is refused.
 
     Args:
         repeat_within_s: how long an owed message holds up what follows it.
@@ -95,7 +95,7 @@ class SenderOrder:
             room.forget_oldest()
 
     def hold(self, room_id: str, message_id: str) -> None:
-        """Its refusal is on the way to the sender: do not forget it until as many calls of `told`."""
+        """Its refusal is on the way to the sender: keep it until `told` was called as often as this."""
         room = self._rooms.get(room_id)
         if room is not None and message_id in room.refused_at:
             room.untold[message_id] = room.untold.get(message_id, 0) + 1
@@ -113,7 +113,7 @@ class SenderOrder:
                 room.refused_at[message_id] = self.clock()
 
     def accepted(self, room_id: str, message_id: str) -> None:
-        """It is safe; nothing more has to be remembered of it."""
+        """It is confirmed; forget it."""
         room = self._rooms.get(room_id)
         if room is not None and message_id not in room.refused_at:
             room.arrivals.pop(message_id, None)

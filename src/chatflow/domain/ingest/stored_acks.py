@@ -1,4 +1,4 @@
-"""Senders who want to hear of the commit, not only of the confirm: wait for the live channel, or ask the store."""
+"""Acks that wait for the commit, not only for the confirm: the live channel brings them, the store if that fails."""
 
 from typing import Protocol
 
@@ -16,21 +16,21 @@ class Waiter(Protocol):
     """One send that waits; compared by identity."""
 
     def told(self, stored: StoredMessage) -> None:
-        """It is committed, with this ``seq``."""
+        """It is committed; ``stored.seq`` is its place in the room."""
 
     def given_up(self) -> None:
-        """Nobody has seen it committed in time: it may still be on its way, or have become a dead letter."""
+        """No commit was seen in time: it may still be on its way, or have become a dead letter."""
 
 
 @attrs.define(eq=False)
 class StoredAcks:
     """Each `expect` ends in one call of its waiter, or in `forget`.
 
-    The live channel may lose a message, so `resync`, called every second or so, asks the store for what is overdue.
+    The live channel may lose a message, so `resync`, called about every second, looks up in the store what is overdue.
 
     Args:
-        overdue_s: from when on the store is asked.
-        patience_s: from when on nobody waits any longer.
+        overdue_s: after this long, `resync` looks in the store.
+        patience_s: after this long, the waiter is given up.
 
     Attributes:
         is_idle: nobody waits.
@@ -52,7 +52,7 @@ class StoredAcks:
         self.is_idle = False
 
     def forget(self, message_id: str, waiter: Waiter) -> None:
-        """The sender was told something else, or has gone."""
+        """Stop waiting: the sender was told something else, or has gone."""
         left = [entry for entry in self._waiting.get(message_id, ()) if entry[1] is not waiter]
         if left:
             self._waiting[message_id] = left
@@ -67,10 +67,10 @@ class StoredAcks:
                 self._tell(stored)
 
     async def resync(self) -> None:
-        """Look up what is overdue, and give up what is hopeless.
+        """Look up what is overdue, and give up what has waited for ``patience_s``.
 
         Raises:
-            StoreError: not looked up; try again.
+            StoreError: nothing was looked up; call again.
         """
         before = self.clock() - self.overdue_s
         overdue = [message_id for message_id, entries in self._waiting.items() if entries[0][0] <= before]

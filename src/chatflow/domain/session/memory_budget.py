@@ -1,7 +1,8 @@
-"""One budget of bytes for what all connections of a gateway hold: unsent answers, held replies, unread frames.
+"""One byte budget for everything that a gateway's connections hold: unsent answers, held replies, unread frames.
 
-Each connection has limits of its own, but many at their limits are more than a process has. Over the budget the
-largest holder is not read from any more. If that does not help within a second, it is closed with 1013, then the next.
+Each connection has limits of its own, but many connections at their limits exceed what a process has. Over the budget
+the gateway stops reading from the largest holder. If that does not help within a second, it closes that one with
+1013, then the next.
 """
 
 from typing import Protocol
@@ -29,7 +30,7 @@ class Holder(Protocol):
         """Read on."""
 
     def overrun(self, held_bytes: int) -> None:
-        """Close: it holds more than anybody else, and nothing else has helped."""
+        """Close: pausing it did not bring the total down."""
 
 
 @attrs.define(eq=False)
@@ -44,7 +45,7 @@ class MemoryBudget:
     _paused: dict[Holder, float] = attrs.field(factory=dict, init=False)
 
     def note(self, holder: Holder, size: int) -> None:
-        """It holds that much now."""
+        """Record what it holds now, in bytes."""
         if size < SMALL_BYTES:
             size = 0
         self.total_bytes += size - self._held.get(holder, 0)
@@ -55,12 +56,12 @@ class MemoryBudget:
         self.review()
 
     def forget(self, holder: Holder) -> None:
-        """It has gone, or is going."""
+        """It is closing or has gone: count it no longer."""
         self._paused.pop(holder, None)
         self.total_bytes -= self._held.pop(holder, 0)
 
     def review(self) -> None:
-        """Pause or close whoever holds most; let all go on once there is room."""
+        """Pause or close the largest holder; resume everybody once there is room."""
         if self.total_bytes > self.limit_bytes:
             self._relieve()
         if self._paused and self.total_bytes < self.limit_bytes * RESUME:

@@ -1,4 +1,4 @@
-"""Work that is not a send takes turns, for a fixed share of the event loop's time.
+"""Work that is not a send takes turns, within a fixed share of the event loop's time.
 
 An error, a join, a leave or a ping costs the loop far more than it costs its sender. So each is charged to its
 connection, by a fixed estimate: no clock is read for a send. A connection that owes more than a trifle is not read
@@ -40,7 +40,7 @@ Measured on a 2-core machine (EPYC, Python 3.11), rounded up."""
 
 @attrs.define(eq=False)
 class Pacer:
-    """The line."""
+    """The line that all connections of a process share."""
 
     clock: Clock
     share: float = SHARE
@@ -77,7 +77,7 @@ class Debt:
     _due_at: float = attrs.field(default=-math.inf, init=False)
 
     def charge(self, cost_s: float) -> None:
-        """Owe that much more."""
+        """Add to what is owed."""
         now = self.pacer.clock()
         forgiven = (now - self._charged_at) * TRIFLE_S
         self._owed_s = max(0.0, self._owed_s - forgiven) + cost_s
@@ -96,5 +96,5 @@ class Debt:
         self.is_due = self._owed_s > self.pacer.trifle(self.pacer.clock())
 
     def is_wary(self) -> bool:
-        """Whether it owed lately."""
+        """Whether it owed in the last ``WARY_S`` seconds."""
         return self.pacer.clock() - self._due_at < WARY_S

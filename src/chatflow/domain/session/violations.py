@@ -1,4 +1,4 @@
-"""How often a peer did what no client does that speaks the protocol."""
+"""Count what no client does that speaks the protocol."""
 
 import math
 
@@ -16,8 +16,8 @@ FORGOTTEN_AFTER_S = 60.0
 class Violations:
     """A leaky bucket: ``most`` of them are forgotten within a minute, so an honest client never gets there.
 
-    Counted are frames and items that cannot be understood, and what is asked for before hello. A name, room or text
-    that breaks a rule is what people type, and a refusal is ours.
+    Frames and items that cannot be parsed count, and requests before hello. A name, room or text that breaks a rule
+    does not, since people type those; nor does a refusal, which is ours.
     """
 
     clock: Clock
