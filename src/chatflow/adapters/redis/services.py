@@ -12,7 +12,7 @@ from chatflow.adapters.redis.commands import RedisCommands, channel_of
 from chatflow.adapters.redis.commit_feed import RedisCommitFeed
 from chatflow.adapters.redis.compat import connection_options
 from chatflow.adapters.redis.fleet import RedisFleet
-from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import FAILURES, CircuitBreaker
 from chatflow.ports.clock import Clock
 
 
@@ -34,7 +34,7 @@ async def open_redis(
     clock: Clock,
     timeout_s: float = 0.1,
     connections: int = 32,
-    breaker_failures: int = 5,
+    breaker_failures: int = FAILURES,
     breaker_reset_s: float = 1.0,
     driver_fallback: bool = False,
 ) -> AsyncIterator[RedisServices]:

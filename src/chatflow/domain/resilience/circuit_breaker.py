@@ -12,6 +12,9 @@ import attrs
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import CircuitOpen
 
+FAILURES, RESET_S = 5, 15.0
+"""The defaults, of the settings too."""
+
 
 class BreakerState(enum.Enum):
     """Where the circuit stands."""
@@ -33,8 +36,8 @@ class CircuitBreaker:
     """
 
     clock: Clock
-    failures: int = 5
-    reset_s: float = 15.0
+    failures: int = FAILURES
+    reset_s: float = RESET_S
     trips: int = attrs.field(default=0, init=False)
     _consecutive: int = attrs.field(default=0, init=False)
     _state: BreakerState = attrs.field(default=BreakerState.CLOSED, init=False)

@@ -11,6 +11,14 @@ from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import Pacer
 from chatflow.ports.clock import Clock
 
+HEARTBEAT_S, HELLO_TIMEOUT_S = 25.0, 10.0
+ROOMS_PER_CONNECTION = 500
+INFLIGHT_PER_CONNECTION = 1_024
+OUTBOUND_LIMIT_BYTES = 2**20
+PROTOCOL_ERRORS_MAX = 128
+CONNECTION_MEMORY_BYTES = 64 * 2**20
+"""The defaults, of the settings too."""
+
 
 @attrs.frozen(eq=False)
 class GatewayContext:
@@ -28,13 +36,13 @@ class GatewayContext:
     limits: MessageLimits
     stamps: Stamps
     clock: Clock
-    heartbeat_s: float = 25
-    hello_timeout_s: float = 10
-    rooms_per_connection: int = 500
-    inflight_per_connection: int = 1_024
-    outbound_limit_bytes: int = 2**20
-    protocol_errors_max: int = 128
-    connection_memory_bytes: int = 64 * 2**20
+    heartbeat_s: float = HEARTBEAT_S
+    hello_timeout_s: float = HELLO_TIMEOUT_S
+    rooms_per_connection: int = ROOMS_PER_CONNECTION
+    inflight_per_connection: int = INFLIGHT_PER_CONNECTION
+    outbound_limit_bytes: int = OUTBOUND_LIMIT_BYTES
+    protocol_errors_max: int = PROTOCOL_ERRORS_MAX
+    connection_memory_bytes: int = CONNECTION_MEMORY_BYTES
     pacer: Pacer = attrs.field(init=False)
     memory: MemoryBudget = attrs.field(init=False)
 

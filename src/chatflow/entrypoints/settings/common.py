@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 
 from chatflow.adapters.redis.address import SCHEMES
+from chatflow.domain.resilience import circuit_breaker
 from chatflow.entrypoints.settings.addresses import check_broker, check_cache, check_database
 from chatflow.entrypoints.settings.environment import Origin
 from chatflow.entrypoints.settings.fields import choice, directory, flag, integer, seconds, text, url
@@ -70,9 +71,9 @@ class Common:
         "auto", "console, json, or auto: console on a terminal, else json", ("auto", "console", "json")
     )
     broker_limit_bytes: int = integer(67_108_864, "bytes that one partition's queue holds; more are refused")
-    breaker_failures: int = integer(5, "failures in a row that open a circuit breaker")
+    breaker_failures: int = integer(circuit_breaker.FAILURES, "failures in a row that open a circuit breaker")
     breaker_reset_s: float = seconds(
-        15.0, "seconds until the open breaker of the broker or the store lets one probe through"
+        circuit_breaker.RESET_S, "seconds until the open breaker of the broker or the store lets one probe through"
     )
     reader_pool: int = integer(20, "database connections for reads, per process", most=1000)
     reader_queue: int = integer(200, "reads that may wait for a connection; more are refused", least=0)

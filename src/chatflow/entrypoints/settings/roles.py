@@ -3,6 +3,7 @@
 import attrs
 
 from chatflow.domain.persistence import batch_policy
+from chatflow.domain.session import context
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
 from chatflow.entrypoints.settings.messages import MessageSettings
@@ -17,18 +18,24 @@ class GatewaySettings:
     gateway_port: int = port(8080, "WebSocket port (0: any free one, here and below)")
     gateway_health_port: int = port(8081, "port of the gateway's health and metrics")
     frame_max_bytes: int = integer(16_384, "largest frame a client may send", least=1024)
-    hello_timeout_s: float = seconds(10.0, "seconds a new session has to say hello")
-    heartbeat_s: float = seconds(25.0, "seconds between pings")
-    outbound_limit_bytes: int = integer(1_048_576, "unsent bytes at which a slow reader is disconnected", least=1024)
+    hello_timeout_s: float = seconds(context.HELLO_TIMEOUT_S, "seconds a new session has to say hello")
+    heartbeat_s: float = seconds(context.HEARTBEAT_S, "seconds between pings")
+    outbound_limit_bytes: int = integer(
+        context.OUTBOUND_LIMIT_BYTES, "unsent bytes at which a slow reader is disconnected", least=1024
+    )
     replay_limit: int = integer(1000, "most messages replayed to a reconnecting client", least=0)
     connections_max: int = integer(20_000, "open connections per gateway")
-    rooms_per_connection: int = integer(500, "rooms one connection may join")
-    inflight_per_connection: int = integer(1024, "messages of one connection that may wait for their ack")
+    rooms_per_connection: int = integer(context.ROOMS_PER_CONNECTION, "rooms one connection may join")
+    inflight_per_connection: int = integer(
+        context.INFLIGHT_PER_CONNECTION, "messages of one connection that may wait for their ack"
+    )
     protocol_errors_max: int = integer(
-        128, "malformed frames or items a minute that close a /ws connection; on /feed any messages", least=8
+        context.PROTOCOL_ERRORS_MAX,
+        "malformed frames or items a minute that close a /ws connection; on /feed any messages",
+        least=8,
     )
     connection_memory_bytes: int = integer(
-        67_108_864, "bytes all connections may hold before the largest is closed", least=2**20
+        context.CONNECTION_MEMORY_BYTES, "bytes all connections may hold before the largest is closed", least=2**20
     )
     accept_buffer_bytes: int = integer(67_108_864, "bytes of accepted messages that may wait for the broker")
     confirm_timeout_s: float = seconds(5.0, "seconds to wait for the broker's confirm")
