@@ -138,6 +138,15 @@ async def test_nothing_goes_before_hello(connect: Connect, op: str) -> None:
     assert client.gateway.context.hub.active_rooms == 0
 
 
+@pytest.mark.parametrize(("frames", "closed"), [(32, None), (33, (NO_HELLO, "too much before hello"))])
+async def test_a_peer_has_32_frames_to_say_hello(connect: Connect, frames: int, closed: tuple[int, str] | None) -> None:
+    client = connect()
+    for _ in range(frames):
+        client.send([])
+    client.driver.flush()
+    assert client.socket.closed_with == closed
+
+
 @pytest.mark.parametrize(
     ("changes", "text"),
     [
