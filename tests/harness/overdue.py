@@ -45,7 +45,8 @@ def pytest_timeout_set_timer(item: pytest.Item, settings: pytest_timeout.Setting
 
 def _waiting() -> Iterator[str]:
     """The await chain of every task of every loop, innermost frame last."""
-    for loop in [found for found in gc.get_objects() if isinstance(found, asyncio.AbstractEventLoop)]:
+    # By `type`: `isinstance` asks a weak proxy for the class of what it stands for, which may be gone.
+    for loop in [found for found in gc.get_objects() if issubclass(type(found), asyncio.AbstractEventLoop)]:
         for task in asyncio.all_tasks(loop):
             yield f"{task.get_name()}:\n"
             waiting: object = task.get_coro()
