@@ -1,6 +1,7 @@
-"""Read setting groups from the process environment and the ``.env`` file.
+"""Read setting groups from the process environment, the ``.env`` file, and the files that either names.
 
-The environment wins over the file. An empty value counts as not set.
+The environment wins over ``.env``. An empty value counts as not set. Any variable ``X`` may come as ``X_FILE``, the
+path of a file that holds its value; both at once are refused, wherever they stand, since one would be an old secret.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +13,9 @@ from dotenv.parser import parse_stream
 from environs import Env, EnvError
 
 from chatflow.entrypoints.settings.fields import PREFIX, did_you_mean, variable_of, variables_of
+from chatflow.entrypoints.settings.secret_files import SUFFIX, read_secret
 
-Origin = Literal["default", "environment", ".env"]
+Origin = Literal["default", "environment", ".env", "file"]
 Group = TypeVar("Group", bound=attrs.AttrsInstance)
 
 
@@ -31,7 +33,11 @@ class SettingsError(Exception):
 
 @attrs.frozen
 class Assignments:
-    """What the operator set, by full variable name, without empty values."""
+    """What the operator set, by full variable name, without empty values.
+
+    Attributes:
+        origins: where each value stood; ``file`` is one that a variable with ``_FILE`` named.
+    """
 
     values: Mapping[str, str]
     origins: Mapping[str, Origin]
@@ -52,7 +58,8 @@ def read_assignments(environ: Mapping[str, str], dotenv: Path | None, known: Seq
     """Merge the environment over the ``.env`` file.
 
     Raises:
-        SettingsError: the file cannot be parsed, or a ``CHATFLOW_`` variable is not in ``known``.
+        SettingsError: the file cannot be parsed, a ``CHATFLOW_`` variable is not in ``known``, or the file that a
+            variable names is refused.
     """
     from_file = _read_dotenv(dotenv) if dotenv is not None else {}
     values: dict[str, str] = {}
@@ -62,12 +69,27 @@ def read_assignments(environ: Mapping[str, str], dotenv: Path | None, known: Seq
         for name, value in variables.items():
             if not name.startswith(PREFIX):
                 continue
-            if name not in known:
+            if name not in known and name.removesuffix(SUFFIX) not in known:
                 raise SettingsError(name, f"is not a setting of chatflow ({origin}){did_you_mean(name, known)}")
             if value.strip():
                 values[name] = value.strip()
                 origins[name] = origin
+    for name in [name for name in values if name not in known]:
+        _read_named_file(name, values, origins)
     return Assignments(values, origins)
+
+
+def _read_named_file(name: str, values: dict[str, str], origins: dict[str, Origin]) -> None:
+    """Put the value that is in a file in the place of the file's name."""
+    target, path = name.removesuffix(SUFFIX), values.pop(name)
+    if target in values:
+        raise SettingsError(name, f"and {target} are both set ({origins[name]}, {origins[target]}); set one of them")
+    try:
+        values[target] = read_secret(Path(path))
+    except ValueError as exc:
+        raise SettingsError(name, f"names {path}, which {exc}") from None
+    del origins[name]
+    origins[target] = "file"
 
 
 def _read_dotenv(path: Path) -> dict[str, str]:
@@ -99,5 +121,7 @@ def read_group(group: type[Group], assignments: Assignments, **parts: Any) -> Gr
         try:
             parts[field.name] = variable.parse(env, name)
         except EnvError as exc:
-            raise SettingsError(name, f"{exc} (it is {variable.shown(assignments.values[name])!r})") from exc
+            is_hidden = assignments.origins[name] == "file"  # it may be any file by mistake
+            found = f"from {name}{SUFFIX}" if is_hidden else repr(variable.shown(assignments.values[name]))
+            raise SettingsError(name, f"{exc} (it is {found})") from exc
     return group(**parts)

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 from environs import Env, EnvError, validate
 
-from chatflow.entrypoints.settings.urls import masked, split_urls
+from chatflow.entrypoints.settings.urls import MASK, masked, split_urls
 
 PREFIX = "CHATFLOW_"
 _KEY = "chatflow.variable"
@@ -26,15 +26,19 @@ class Variable:
     Attributes:
         parse: takes the reader and the variable's name; raises ``EnvError``.
         meaning: one line for people.
-        is_url: the value may hold a password and is masked wherever it is shown.
+        is_url: the value may hold a password, which is masked wherever it is shown.
+        is_secret: the whole value is masked.
     """
 
     parse: Callable[[Env, str], Any]
     meaning: str
     is_url: bool = False
+    is_secret: bool = False
 
     def shown(self, value: object) -> str:
         """The value as text that may be printed and logged."""
+        if self.is_secret:
+            return MASK if value else ""
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, float):
@@ -104,6 +108,11 @@ def text(default: str, meaning: str, *, pattern: str = "", expected: str = "") -
     return _field(Variable(parse, meaning), default)
 
 
+def secret(meaning: str) -> Any:
+    """A value that is never shown; "" unless it is set. Its file, ``..._FILE``, may have several lines."""
+    return _field(Variable(lambda env, name: env.str(name), meaning, is_secret=True), "")
+
+
 def directory(default: Path, meaning: str) -> Any:
     """A path; need not exist yet."""
     return _field(Variable(lambda env, name: env.path(name), meaning), default)
@@ -129,6 +138,8 @@ def url(
 
     def parse(env: Env, name: str) -> str:
         value = env.str(name)
+        if not value.isprintable():  # parsers drop line ends without a word
+            raise EnvError("must be one line without control characters")
         parts = split_urls(value) if many else (value,)
         if not all(_scheme(part, schemes) for part in parts):
             raise EnvError(f"must start with {' or '.join(schemes)}")
@@ -150,7 +161,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _field(variable: Variable, default: Any) -> Any:
-    return attrs.field(default=default, metadata={_KEY: variable}, repr=masked if variable.is_url else True)
+    is_shown: bool | Callable[[Any], str] = variable.shown if variable.is_url or variable.is_secret else True
+    return attrs.field(default=default, metadata={_KEY: variable}, repr=is_shown)
 
 
 def _expecting(expected: str, read: Callable[[Env, str], Any]) -> Callable[[Env, str], Any]:

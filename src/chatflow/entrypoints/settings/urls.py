@@ -2,6 +2,8 @@
 
 import re
 
+MASK = "***"
+
 
 def split_urls(value: str) -> tuple[str, ...]:
     """The URLs of a comma-separated list; a comma inside a URL does not split it."""
@@ -14,5 +16,5 @@ def masked(value: str) -> str:
 
 
 def _masked_one(value: str) -> str:
-    value = re.sub(r"(://[^/@:?#]*:).*(@)", r"\1***\2", value)
-    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", r"\1***", value)
+    value = re.sub(r"(://[^/@:?#]*:).*(@)", rf"\1{MASK}\2", value, flags=re.DOTALL)
+    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", rf"\1{MASK}", value)
