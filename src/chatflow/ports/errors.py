@@ -14,6 +14,9 @@
     │   └── SchemaMismatch      final: the database is older or newer than this program
     ├── CacheError
     │   └── CacheUnavailable    retryable: callers go on without the cache
+    ├── IdentityError
+    │   ├── TokenRefused        final: the token proves nothing; carries the fault
+    │   └── IdentityUnavailable retryable: who could judge the token is away; nobody comes in meanwhile
     └── Refusal                 nothing was tried, so nothing is in doubt
         ├── BufferFull          retryable: a bounded buffer is at its limit
         ├── CircuitOpen         retryable: too many recent failures; carries when to try again
@@ -23,6 +26,7 @@ Adapters translate driver errors with ``raise ... from exc``; a caller branches 
 never on text.
 """
 
+import enum
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -116,6 +120,46 @@ class CacheError(ChatflowError):
 
 class CacheUnavailable(CacheError):
     """The cache is down or slow; every caller goes on without it."""
+
+    retryable = True
+
+
+class TokenFault(enum.StrEnum):
+    """What is wrong with a token, as a stable word for logs, counters and clients."""
+
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not_yet_valid"
+    WRONG_AUDIENCE = "wrong_audience"
+    WRONG_ISSUER = "wrong_issuer"
+    BAD_SIGNATURE = "bad_signature"
+    WRONG_ALGORITHM = "wrong_algorithm"
+    UNKNOWN_KEY = "unknown_key"
+    MALFORMED = "malformed"
+    BAD_CLAIM = "bad_claim"
+    REVOKED = "revoked"
+    REFUSED = "refused"
+
+
+class IdentityError(ChatflowError):
+    """Nobody knows who somebody is."""
+
+
+class TokenRefused(IdentityError):
+    """The token proves nothing. The text never holds any of it.
+
+    Attributes:
+        fault: why.
+        claim: the claim that is missing or wrong, with `TokenFault.BAD_CLAIM`.
+    """
+
+    def __init__(self, fault: TokenFault, claim: str = "") -> None:
+        self.fault = fault
+        self.claim = claim
+        super().__init__(f"token refused: {fault}{f' {claim}' if claim else ''}")
+
+
+class IdentityUnavailable(IdentityError):
+    """The keys, or the service that judges tokens, are out of reach."""
 
     retryable = True
 
