@@ -36,6 +36,15 @@ REASONS = {
     "silent": "storage does not answer",
     "newer": "newer version of this page is open",
 }
+HOLD_TABS = """() => {
+  window.heldTalk = [];
+  const { set } = Object.getOwnPropertyDescriptor(BroadcastChannel.prototype, 'onmessage');
+  Object.defineProperty(BroadcastChannel.prototype, 'onmessage', { set(heard) {
+    set.call(this, (event) => (window.heldTalk === null ? heard(event) : window.heldTalk.push(() => heard(event))));
+  } });
+}"""
+RELEASE_TABS = "() => { const talk = window.heldTalk; window.heldTalk = null; for (const hear of talk) hear(); }"
+"""What other tabs tell is kept from a tab, and told it later."""
 
 
 async def _texts(server: UpServer, room: str) -> list[str]:
@@ -262,6 +271,30 @@ async def test_without_a_secure_context_every_tab_sends_and_each_message_is_stor
     for page in (second, third):
         await expect(page.part("message")).to_have_count(2)
     assert await _texts(chat_server, "plain") == ["closed before it was sent", "live"]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", PLAIN_HOST])
+async def test_a_message_that_comes_before_another_tab_tells_of_it_is_shown_as_stored(
+    chat_server: UpServer, open_page: Open, host: str
+) -> None:
+    """The server may be faster than the browser's own channel between two tabs, with locks and without."""
+    url, room = f"http://{host}:{chat_server.process.api_port}", f"late-word-{host}"
+    writer = await open_page(chat_server)
+    writer.url = url
+    await writer.enter("ada", room)
+    reader, wire = await ChatPage.tab(writer.context, url), Wire()
+    await wire.install(reader.page)
+    await reader.page.add_init_script(f"({HOLD_TABS})()")
+    await reader.page.goto(f"{url}/#/{room}")
+    await reader.say("here too")
+    await writer.say("live")
+    await expect(reader.message("live", "stored")).to_have_count(1)
+    await reader.page.evaluate(RELEASE_TABS)
+    await reader.say("behind what was told")
+    assert [(message["text"], message["state"]) for message in await reader.messages()] == [
+        (text, "stored") for text in ("here too", "live", "behind what was told")
+    ]
+    assert wire.sent_ids("live") == []
 
 
 @pytest.mark.parametrize("how", BROKEN_STORAGES)

@@ -21,6 +21,8 @@ export const MAX_CURSORS = 400;
 /** Messages that may wait to be sent, per room and over all rooms. */
 export const MAX_OUTBOX = 200;
 export const MAX_OUTBOX_TOTAL = 2_000;
+/** Own messages per room that are remembered as shown, so that a late word from another tab does not bring them back. */
+export const MAX_SETTLED = 200;
 /** Milliseconds after which a silent storage counts as failed. */
 export const STORAGE_PATIENCE_MS = 2_000;
 /** Milliseconds between the sending tab's checks for what closed tabs left in the storage. */

@@ -8,7 +8,7 @@
 // retry, edit or discard). Retryable errors and silence are never final: the message waits and is repeated.
 // A message leaves when the room shows it: settle().
 
-import { ACK_TIMEOUT_MS, MAX_OUTBOX, backoffMs } from "./bounds.js";
+import { ACK_TIMEOUT_MS, MAX_OUTBOX, MAX_SETTLED, backoffMs } from "./bounds.js";
 import { uuid7 } from "./text.js";
 
 export class Outbox {
@@ -16,6 +16,8 @@ export class Outbox {
   #keeper;
   #changed;
   #entries = [];
+  // The last own messages that the room showed: another tab, or a read of the storage, may still tell of them.
+  #settled = new Set();
   #open = false;
   #inFlight = null;
   #timer = null;
@@ -62,6 +64,10 @@ export class Outbox {
 
   /** Take in an entry from the storage or another tab. */
   take(record) {
+    if (this.#settled.has(record.id)) {
+      this.#keeper.drop([{ ...record }], { acked: true });
+      return;
+    }
     const entry = this.#find(record.id);
     if (entry === undefined) this.#entries.push({ ...blank(record), ...record, kept: true });
     else if (entry.state !== "acknowledged") Object.assign(entry, record, { kept: true });
@@ -120,6 +126,7 @@ export class Outbox {
 
   /** The room has shown this message, or will never show it: forget it. */
   settle(id) {
+    this.#remember(id);
     const entry = this.#find(id);
     if (entry === undefined) return;
     if (entry.state !== "acknowledged") this.#keeper.drop([entry], { acked: true });
@@ -179,6 +186,11 @@ export class Outbox {
 
   #find(id) {
     return this.#entries.find((entry) => entry.id === id);
+  }
+
+  #remember(id) {
+    this.#settled.add(id);
+    if (this.#settled.size > MAX_SETTLED) this.#settled.delete(this.#settled.values().next().value);
   }
 
   #acknowledge(entry, seq) {
