@@ -58,5 +58,7 @@ def _greet(common: Common, roles: Mapping[str, Role]) -> None:
     console.print(f"  open       [bold cyan]http://{shown}:{api.port}/[/]")
     console.print(f"  websocket  ws://{shown}:{gateway.port}/ws")
     console.print(f"  rest api   http://{shown}:{api.port}/docs")
+    if common.auth == "open":
+        console.print("  open mode  user ids are claimed, not proven (CHATFLOW_AUTH)")
     console.print("  stop       Ctrl-C")
     console.file.flush()

@@ -219,8 +219,47 @@ def test_an_empty_value_counts_as_unset(empty, tmp_path):
 def test_the_environment_wins_over_the_dotenv_file(tmp_path):
     dotenv = tmp_path / ".env"
     dotenv.write_text("# fleet\nCHATFLOW_PARTITIONS=4\nexport CHATFLOW_HOST='0.0.0.0'\n")
-    settings = up({"CHATFLOW_PARTITIONS": "16"}, dotenv)
+    settings = up({"CHATFLOW_PARTITIONS": "16", "CHATFLOW_AUTH": "open"}, dotenv)
     assert (settings.common.partitions, settings.common.host) == (16, "0.0.0.0")  # noqa: S104 what is written above
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "chat.example.org", "::ffff:10.0.0.1"])  # noqa: S104
+@pytest.mark.parametrize("role", ["up", "gateway", "processor", "api"])
+def test_who_lets_other_machines_in_must_say_how_users_prove_who_they_are(role, host):
+    environ = {**SHARED, "CHATFLOW_HOST": host}
+    refused = refusal(environ, role)
+    assert refused.variable == "CHATFLOW_AUTH"
+    assert host in str(refused)
+    assert load_settings(role, {**environ, "CHATFLOW_AUTH": "open"}, None).common.is_open_by_hand
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost", "chat.localhost", "::ffff:127.0.0.1"])
+def test_on_loopback_it_is_open_without_a_word_which_is_not_open_by_hand(host):
+    common = up({"CHATFLOW_HOST": host}).common
+    assert (common.auth, common.is_open_by_hand) == ("open", False)
+    assert up({"CHATFLOW_AUTH": "OPEN"}).common.is_open_by_hand
+
+
+def test_a_tool_listens_to_nobody_and_needs_no_authentication():
+    assert load_settings("tool", {"CHATFLOW_HOST": "::"}, None).common.host == "::"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("CHATFLOW_AUTH", "none"),
+        ("CHATFLOW_ALLOWED_ORIGINS", "chat.example.org"),
+        ("CHATFLOW_ALLOWED_ORIGINS", "https://chat.example.org/"),
+        ("CHATFLOW_ALLOWED_HOSTS", "https://chat.example.org"),
+        ("CHATFLOW_ALLOWED_HOSTS", "chat.example.org:443"),
+        ("CHATFLOW_TRUSTED_PROXIES", "10.0.0.0/33"),
+        ("CHATFLOW_TRUSTED_PROXIES", "haproxy"),
+    ],
+)
+def test_who_may_come_in_is_checked_at_start(name, value):
+    refused = refusal({name: value})
+    assert refused.variable == name
+    assert value in str(refused)
 
 
 def test_a_dollar_in_the_dotenv_file_is_a_dollar(tmp_path):
@@ -312,7 +351,7 @@ def test_no_way_of_showing_settings_shows_a_password():
 def test_describe_tells_value_and_source_of_each_variable_once(tmp_path):
     dotenv = tmp_path / ".env"
     dotenv.write_text("CHATFLOW_PARTITIONS=4\nCHATFLOW_HOST=::1\n")
-    rows = describe(up({"CHATFLOW_HOST": "::", "CHATFLOW_BROKER_URL": RABBIT}, dotenv))
+    rows = describe(up({"CHATFLOW_HOST": "::", "CHATFLOW_BROKER_URL": RABBIT, "CHATFLOW_AUTH": "open"}, dotenv))
     assert sorted(name for name, _, _ in rows) == sorted(NAMES)
     assert {
         ("CHATFLOW_HOST", "::", "environment"),

@@ -6,6 +6,7 @@ from typing import Literal
 
 import attrs
 
+from chatflow.domain.admission.addresses import is_loopback_host
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import SettingsError
 from chatflow.entrypoints.settings.fields import variable_of, variables_of
@@ -76,6 +77,22 @@ def check_shared(start: Start, common: Common) -> None:
     for name in _SHARED.get(start, ()):
         if private[name]:
             raise SettingsError(_variable(Common, name), f"{_WHY[name]} (role {start}; `chatflow up` needs none)")
+
+
+def check_auth(start: Start, common: Common) -> None:
+    """Require that whoever lets other machines in has said how clients prove who they are.
+
+    Raises:
+        SettingsError: nobody has.
+    """
+    if common.auth == "jwt":
+        raise SettingsError("CHATFLOW_AUTH", "jwt is not built in yet; only open is")
+    if start == "tool" or "CHATFLOW_AUTH" in common.origins or is_loopback_host(common.host):
+        return
+    raise SettingsError(
+        "CHATFLOW_AUTH",
+        f"must be set to open or jwt, because CHATFLOW_HOST={common.host} lets other machines in (role {start})",
+    )
 
 
 def _variable(group: type[attrs.AttrsInstance], name: str) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 import attrs
 
 from chatflow.adapters.redis.address import SCHEMES
+from chatflow.domain.admission.addresses import TrustedProxies
+from chatflow.domain.admission.origins import AllowedHosts, AllowedOrigins
 from chatflow.domain.resilience import circuit_breaker
 from chatflow.entrypoints.settings.addresses import check_broker, check_cache, check_database
 from chatflow.entrypoints.settings.environment import Origin
-from chatflow.entrypoints.settings.fields import choice, directory, flag, integer, seconds, text, url
+from chatflow.entrypoints.settings.fields import choice, directory, flag, integer, listed, seconds, text, url
 from chatflow.entrypoints.settings.urls import split_urls
 
 
@@ -63,6 +65,26 @@ class Common:
         check=check_cache,
     )
     host: str = text("127.0.0.1", "bind address of every listener")
+    auth: str = choice(
+        "open",
+        "who may come in: open (user ids are claimed) or jwt; must be set where CHATFLOW_HOST is not loopback",
+        ("open", "jwt"),
+    )
+    allowed_origins: str = listed(
+        "",
+        "foreign origins whose pages may come in, such as https://chat.example.org; own pages always may",
+        check=AllowedOrigins.parse,
+    )
+    allowed_hosts: str = listed(
+        "",
+        "names under which clients may ask for this server, besides addresses, localhost and allowed origins' hosts",
+        check=AllowedHosts.parse,
+    )
+    trusted_proxies: str = listed(
+        "",
+        "addresses or networks of proxies that are believed when they name a client, such as 10.0.0.0/8",
+        check=TrustedProxies.parse,
+    )
     partitions: int = integer(8, "partitions of the broker, the same in every role", most=1024)
     log_level: str = choice(
         "info", "least severe event that is logged", ("debug", "info", "warning", "error", "critical")
@@ -89,6 +111,11 @@ class Common:
     def is_embedded(self) -> bool:
         """The broker lives in this process, so no other process can be writing."""
         return self.broker_url.startswith("memory:")
+
+    @property
+    def is_open_by_hand(self) -> bool:
+        """Somebody has set ``CHATFLOW_AUTH=open``; unset, it is open to this machine alone."""
+        return self.auth == "open" and "CHATFLOW_AUTH" in self.origins
 
     @property
     def broker_socket(self) -> Path:

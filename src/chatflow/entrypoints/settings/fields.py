@@ -113,6 +113,20 @@ def secret(meaning: str) -> Any:
     return _field(Variable(lambda env, name: env.str(name), meaning, is_secret=True), "")
 
 
+def listed(default: str, meaning: str, *, check: Callable[[str], object]) -> Any:
+    """Words separated by commas; ``check`` raises ``ValueError`` with what is wrong."""
+
+    def parse(env: Env, name: str) -> str:
+        value = env.str(name)
+        try:
+            check(value)
+        except ValueError as exc:
+            raise EnvError(f"has a part that cannot be used: {exc}") from exc
+        return value
+
+    return _field(Variable(parse, meaning), default)
+
+
 def directory(default: Path, meaning: str) -> Any:
     """A path; need not exist yet."""
     return _field(Variable(lambda env, name: env.path(name), meaning), default)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from chatflow.entrypoints.settings.checks import Start, check_order, check_ports, check_shared
+from chatflow.entrypoints.settings.checks import Start, check_auth, check_order, check_ports, check_shared
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import read_assignments, read_group
 from chatflow.entrypoints.settings.listing import all_variables
@@ -20,8 +20,9 @@ def load_settings(
     The environment wins over the ``.env`` file, which may be absent.
 
     Raises:
-        SettingsError: an unknown variable, an invalid value, values that contradict each other, or a broker or
-            database that this role could not share with its peers.
+        SettingsError: an unknown variable, an invalid value, values that contradict each other, a broker or
+            database that this role could not share with its peers, or a listener for other machines without
+            ``CHATFLOW_AUTH``.
     """
     assignments = read_assignments(environ, dotenv, [name for name, _, _ in all_variables()])
     common = read_group(Common, assignments, origins=assignments.origins)
@@ -35,4 +36,5 @@ def load_settings(
     check_order(limits, settings.processor)
     check_ports(start, settings)
     check_shared(start, common)
+    check_auth(start, common)
     return settings

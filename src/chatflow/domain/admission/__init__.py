@@ -1,0 +1,1 @@
+"""Who may come in: which hosts and origins are ours, and whose address stands behind a proxy."""
