@@ -121,7 +121,7 @@ def listed(default: str, meaning: str, *, check: Callable[[str], object]) -> Any
         try:
             check(value)
         except ValueError as exc:
-            raise EnvError(f"has a part that cannot be used: {exc}") from exc
+            raise EnvError(f"must be a list separated by commas: {exc}") from exc
         return value
 
     return _field(Variable(parse, meaning), default)
