@@ -79,5 +79,12 @@ async def open_shared(settings: ApiSettings) -> AsyncIterator[SharedServices]:
         cache = MemoryCache(time.monotonic, limit_entries=settings.cache_entries, limit_bytes=settings.cache_bytes)
         yield MemoryServices(cache, MemoryLeases(time.monotonic), MemoryCommitFeed(cache), MemoryFleet(time.monotonic))
         return
-    async with open_redis(url, clock=time.monotonic, driver_fallback=settings.common.driver_fallback) as services:
+    common = settings.common
+    async with open_redis(
+        url,
+        clock=time.monotonic,
+        breaker_failures=common.breaker_failures,
+        breaker_reset_s=common.breaker_reset_s,
+        driver_fallback=common.driver_fallback,
+    ) as services:
         yield services

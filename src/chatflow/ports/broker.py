@@ -17,6 +17,10 @@ import attrs
 from chatflow.ports.lifecycle import Lifecycle
 from chatflow.ports.messages import Message, StoredMessage
 
+QUEUE_LIMIT_BYTES = 64 * 2**20
+CONFIRM_TIMEOUT_S = 5.0
+"""The defaults, of the settings too."""
+
 
 @attrs.frozen
 class Envelope:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import attrs
 
 from chatflow.ports.broker import (
+    CONFIRM_TIMEOUT_S,
+    QUEUE_LIMIT_BYTES,
     Broker,
     Consumer,
     Delivery,
@@ -53,8 +55,8 @@ class MemoryBroker:
     """
 
     partitions: int = attrs.field(kw_only=True)
-    limit_bytes: int = attrs.field(kw_only=True, default=64 * 2**20)
-    confirm_timeout_s: float = attrs.field(kw_only=True, default=5.0)
+    limit_bytes: int = attrs.field(kw_only=True, default=QUEUE_LIMIT_BYTES)
+    confirm_timeout_s: float = attrs.field(kw_only=True, default=CONFIRM_TIMEOUT_S)
     live: "MemoryLiveChannel" = attrs.field(factory=lambda: MemoryLiveChannel(), init=False)  # noqa: PLW0108 - below
     _queues: list[_PartitionQueue] = attrs.field(init=False)
     _open: bool = attrs.field(default=True, init=False)

@@ -20,7 +20,7 @@ from chatflow.adapters.rabbitmq.errors import quiet_driver, translated
 from chatflow.adapters.rabbitmq.live_channel import RabbitLiveChannel
 from chatflow.adapters.rabbitmq.publisher import ConfirmDeadlines, ConfirmedPublisher, PublisherPool
 from chatflow.adapters.rabbitmq.topology import Topology, TopologyRestorer
-from chatflow.ports.broker import Broker, Envelope
+from chatflow.ports.broker import CONFIRM_TIMEOUT_S, Broker, Envelope
 from chatflow.ports.errors import BrokerUnavailable
 
 
@@ -92,7 +92,7 @@ def open_broker(
     *,
     partitions: int,
     queue_limit_bytes: int,
-    confirm_timeout_s: float = 5.0,
+    confirm_timeout_s: float = CONFIRM_TIMEOUT_S,
     channels: int = 4,
     inflight: int = 64,
     delivery_limit: int = 100,

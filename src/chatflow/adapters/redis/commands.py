@@ -34,6 +34,8 @@ TAGS_PER_SCRIPT = 4_000
 """Lua unpacks some 8,000 keys at most. With more tags pending, everything is."""
 PROBE_DEADLINE_S = 1.0
 """For a probe, which may have to find the server first; nobody waits for it."""
+PROBE_PAUSE_S = 1.0
+"""Longest time between two probes of an open circuit: they disturb nobody, so none waits for the reset."""
 PAUSE_S = 0.1
 """Between two tries to send what is pending while the circuit is closed."""
 REDIS_ERRORS = (RedisError, RedisClusterException, OSError, EOFError, TimeoutError, RuntimeError)
@@ -211,7 +213,8 @@ class RedisCommands:
             self._needs_recovery.clear()
 
     async def _recover(self) -> None:
-        await asyncio.sleep(self.breaker.retry_in_s())
+        await asyncio.sleep(min(self.breaker.retry_in_s(), PROBE_PAUSE_S))
+        self.breaker.probe_now()
         was_everything = self._pending.everything
         try:
             self.breaker.allow()

@@ -12,7 +12,7 @@ from chatflow.adapters.redis.commands import RedisCommands, channel_of
 from chatflow.adapters.redis.commit_feed import RedisCommitFeed
 from chatflow.adapters.redis.compat import connection_options
 from chatflow.adapters.redis.fleet import RedisFleet
-from chatflow.domain.resilience.circuit_breaker import FAILURES, CircuitBreaker
+from chatflow.domain.resilience.circuit_breaker import FAILURES, RESET_S, CircuitBreaker
 from chatflow.ports.clock import Clock
 
 
@@ -35,7 +35,7 @@ async def open_redis(
     timeout_s: float = 0.1,
     connections: int = 32,
     breaker_failures: int = FAILURES,
-    breaker_reset_s: float = 1.0,
+    breaker_reset_s: float = RESET_S,
     driver_fallback: bool = False,
 ) -> AsyncIterator[RedisServices]:
     """Open the services, whether Redis answers yet or not.
@@ -46,7 +46,7 @@ async def open_redis(
         timeout_s: for a command, connecting included.
         connections: at most so many at a time, the commit feed's not counted.
         breaker_failures: failures in a row that open the circuit.
-        breaker_reset_s: from then to the first probe, and between probes.
+        breaker_reset_s: from then to the first probe, and between probes; `PROBE_PAUSE_S` if that is shorter.
         driver_fallback: use only documented parts of redis-py, as after a failed self-check.
 
     Raises:

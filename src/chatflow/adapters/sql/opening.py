@@ -4,6 +4,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.limits import READ_DEADLINE_S, READ_QUEUE_LIMIT, READER_POOL, WRITE_DEADLINE_S, WRITER_POOL
 from chatflow.adapters.sql.mysql.database import MysqlDatabase
 from chatflow.adapters.sql.sqlite.database import SqliteDatabase
 from chatflow.adapters.sql.sqlite.url import sqlite_path
@@ -12,11 +13,11 @@ from chatflow.adapters.sql.sqlite.url import sqlite_path
 def open_database(
     url: str,
     *,
-    writer_pool: int = 10,
-    reader_pool: int = 20,
-    read_queue_limit: int = 200,
-    read_deadline_s: float = 5.0,
-    write_deadline_s: float = 10.0,
+    writer_pool: int = WRITER_POOL,
+    reader_pool: int = READER_POOL,
+    read_queue_limit: int = READ_QUEUE_LIMIT,
+    read_deadline_s: float = READ_DEADLINE_S,
+    write_deadline_s: float = WRITE_DEADLINE_S,
     driver_fallback: bool = False,
 ) -> Database:
     """A database for this URL; nothing is connected yet.

@@ -14,7 +14,7 @@ from chatflow.adapters.websockets.compat import uses_private_parts
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.reading import OpenConnections
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
-from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.context import CONNECTIONS_MAX, FRAME_MAX_BYTES, GatewayContext
 from chatflow.domain.session.errors import RESTARTING
 from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer
 
@@ -40,8 +40,8 @@ class GatewayServer:
 
     context: GatewayContext
     new_session_id: Callable[[], str]
-    frame_max_bytes: int = attrs.field(kw_only=True, default=16_384)
-    connections_max: int = attrs.field(kw_only=True, default=20_000)
+    frame_max_bytes: int = attrs.field(kw_only=True, default=FRAME_MAX_BYTES)
+    connections_max: int = attrs.field(kw_only=True, default=CONNECTIONS_MAX)
     driver_fallback: bool = attrs.field(kw_only=True, default=False)
     _server: Server | None = attrs.field(default=None, init=False)
     _open: OpenConnections = attrs.field(init=False)

@@ -21,6 +21,8 @@ from chatflow.ports.store import MessageReader
 
 PAGE = 100
 REPAIR_PAUSE_S = 0.1
+REPLAY_LIMIT = 1_000
+"""The default, of the setting too."""
 
 Encode = Callable[[Sequence[StoredMessage]], list[bytes]]
 
@@ -111,7 +113,7 @@ class RoomHub:
 
     reader: MessageReader
     metrics: DeliveryMetrics
-    replay_limit: int = attrs.field(kw_only=True, default=1_000)
+    replay_limit: int = attrs.field(kw_only=True, default=REPLAY_LIMIT)
     concurrent_reads: int = attrs.field(kw_only=True, default=8)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     is_idle: bool = attrs.field(default=True, init=False)

@@ -33,6 +33,9 @@ from chatflow.ports.errors import (
 from chatflow.ports.messages import Message
 
 RETRY = Backoff(first_s=0.02, last_s=0.2)
+PATIENCE_S = 0.8
+LIMIT_BYTES = 64 * 2**20
+"""The defaults, of the settings too."""
 
 
 @attrs.define(eq=False)
@@ -50,8 +53,8 @@ class IngestPublisher:
     metrics: IngestMetrics
     clock: Clock
     partitions: int = attrs.field(kw_only=True)
-    patience_s: float = attrs.field(kw_only=True, default=0.8)
-    limit_bytes: int = attrs.field(kw_only=True, default=64 * 2**20)
+    patience_s: float = attrs.field(kw_only=True, default=PATIENCE_S)
+    limit_bytes: int = attrs.field(kw_only=True, default=LIMIT_BYTES)
     envelope_messages: int = attrs.field(kw_only=True, default=1_000)
     envelope_bytes: int = attrs.field(kw_only=True, default=2**20)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)

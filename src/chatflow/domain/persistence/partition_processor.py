@@ -25,6 +25,8 @@ from chatflow.ports.broker import Broker, Consumer, Delivery
 from chatflow.ports.errors import BrokerUnavailable, CircuitOpen, SequenceCollision, StoreError, StoreUnavailable
 
 RETRY = Backoff(first_s=0.05, last_s=2.0)
+PREFETCH = 64
+"""The default, of the setting too."""
 OPEN_RETRY_S = 0.5
 """While the circuit is open: asking it costs nothing."""
 
@@ -47,7 +49,7 @@ class PartitionProcessor:
     policy: BatchPolicy
     metrics: PersistenceMetrics
     new_buffer: Callable[[], WriteBehindBuffer] = attrs.field(kw_only=True)
-    prefetch: int = attrs.field(kw_only=True, default=64)
+    prefetch: int = attrs.field(kw_only=True, default=PREFETCH)
     on_trip: Callable[[StoreError], None] = attrs.field(kw_only=True, default=lambda _: None)
     on_collision: Callable[[SequenceCollision], None] = attrs.field(kw_only=True, default=lambda _: None)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)

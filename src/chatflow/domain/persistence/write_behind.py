@@ -7,6 +7,9 @@ import attrs
 from chatflow.ports.broker import Delivery
 from chatflow.ports.messages import Message
 
+LIMIT_MESSAGES, LIMIT_BYTES = 20_000, 32 * 2**20
+"""The defaults, of the settings too: what the buffers of all partitions hold together."""
+
 
 @attrs.frozen(eq=False)
 class Batch:

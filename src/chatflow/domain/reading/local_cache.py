@@ -17,6 +17,8 @@ from chatflow.ports.cache import Lookup, Version
 from chatflow.ports.clock import Clock
 from chatflow.ports.commit_feed import Commit, CommitFeed
 
+LIMIT_ENTRIES, LIMIT_BYTES = 10_000, 64 * 2**20
+"""The defaults, of the settings too."""
 ENTRY_OVERHEAD_BYTES = 200
 """What an entry costs besides its key and value."""
 
@@ -42,8 +44,8 @@ class LocalCache:
     """
 
     clock: Clock
-    limit_entries: int = attrs.field(default=20_000, kw_only=True, validator=attrs.validators.ge(1))
-    limit_bytes: int = attrs.field(default=64 * 1024 * 1024, kw_only=True, validator=attrs.validators.ge(1))
+    limit_entries: int = attrs.field(default=LIMIT_ENTRIES, kw_only=True, validator=attrs.validators.ge(1))
+    limit_bytes: int = attrs.field(default=LIMIT_BYTES, kw_only=True, validator=attrs.validators.ge(1))
     limit_tags: int = attrs.field(default=100_000, kw_only=True, validator=attrs.validators.ge(1))
     size_bytes: int = attrs.field(default=0, init=False)
     evictions: int = attrs.field(default=0, init=False)

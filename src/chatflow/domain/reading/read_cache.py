@@ -32,6 +32,8 @@ LEASE_S = 2.0
 LOOK = Backoff(first_s=0.005, last_s=0.05)
 """Between two looks for the value that a lease's holder puts."""
 
+UNCACHED_LIMIT = 50
+"""The default, of the setting too."""
 REFRESHES = 8
 """Most refreshes at a time; beyond that, a later reader refreshes."""
 
@@ -54,7 +56,7 @@ class ReadCache:
     shared: Cache | None = attrs.field(kw_only=True)
     leases: Leases | None = attrs.field(default=None, kw_only=True)
     policy: CachePolicy = attrs.field(factory=CachePolicy, kw_only=True)
-    uncached_limit: int = attrs.field(default=50, kw_only=True)
+    uncached_limit: int = attrs.field(default=UNCACHED_LIMIT, kw_only=True)
     clock: Clock = attrs.field(kw_only=True)
     draw: Callable[[], float] = attrs.field(kw_only=True)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(default=asyncio.sleep, kw_only=True)

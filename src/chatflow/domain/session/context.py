@@ -12,6 +12,8 @@ from chatflow.domain.session.pacing import Pacer
 from chatflow.ports.clock import Clock
 
 HEARTBEAT_S, HELLO_TIMEOUT_S = 25.0, 10.0
+FRAME_MAX_BYTES = 16_384
+CONNECTIONS_MAX = 20_000
 ROOMS_PER_CONNECTION = 500
 INFLIGHT_PER_CONNECTION = 1_024
 OUTBOUND_LIMIT_BYTES = 2**20

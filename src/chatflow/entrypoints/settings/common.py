@@ -7,6 +7,7 @@ from pathlib import Path
 import attrs
 
 from chatflow.adapters.redis.address import SCHEMES
+from chatflow.adapters.sql import limits
 from chatflow.domain.admission.addresses import TrustedProxies
 from chatflow.domain.admission.origins import AllowedHosts, AllowedOrigins
 from chatflow.domain.resilience import circuit_breaker
@@ -14,6 +15,7 @@ from chatflow.entrypoints.settings.addresses import check_broker, check_cache, c
 from chatflow.entrypoints.settings.environment import Origin
 from chatflow.entrypoints.settings.fields import choice, directory, flag, integer, listed, seconds, text, url
 from chatflow.entrypoints.settings.urls import split_urls
+from chatflow.ports.broker import QUEUE_LIMIT_BYTES
 
 
 class Profile(enum.StrEnum):
@@ -92,15 +94,20 @@ class Common:
     log_format: str = choice(
         "auto", "console, json, or auto: console on a terminal, else json", ("auto", "console", "json")
     )
-    broker_limit_bytes: int = integer(67_108_864, "bytes that one partition's queue holds; more are refused")
+    broker_limit_bytes: int = integer(QUEUE_LIMIT_BYTES, "bytes that one partition's queue holds; more are refused")
     breaker_failures: int = integer(circuit_breaker.FAILURES, "failures in a row that open a circuit breaker")
     breaker_reset_s: float = seconds(
-        circuit_breaker.RESET_S, "seconds until the open breaker of the broker or the store lets one probe through"
+        circuit_breaker.RESET_S,
+        "seconds until an open circuit breaker lets one probe through, unless a sign of life comes sooner",
     )
-    reader_pool: int = integer(20, "database connections for reads, per process", most=1000)
-    reader_queue: int = integer(200, "reads that may wait for a connection; more are refused", least=0)
-    read_deadline_s: float = seconds(5.0, "seconds a read may take")
-    write_deadline_s: float = seconds(10.0, "seconds a write to a database server may take, repeats included")
+    reader_pool: int = integer(limits.READER_POOL, "database connections for reads, per process", most=1000)
+    reader_queue: int = integer(
+        limits.READ_QUEUE_LIMIT, "reads that may wait for a connection; more are refused", least=0
+    )
+    read_deadline_s: float = seconds(limits.READ_DEADLINE_S, "seconds a read may take")
+    write_deadline_s: float = seconds(
+        limits.WRITE_DEADLINE_S, "seconds a write to a database server may take, repeats included"
+    )
     drain_s: float = seconds(25.0, "seconds a stopping process may take to finish what it holds")
     driver_fallback: bool = flag(
         False, "true: use only documented parts of every driver, as after a failed self-check; slower, for tests"

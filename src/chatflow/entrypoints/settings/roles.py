@@ -2,11 +2,18 @@
 
 import attrs
 
-from chatflow.domain.persistence import batch_policy
+from chatflow.adapters.sql.limits import WRITER_POOL
+from chatflow.domain.delivery.room_hub import REPLAY_LIMIT
+from chatflow.domain.ingest import publisher
+from chatflow.domain.persistence import batch_policy, write_behind
+from chatflow.domain.persistence.partition_processor import PREFETCH
+from chatflow.domain.reading import local_cache
+from chatflow.domain.reading.read_cache import UNCACHED_LIMIT
 from chatflow.domain.session import context
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
 from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.ports.broker import CONFIRM_TIMEOUT_S
 
 
 @attrs.frozen
@@ -17,14 +24,14 @@ class GatewaySettings:
     limits: MessageSettings = attrs.field(factory=MessageSettings)
     gateway_port: int = port(8080, "WebSocket port (0: any free one, here and below)")
     gateway_health_port: int = port(8081, "port of the gateway's health and metrics")
-    frame_max_bytes: int = integer(16_384, "largest frame a client may send", least=1024)
+    frame_max_bytes: int = integer(context.FRAME_MAX_BYTES, "largest frame a client may send", least=1024)
     hello_timeout_s: float = seconds(context.HELLO_TIMEOUT_S, "seconds a new session has to say hello")
     heartbeat_s: float = seconds(context.HEARTBEAT_S, "seconds between pings")
     outbound_limit_bytes: int = integer(
         context.OUTBOUND_LIMIT_BYTES, "unsent bytes at which a slow reader is disconnected", least=1024
     )
-    replay_limit: int = integer(1000, "most messages replayed to a reconnecting client", least=0)
-    connections_max: int = integer(20_000, "open connections per gateway")
+    replay_limit: int = integer(REPLAY_LIMIT, "most messages replayed to a reconnecting client", least=0)
+    connections_max: int = integer(context.CONNECTIONS_MAX, "open connections per gateway")
     rooms_per_connection: int = integer(context.ROOMS_PER_CONNECTION, "rooms one connection may join")
     inflight_per_connection: int = integer(
         context.INFLIGHT_PER_CONNECTION, "messages of one connection that may wait for their ack"
@@ -37,9 +44,11 @@ class GatewaySettings:
     connection_memory_bytes: int = integer(
         context.CONNECTION_MEMORY_BYTES, "bytes all connections may hold before the largest is closed", least=2**20
     )
-    accept_buffer_bytes: int = integer(67_108_864, "bytes of accepted messages that may wait for the broker")
-    confirm_timeout_s: float = seconds(5.0, "seconds to wait for the broker's confirm")
-    accept_patience_s: float = seconds(0.8, "seconds a failed publish is retried before the client must repeat it")
+    accept_buffer_bytes: int = integer(publisher.LIMIT_BYTES, "bytes of accepted messages that may wait for the broker")
+    confirm_timeout_s: float = seconds(CONFIRM_TIMEOUT_S, "seconds to wait for the broker's confirm")
+    accept_patience_s: float = seconds(
+        publisher.PATIENCE_S, "seconds a failed publish is retried before the client must repeat it"
+    )
     live_queue: int = integer(10_000, "live envelopes a gateway queues before it repairs from the database")
     resync_s: float = seconds(2.0, "seconds between checks of joined rooms against the database")
 
@@ -50,8 +59,8 @@ class ProcessorSettings:
 
     common: Common = attrs.field(factory=Common)
     processor_health_port: int = port(9090, "port of the processor's health and metrics")
-    writer_pool: int = integer(10, "database connections for writes", most=1000)
-    prefetch: int = integer(64, "unacked envelopes per partition", most=65_535)
+    writer_pool: int = integer(WRITER_POOL, "database connections for writes", most=1000)
+    prefetch: int = integer(PREFETCH, "unacked envelopes per partition", most=65_535)
     batch_small: int = integer(batch_policy.SMALL, "messages per transaction while few wait")
     batch_medium: int = integer(batch_policy.MEDIUM, "messages per transaction above the medium depth")
     batch_large: int = integer(batch_policy.LARGE, "messages per transaction above the large depth")
@@ -62,8 +71,8 @@ class ProcessorSettings:
         batch_policy.LARGE_DEPTH, "waiting messages up to which batches are medium", least=0
     )
     linger_ms: int = integer(0, "milliseconds a flush waits for more while a writer is idle", least=0, most=1000)
-    buffer_messages: int = integer(20_000, "messages the write-behind buffer holds")
-    buffer_bytes: int = integer(33_554_432, "bytes the write-behind buffer holds")
+    buffer_messages: int = integer(write_behind.LIMIT_MESSAGES, "messages the write-behind buffer holds")
+    buffer_bytes: int = integer(write_behind.LIMIT_BYTES, "bytes the write-behind buffer holds")
 
 
 @attrs.frozen
@@ -80,9 +89,11 @@ class ApiSettings:
         pattern=r"\*|https?://[^/\s]+",
         expected="* or an origin such as https://chat.example.org",
     )
-    cache_entries: int = integer(10_000, "entries of the in-process cache")
-    cache_bytes: int = integer(67_108_864, "bytes of the in-process cache")
-    uncached_reads: int = integer(50, "concurrent database reads while Redis is out of reach; more are refused")
+    cache_entries: int = integer(local_cache.LIMIT_ENTRIES, "entries of the in-process cache")
+    cache_bytes: int = integer(local_cache.LIMIT_BYTES, "bytes of the in-process cache")
+    uncached_reads: int = integer(
+        UNCACHED_LIMIT, "concurrent database reads while Redis is out of reach; more are refused"
+    )
 
 
 @attrs.frozen

@@ -23,6 +23,7 @@ from chatflow.adapters.sql.compat import packet_driver
 from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
+from chatflow.adapters.sql.limits import READ_DEADLINE_S, READ_QUEUE_LIMIT, READER_POOL, WRITE_DEADLINE_S, WRITER_POOL
 from chatflow.adapters.sql.mysql.pools import MysqlPool
 from chatflow.adapters.sql.mysql.proven import is_still_open, roll_back
 from chatflow.adapters.sql.mysql.url import driver_arguments
@@ -57,11 +58,11 @@ class MysqlDatabase:
     """
 
     url: str
-    writer_pool: int = attrs.field(default=10, kw_only=True)
-    reader_pool: int = attrs.field(default=20, kw_only=True)
-    read_queue_limit: int = attrs.field(default=200, kw_only=True)
-    read_deadline_s: float = attrs.field(default=5.0, kw_only=True)
-    write_deadline_s: float = attrs.field(default=10.0, kw_only=True)
+    writer_pool: int = attrs.field(default=WRITER_POOL, kw_only=True)
+    reader_pool: int = attrs.field(default=READER_POOL, kw_only=True)
+    read_queue_limit: int = attrs.field(default=READ_QUEUE_LIMIT, kw_only=True)
+    read_deadline_s: float = attrs.field(default=READ_DEADLINE_S, kw_only=True)
+    write_deadline_s: float = attrs.field(default=WRITE_DEADLINE_S, kw_only=True)
     driver_fallback: bool = attrs.field(default=False, kw_only=True)
     _reading: int = attrs.field(init=False, default=0)
     _writing: int = attrs.field(init=False, default=0)

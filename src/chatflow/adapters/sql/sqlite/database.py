@@ -18,6 +18,7 @@ from sqlalchemy.pool import QueuePool
 from chatflow.adapters.sql.database import PoolMetrics, Together
 from chatflow.adapters.sql.errors import DRIVER_ERRORS, NoAnswer, translate
 from chatflow.adapters.sql.group_commit import GroupCommit
+from chatflow.adapters.sql.limits import READ_DEADLINE_S, READ_QUEUE_LIMIT
 from chatflow.adapters.sql.sqlite.engines import TAKE_LOCK, read_engine, write_engine
 from chatflow.adapters.sql.sqlite.reads import InterruptibleRead, stop_until_done
 from chatflow.ports.errors import QueryTimeout, StoreOverloaded, StoreUnavailable
@@ -44,8 +45,8 @@ class SqliteDatabase:
 
     path: str
     readers: int = attrs.field(default=4, kw_only=True)
-    read_queue_limit: int = attrs.field(default=200, kw_only=True)
-    read_deadline_s: float = attrs.field(default=5.0, kw_only=True)
+    read_queue_limit: int = attrs.field(default=READ_QUEUE_LIMIT, kw_only=True)
+    read_deadline_s: float = attrs.field(default=READ_DEADLINE_S, kw_only=True)
     busy_timeout_s: float = attrs.field(default=5.0, kw_only=True)
     cache_bytes: int = attrs.field(default=128 * 2**20, kw_only=True)
     checkpoint_pages: int = attrs.field(default=16_000, kw_only=True)
