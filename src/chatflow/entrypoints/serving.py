@@ -14,6 +14,7 @@ import structlog
 from chatflow.adapters.sql import migrate
 from chatflow.domain.resilience.tasks import end
 from chatflow.entrypoints.containers import Container, build_container, start_opening
+from chatflow.entrypoints.data_directory import in_use
 from chatflow.entrypoints.roles.process import (
     Lifetime,
     Stopped,
@@ -69,6 +70,16 @@ async def serve_roles(
             await lifetime.unless_stopped(_prepare_database(container, settings))
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
+
+
+async def serve_apart(settings: Settings, name: str) -> None:
+    """Run one role beside others, in a process of its own.
+
+    Raises:
+        StartError: its database file is in use by a process that must be alone; and see `serve_roles`.
+    """
+    with in_use(settings.common, alone=False):
+        await serve_roles(settings, (name,))
 
 
 @contextlib.asynccontextmanager

@@ -8,9 +8,9 @@ import structlog
 from rich.console import Console
 
 from chatflow.adapters.sql import migrate
+from chatflow.entrypoints.data_directory import has_data, in_use, make_directory
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
-from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.serving import Role, serve_roles
 from chatflow.entrypoints.settings import Common, Settings
 
@@ -21,32 +21,24 @@ async def up(settings: Settings) -> None:
     """Run until SIGINT, SIGTERM or a failure, then drain.
 
     Raises:
-        StartError: a port is taken, or the data directory cannot be written.
+        StartError: a port is taken, or the data directory is in use or cannot be written.
         SchemaMismatch: the database is newer than this program.
     """
-    await asyncio.to_thread(prepare_data, settings.common)
-    embedded = ("replay_socket",) if settings.common.is_embedded else ()
+    common = settings.common
+    if has_data(common):
+        make_directory(common.data_dir)
+    embedded = ("replay_socket",) if common.is_embedded else ()
     names = ("processor", "api", "gateway", *embedded)
-    await serve_roles(settings, names, greet=lambda roles: _greet(settings.common, roles))
+    with in_use(common, alone=common.is_embedded):
+        await asyncio.to_thread(_upgrade, common)
+        await serve_roles(settings, names, greet=lambda roles: _greet(common, roles))
 
 
-def prepare_data(common: Common) -> None:
-    """For an embedded database: create the data directory, and upgrade the schema.
-
-    Raises:
-        StartError: the directory cannot be written.
-    """
-    if not common.database_url.startswith("sqlite"):
-        return
-    try:
-        common.data_dir.mkdir(parents=True, exist_ok=True)
-        probe = common.data_dir / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as exc:
-        raise StartError(f"CHATFLOW_DATA_DIR {common.data_dir} cannot be written: {exc.strerror}") from exc
-    for revision in migrate.upgrade(common.database_url):
-        log.info("schema.upgraded", revision=revision)
+def _upgrade(common: Common) -> None:
+    """The schema of an embedded database; that of a server is for `chatflow migrate`."""
+    if common.database_url.startswith("sqlite"):
+        for revision in migrate.upgrade(common.database_url):
+            log.info("schema.upgraded", revision=revision)
 
 
 def _greet(common: Common, roles: Mapping[str, Role]) -> None:

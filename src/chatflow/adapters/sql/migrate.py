@@ -5,6 +5,7 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +23,7 @@ from chatflow.adapters.sql.errors import translated
 from chatflow.adapters.sql.mysql.database import session_of
 from chatflow.adapters.sql.mysql.url import driver_arguments
 from chatflow.adapters.sql.sqlite.engines import TAKE_LOCK, write_engine
+from chatflow.adapters.sql.sqlite.files import close_to_others
 from chatflow.adapters.sql.sqlite.url import sqlite_path
 from chatflow.ports.errors import SchemaMismatch
 
@@ -41,7 +43,7 @@ def upgrade(url: str) -> list[str]:
         SchemaMismatch: it is newer than this program.
     """
     if make_url(url).get_backend_name() == "sqlite":
-        Path(sqlite_path(url)).parent.mkdir(parents=True, exist_ok=True)
+        Path(sqlite_path(url)).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     return _on_connection(url, _upgrade)
 
 
@@ -120,6 +122,8 @@ def _on_connection(url: str, fn: Callable[[Connection], R]) -> R:
 
 def _on_sqlite(path: str, fn: Callable[[Connection], R]) -> R:
     """One transaction around everything: SQLite rolls DDL back."""
+    with suppress(OSError):  # SQLite says better what is wrong
+        close_to_others(path)
     engine = write_engine(path, busy_timeout_s=LOCK_TIMEOUT_S, cache_bytes=2**24, checkpoint_pages=1000)
     try:
         with engine.begin() as conn:

@@ -28,6 +28,7 @@ from chatflow.entrypoints.cli.dead_letter_views import (
     shown_envelope,
 )
 from chatflow.entrypoints.clocks import now_us
+from chatflow.entrypoints.data_directory import in_use
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
 from chatflow.ports.errors import BrokerError, StoreError
@@ -92,7 +93,7 @@ async def replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
     """Replay these, or all unresolved ones if none is named; all of them must exist before the first is tried.
 
     Raises:
-        StartError: one of them does not exist.
+        StartError: one of them does not exist, or the process that has the data directory takes none now.
         BrokerError: the broker cannot be used at all.
     """
     numbers, ids = _parsed(names)
@@ -119,8 +120,9 @@ async def _replayed_embedded(
     socket = await connect_broker_socket(common.broker_socket)
     if socket is None:
         store = SqlMessageStore(database, now_us, summaries=common.profile.summaries)
-        async for dead in found:
-            yield await replay_into_store(dead, store, dead_letters)
+        with in_use(common, alone=True):
+            async for dead in found:
+                yield await replay_into_store(dead, store, dead_letters)
         return
     reader = SqlMessageReader(database)
     try:

@@ -1,4 +1,4 @@
-"""What ``chatflow migrate`` and ``chatflow audit`` do. Each opens the database alone."""
+"""What ``chatflow migrate`` and ``chatflow audit`` do."""
 
 import asyncio
 from pathlib import Path
@@ -8,6 +8,7 @@ from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.domain.auditing import AuditReport, InvalidLedger, audit, read_ledger
 from chatflow.entrypoints.cli.database import open_existing
+from chatflow.entrypoints.data_directory import in_use
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
 from chatflow.entrypoints.summaries import catch_up_summaries
@@ -19,13 +20,15 @@ async def upgrade(common: Common) -> list[str]:
     Returns what was done, for people.
 
     Raises:
+        StartError: the database file is in use.
         SchemaMismatch: the schema is newer than this program.
     """
-    done = await asyncio.to_thread(migrations.upgrade, common.database_url)
-    if common.profile.summaries:
-        async with open_existing(common) as database:
-            if await catch_up_summaries(SqlSummaries(database)):
-                done.append("a recount of the summary tables")
+    with in_use(common, alone=True):
+        done = await asyncio.to_thread(migrations.upgrade, common.database_url)
+        if common.profile.summaries:
+            async with open_existing(common) as database:
+                if await catch_up_summaries(SqlSummaries(database)):
+                    done.append("a recount of the summary tables")
     return done
 
 

@@ -39,6 +39,6 @@ def api() -> None:
 
 def _run(role: Literal["gateway", "processor", "api"]) -> None:
     settings = settings_for(role)
-    from chatflow.entrypoints.serving import serve_roles
+    from chatflow.entrypoints.serving import serve_apart
 
-    run_process(serve_roles(settings, (role,)))
+    run_process(serve_apart(settings, role))
