@@ -35,6 +35,13 @@ async def test_an_unknown_path_is_answered_with_404(gateway, path):
     assert answer.startswith(b"HTTP/1.1 404 ")
 
 
+@pytest.mark.parametrize("path", ["/ws?token=s3cret", "/feed/5?since=1&Access_Token=s3cret", "/chat/5?%74oken=s3cret"])
+async def test_a_url_with_a_token_is_refused_and_not_echoed(gateway, path):
+    answer = await request(gateway, upgrade(path))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"s3cret" not in answer
+
+
 async def test_a_query_does_not_change_the_path(gateway):
     async with gateway.peer("/ws?x=/chat/5") as peer:
         assert (await peer.hello())["op"] == "welcome"

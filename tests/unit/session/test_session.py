@@ -221,7 +221,7 @@ async def test_an_item_that_is_not_an_object_is_malformed(connect: Connect, item
 async def test_an_unknown_operation_is_malformed_and_its_ref_is_echoed(connect: Connect, op: object) -> None:
     client = await connect().greeted()
     client.send({"ref": 9} if op is ... else {"op": op, "ref": 9})
-    assert await client.one() == error("malformed", "op must be hello, join, leave or send", 9)
+    assert await client.one() == error("malformed", "op must be hello, join, leave, send or refresh", 9)
 
 
 @pytest.mark.parametrize("ref", [0, -1, 1, 2**70, "", "a", '"', "é\n", "x" * 1_000])

@@ -5,72 +5,20 @@ a sequence of plain calls.
 """
 
 from collections import deque
-from collections.abc import Callable
 from typing import Any
 
-import attrs
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
-from chatflow.domain.delivery.metrics import DeliveryMetrics
-from chatflow.domain.delivery.room_hub import RoomHub
-from chatflow.domain.ingest.stored_acks import StoredAcks
-from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.session.chat import ChatSession
-from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.effects import Close, Join, Leave, Timer
-from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.resend_guard import Echo
 from chatflow.domain.session.ws import WsSession
-from chatflow.ports.errors import BrokerFull, BrokerUnavailable, BufferFull, ChatflowError, StoreUnavailable
-from chatflow.ports.messages import Message
-from tests.unit.fakes import EPOCH_US, FakeClock, FakeStore, live, message_id
-
-ROOMS = ("lobby", "den")
-Offer = tuple[Message, Any, object]
-
-
-@attrs.define(eq=False)
-class ScriptedPublisher:
-    """Accepts or refuses per room, oldest first; like `IngestPublisher` it refuses what waits behind a refusal too."""
-
-    is_congested: bool = False
-    full: bool = False
-    waiting: dict[str, deque[Offer]] = attrs.field(factory=lambda: {room: deque() for room in ROOMS})
-    accepted: dict[str, list[Message]] = attrs.field(factory=lambda: {room: [] for room in ROOMS})
-
-    def offer(self, message: Message, sink: Any, ref: object) -> None:
-        if self.full:
-            raise BufferFull("full")
-        self.waiting[message.room_id].append((message, sink, ref))
-
-    def accept(self, room: str) -> None:
-        message, sink, ref = self.waiting[room].popleft()
-        self.accepted[room].append(message)
-        sink.accepted(message, ref)
-
-    def refuse(self, room: str, error: ChatflowError) -> None:
-        waiting = self.waiting[room]
-        batch = list(waiting)
-        waiting.clear()
-        for message, sink, ref in batch:
-            sink.refused(message, ref, error)
-
-
-def context_over(publisher: ScriptedPublisher, clock: FakeClock, new_id: Callable[[], str]) -> GatewayContext:
-    store = FakeStore()
-    return GatewayContext(
-        publisher,
-        RoomHub(store, DeliveryMetrics()),
-        StoredAcks(store, clock),
-        SessionMetrics(),
-        MessageLimits(),
-        Stamps("gw-1", lambda: EPOCH_US, new_id),
-        clock,
-        protocol_errors_max=10**6,
-    )
+from chatflow.ports.errors import BrokerFull, BrokerUnavailable, ChatflowError, StoreUnavailable
+from tests.unit.fakes import FakeClock, live, message_id
+from tests.unit.session_fakes import ROOMS, ScriptedPublisher, context_over
 
 
 class Machine(RuleBasedStateMachine):

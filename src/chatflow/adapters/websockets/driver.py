@@ -7,6 +7,7 @@ from typing import Any
 import attrs
 
 from chatflow.adapters.websockets.backpressure import Backpressure
+from chatflow.adapters.websockets.feed import FeedSubscriber
 from chatflow.adapters.websockets.frames import (
     chat_replies,
     decode,
@@ -19,11 +20,11 @@ from chatflow.adapters.websockets.turns import Replays
 from chatflow.domain.delivery import room_hub
 from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.core import Session
-from chatflow.domain.session.effects import Close, Effect, Join, Leave, Timer
-from chatflow.domain.session.feed import FeedSession
+from chatflow.domain.session.effects import Authenticate, Close, Effect, Follow, Join, Leave, Timer
+from chatflow.domain.session.feed import FeedSession, SilentSession
 from chatflow.domain.session.resend_guard import Echo
 from chatflow.domain.session.ws import WsSession
-from chatflow.ports.errors import StoreError
+from chatflow.ports.errors import IdentityError, StoreError
 from chatflow.ports.socket import Socket
 
 Decode = Callable[[str | bytes], Any]
@@ -75,6 +76,7 @@ class SessionDriver:
     _subscriptions: dict[Join, tuple[Subscription, asyncio.Task[None]]] = attrs.field(factory=dict, init=False)
     _tasks: set[asyncio.Task[None]] = attrs.field(factory=set, init=False)
     _timers: dict[Timer, asyncio.TimerHandle] = attrs.field(factory=dict, init=False)
+    _followed: tuple[str, FeedSubscriber] | None = attrs.field(default=None, init=False)
     _is_closed: bool = attrs.field(default=False, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -106,6 +108,8 @@ class SessionDriver:
         self._is_closed = True
         for task in self._tasks:
             task.cancel()
+        if self._followed is not None:
+            self.session.context.hub.leave(*self._followed)
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -129,6 +133,10 @@ class SessionDriver:
             case Close(code=code, reason=reason):
                 self._send()
                 self.socket.close(code, reason)
+            case Follow():
+                self._start(self._follow(effect))
+            case Authenticate():
+                self._start(self._authenticate(effect))
 
     def _expire(self, timer: Timer) -> None:
         del self._timers[timer]
@@ -156,6 +164,28 @@ class SessionDriver:
             self._subscriptions.pop(join, None)
             subscription.session.joins.failed(join, exc)
 
+    async def _follow(self, follow: Follow) -> None:
+        session, hub = self.session, self.session.context.hub
+        assert isinstance(session, FeedSession)  # noqa: S101  # no other session follows
+        subscriber = FeedSubscriber(self.socket, self._replays)
+        self._followed = follow.room_id, subscriber
+        try:
+            await hub.join(follow.room_id, subscriber, follow.since, unlimited=True)
+        except StoreError:
+            session.failed()
+            self.flush()
+
+    async def _authenticate(self, effect: Authenticate) -> None:
+        authenticator = self.session.context.authenticator
+        assert authenticator is not None  # noqa: S101  # without one no session asks
+        try:
+            principal = await authenticator.principal(effect.token)
+        except IdentityError as exc:
+            effect.failed(exc)
+        else:
+            effect.answered(principal)
+        self.flush()
+
     async def _echo(self, echo: Echo) -> None:
         if await self.socket.echoed():
             await self.backpressure.caught_up()
@@ -179,6 +209,6 @@ def drive_chat(session: ChatSession, socket: Socket) -> SessionDriver:
     return SessionDriver(session, socket, decode_chat, chat_replies)
 
 
-def drive_feed(session: FeedSession, socket: Socket) -> SessionDriver:
-    """The shell of a ``/feed`` connection."""
+def drive_silent(session: SilentSession, socket: Socket) -> SessionDriver:
+    """The shell of a ``/feed`` connection, and of one that is turned away."""
     return SessionDriver(session, socket, ignore, lambda _: [])

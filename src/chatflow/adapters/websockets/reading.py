@@ -14,20 +14,20 @@ from websockets.asyncio.server import ServerConnection
 
 from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.connection import GatewayConnection
-from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_feed, drive_ws
-from chatflow.adapters.websockets.feed import FeedSubscriber, since_of
+from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_silent, drive_ws
+from chatflow.adapters.websockets.feed import since_of
 from chatflow.adapters.websockets.inbox import Inbox
 from chatflow.adapters.websockets.public_connection import PublicPeer
-from chatflow.adapters.websockets.turns import OnePerTurn, Replays
+from chatflow.adapters.websockets.tokens import token_of
+from chatflow.adapters.websockets.turns import OnePerTurn
 from chatflow.domain.messages.errors import InvalidInput, Malformed
 from chatflow.domain.messages.rooms import normalise_room
 from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.core import Session
-from chatflow.domain.session.errors import OVERLOADED, POLICY
-from chatflow.domain.session.feed import FeedSession
+from chatflow.domain.session.errors import POLICY
+from chatflow.domain.session.feed import FeedSession, SilentSession
 from chatflow.domain.session.ws import WsSession
-from chatflow.ports.errors import StoreError
 
 SLICE_ITEMS = 64
 LOOK_EVERY = 16
@@ -96,8 +96,6 @@ class OpenConnections:
             await self._serve(connection)
         except InvalidInput as exc:
             await self._turn_away(connection, POLICY, str(exc))
-        except StoreError:
-            await self._turn_away(connection, OVERLOADED, "history unavailable, please retry")
         finally:
             self.connections.discard(connection)
             metrics.connections_open -= 1
@@ -105,7 +103,8 @@ class OpenConnections:
 
     async def _turn_away(self, connection: Served, code: int, reason: str) -> None:
         connection.socket.close(code, reason)
-        await self._discard(connection)
+        session = SilentSession(self.context, _client_ip(connection))
+        await _drive(connection, drive_silent(session, connection.socket))
 
     async def _serve(self, connection: Served) -> None:
         assert connection.request is not None  # noqa: S101  # the handshake is done
@@ -121,32 +120,21 @@ class OpenConnections:
             await self._serve_feed(connection, room_id, since_of(parse_qs(query).get("since", ())))
 
     async def _serve_ws(self, connection: Served) -> None:
-        session = WsSession(self.context, _client_ip(connection), self.new_session_id())
+        session = WsSession(self.context, _client_ip(connection), self.new_session_id(), token=self._token(connection))
         await _drive(connection, drive_ws(session, connection.socket))
 
     async def _serve_chat(self, connection: Served, room_id: str) -> None:
-        session = ChatSession(self.context, _client_ip(connection), room_id)
+        session = ChatSession(self.context, _client_ip(connection), room_id, token=self._token(connection))
         await _drive(connection, drive_chat(session, connection.socket))
 
     async def _serve_feed(self, connection: Served, room_id: str, since: int | None) -> None:
-        subscriber = FeedSubscriber(connection.socket, Replays(self.context.pacer))
-        hub = self.context.hub
-        join = asyncio.create_task(hub.join(room_id, subscriber, since, unlimited=True))
-        gone = asyncio.create_task(self._discard(connection))
-        try:
-            await asyncio.wait((join, gone), return_when=asyncio.FIRST_COMPLETED)
-            if join.done():
-                join.result()
-            await gone
-        finally:
-            join.cancel()
-            gone.cancel()
-            hub.leave(room_id, subscriber)
+        session = FeedSession(self.context, _client_ip(connection), room_id, since, token=self._token(connection))
+        await _drive(connection, drive_silent(session, connection.socket))
 
-    async def _discard(self, connection: Served) -> None:
-        """Drop what a peer says that has nothing to say."""
-        session = FeedSession(self.context, _client_ip(connection))
-        await _drive(connection, drive_feed(session, connection.socket))
+    def _token(self, connection: Served) -> str | None:
+        """What came with the handshake, where anybody asks for it."""
+        assert connection.request is not None  # noqa: S101  # the handshake is done
+        return None if self.context.authenticator is None else token_of(connection.request.headers)
 
 
 async def _drive(connection: Served, driver: SessionDriver) -> None:

@@ -14,6 +14,7 @@ from chatflow.adapters.websockets.compat import uses_private_parts
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.reading import OpenConnections
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
+from chatflow.adapters.websockets.tokens import select_subprotocol, stands_in_url
 from chatflow.domain.session.context import CONNECTIONS_MAX, FRAME_MAX_BYTES, GatewayContext
 from chatflow.domain.session.errors import RESTARTING
 from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer
@@ -70,6 +71,7 @@ class GatewayServer:
             port,
             create_connection=GatewayConnection if is_direct else ServerConnection,
             process_request=self._process_request,
+            select_subprotocol=select_subprotocol,
             compression=None,
             open_timeout=self.context.hello_timeout_s,
             close_timeout=CLOSE_GRACE_S,
@@ -110,7 +112,12 @@ class GatewayServer:
     async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         """Refuse before the handshake what will not be served; what comes at once is let in one by one."""
         await asyncio.sleep(min(self._door.reserve(HANDSHAKE_S), DOOR_WAIT_S))
-        path, _, _ = request.path.partition("?")
+        path, _, query = request.path.partition("?")
+        if query and stands_in_url(query):
+            return connection.respond(
+                http.HTTPStatus.BAD_REQUEST,
+                "a token must not stand in a URL: say it in hello, Authorization or a subprotocol\n",
+            )
         if path != "/ws" and not path.startswith(("/chat/", "/feed/")):
             return connection.respond(
                 http.HTTPStatus.NOT_FOUND, "chatflow gateway: WebSocket at /ws, /chat/{room} and /feed/{room}\n"

@@ -10,9 +10,11 @@ from chatflow.domain.ingest.pending import Ref
 from chatflow.domain.messages.errors import InvalidInput, Malformed
 from chatflow.domain.session.chat_frame import message_from_chat
 from chatflow.domain.session.core import Session
-from chatflow.domain.session.errors import QUEUE_UNAVAILABLE, OutOfTurn
+from chatflow.domain.session.errors import QUEUE_UNAVAILABLE, Denied, OutOfTurn
 from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S
+from chatflow.domain.session.sign_in import SignIn
 from chatflow.ports.errors import ChatflowError
+from chatflow.ports.identity import Principal
 from chatflow.ports.messages import Message
 
 REPLY_OVERHEAD_BYTES = 160
@@ -54,9 +56,16 @@ class ChatSession(Session):
     """
 
     room_id: str
+    sign_in: SignIn = attrs.field(init=False)
     _replies: deque[ChatReply] = attrs.field(factory=deque, init=False)
     _untold: int = attrs.field(default=0, init=False)
     _is_awake: bool = attrs.field(default=False, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.sign_in = SignIn(self)
+        if self.context.authenticator is not None:
+            self.sign_in.ask_at_once(_anybody)
 
     def receive(self, value: ChatFrame, size: int, most: int = 1) -> int:
         """Handle one frame; see `Session.receive`."""
@@ -112,6 +121,9 @@ class ChatSession(Session):
         message = message_from_chat(
             fields, room_id=self.room_id, client_ip=self.client_ip, stamps=context.stamps, limits=context.limits
         )
+        if (access := self.access) is not None:
+            access.check_user(message.user_id, message.username)
+            access.check_write(self.room_id)
         if fields.get("messageId") is not None:
             reply.message_id = message.message_id
         if self._untold or (self.guard.is_active and not self.guard.admits(self.room_id, reply.message_id)):
@@ -126,7 +138,7 @@ class ChatSession(Session):
         self.context.metrics.errors += 1
         if error.retryable:
             self._keep_order(reply, out_of_turn=type(error) is OutOfTurn)
-        text = str(error) if isinstance(error, InvalidInput) else QUEUE_UNAVAILABLE
+        text = str(error) if isinstance(error, InvalidInput | Denied) else QUEUE_UNAVAILABLE
         reply.fate = self.context.stamps.now_us(), None, text
         if not self._is_awake:
             self._is_awake = True
@@ -149,3 +161,7 @@ class ChatSession(Session):
             self._untold += 1
         else:
             self.guard.refused(self.room_id, reply.message_id, reply.arrival, out_of_turn=out_of_turn)
+
+
+def _anybody(_principal: Principal) -> None:
+    """Whoever has a token may connect; each frame asks what it allows."""

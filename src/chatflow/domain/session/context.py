@@ -9,7 +9,9 @@ from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.session.memory_budget import MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import Pacer
+from chatflow.domain.session.roster import Roster
 from chatflow.ports.clock import Clock
+from chatflow.ports.identity import Authenticator, Revocations
 
 HEARTBEAT_S, HELLO_TIMEOUT_S = 25.0, 10.0
 FRAME_MAX_BYTES = 16_384
@@ -27,6 +29,9 @@ class GatewayContext:
     """One gateway's services and settings.
 
     Attributes:
+        authenticator: reads tokens; ``None`` where nobody has to prove who they are.
+        revocations: ``None`` where nothing is ever revoked.
+        roster: who is connected.
         protocol_errors_max: of one ``/ws`` connection; more close it, unless they are spread over minutes.
         connection_memory_bytes: what all connections together may hold before the largest is paused, then closed.
     """
@@ -45,6 +50,9 @@ class GatewayContext:
     outbound_limit_bytes: int = OUTBOUND_LIMIT_BYTES
     protocol_errors_max: int = PROTOCOL_ERRORS_MAX
     connection_memory_bytes: int = CONNECTION_MEMORY_BYTES
+    authenticator: Authenticator | None = None
+    revocations: Revocations | None = None
+    roster: Roster = attrs.field(factory=Roster, init=False)
     pacer: Pacer = attrs.field(init=False)
     memory: MemoryBudget = attrs.field(init=False)
 

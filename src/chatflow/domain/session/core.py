@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from chatflow.domain.session.access import Access
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.effects import Close, Effect
 from chatflow.domain.session.inflight import Inflight
@@ -37,10 +38,16 @@ class Session:
         wake: called when answers begin to wait; the shell then calls `take_answers` before the turn after next.
         effects: in order; the shell performs and removes them after each call into the session.
         is_ended: it has closed the connection and takes nothing more.
+        token: came with the handshake.
+        access: what the token allows; ``None`` where nobody needs one, or before it was accepted.
+        is_waiting: a token is being looked at; no frame is handled before the answer.
     """
 
     context: GatewayContext
     client_ip: str
+    token: str | None = attrs.field(default=None, kw_only=True, repr=False)
+    access: Access | None = attrs.field(default=None, init=False)
+    is_waiting: bool = attrs.field(default=False, init=False)
     wake: Callable[[], object] = attrs.field(default=_nobody, init=False)
     effects: list[Effect] = attrs.field(factory=list, init=False)
     is_ended: bool = attrs.field(default=False, init=False)
@@ -74,6 +81,14 @@ class Session:
 
     def closed(self) -> None:
         """The connection has gone. What was offered stays offered."""
+        self.context.roster.leave(self)
+
+    def disconnect(self, code: int, reason: str) -> None:
+        """Close, for nothing that the peer's frames did wrong, and handle nothing that still comes; idempotent."""
+        if not self.is_ended:
+            self.is_ended = True
+            self.effects.append(Close(code, reason))
+            self.wake()
 
     def end(self, code: int, reason: str) -> None:
         """Close for a broken protocol, and handle nothing that still comes."""

@@ -4,6 +4,9 @@ from collections.abc import Callable
 
 import attrs
 
+from chatflow.ports.errors import IdentityError
+from chatflow.ports.identity import Principal
+
 
 @attrs.frozen
 class Close:
@@ -38,4 +41,24 @@ class Leave:
     join: Join
 
 
-Effect = Close | Timer | Join | Leave
+@attrs.frozen(eq=False)
+class Follow:
+    """Send what is stored in a room after ``since``, or from now on, to the connection's end.
+
+    A failure is reported to `FeedSession.failed`.
+    """
+
+    room_id: str
+    since: int | None
+
+
+@attrs.frozen(eq=False)
+class Authenticate:
+    """Find out whose token this is, and call one of the two; neither once the connection has gone."""
+
+    token: str = attrs.field(repr=False)
+    answered: Callable[[Principal], None]
+    failed: Callable[[IdentityError], None]
+
+
+Effect = Close | Timer | Join | Leave | Follow | Authenticate

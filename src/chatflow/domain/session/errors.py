@@ -13,22 +13,49 @@ ChatflowError
 | `InvalidMessage` | ``invalid_message`` |
 | `InvalidRoom` | ``invalid_room`` |
 | `Denied` | its own: ``unauthorized`` or ``forbidden`` |
+| `TokenRefused` | ``unauthorized`` |
 | `BufferFull`, `BrokerFull`, `StoreOverloaded` | ``busy`` |
 | everything else | ``unavailable`` |
 """
 
+from types import UnionType
+
 from chatflow.domain.messages.errors import InvalidInput, InvalidMessage, InvalidRoom
-from chatflow.ports.errors import BrokerFull, BufferFull, ChatflowError, Refusal, StoreError, StoreOverloaded
+from chatflow.ports.errors import (
+    BrokerFull,
+    BufferFull,
+    ChatflowError,
+    IdentityUnavailable,
+    Refusal,
+    StoreError,
+    StoreOverloaded,
+    TokenFault,
+    TokenRefused,
+)
 
 POLICY = 1008
 TOO_BIG = 1009
 RESTARTING = 1012
 OVERLOADED = 1013
 NO_HELLO = 4401
+FORBIDDEN = 4403
 """Close codes: a broken rule; a frame over the limit; a drain; the gateway, or a peer that reads too slowly; no valid
-hello in time."""
+hello or token to begin with; a token that has ended, or that does not allow this room."""
 
 QUEUE_UNAVAILABLE = "Message queue unavailable, please retry"
+WHY_REFUSED = {
+    TokenFault.EXPIRED: "the token has expired",
+    TokenFault.NOT_YET_VALID: "the token is not valid yet",
+    TokenFault.WRONG_AUDIENCE: "the token is meant for another service",
+    TokenFault.WRONG_ISSUER: "the token is from another issuer",
+    TokenFault.BAD_SIGNATURE: "the token's signature is wrong",
+    TokenFault.WRONG_ALGORITHM: "the token is signed by an algorithm that is not accepted here",
+    TokenFault.UNKNOWN_KEY: "the token is signed with an unknown key",
+    TokenFault.MALFORMED: "this is no token",
+    TokenFault.BAD_CLAIM: "the token lacks a valid claim",
+    TokenFault.REVOKED: "the token was revoked",
+    TokenFault.REFUSED: "the token was refused",
+}
 
 
 class OutOfTurn(Refusal):
@@ -51,33 +78,34 @@ class Denied(ChatflowError):
         super().__init__(text)
 
 
+_CODES: tuple[tuple[type[ChatflowError] | UnionType, str], ...] = (
+    (TokenRefused, "unauthorized"),
+    (InvalidMessage, "invalid_message"),
+    (InvalidRoom, "invalid_room"),
+    (InvalidInput, "malformed"),
+    (BufferFull | BrokerFull | StoreOverloaded, "busy"),
+)
+
+_TEXTS: tuple[tuple[type[ChatflowError] | UnionType, str], ...] = (
+    (IdentityUnavailable, "Tokens cannot be checked now, please retry"),
+    (BufferFull | BrokerFull | StoreOverloaded, "Too busy, please retry"),
+    (Superseded, "Superseded by a later join or leave of this room"),
+    (NotSeenStored, "Not seen stored yet, please retry with the same id"),
+    (StoreError, "History unavailable, please retry"),
+)
+
+
 def error_code(error: ChatflowError) -> str:
     """The wire's word for an error."""
-    match error:
-        case Denied(code=code):
-            return code
-        case InvalidMessage():
-            return "invalid_message"
-        case InvalidRoom():
-            return "invalid_room"
-        case InvalidInput():
-            return "malformed"
-        case BufferFull() | BrokerFull() | StoreOverloaded():
-            return "busy"
-    return "unavailable"
+    if isinstance(error, Denied):
+        return error.code
+    return next((code for kind, code in _CODES if isinstance(error, kind)), "unavailable")
 
 
 def error_text(error: ChatflowError) -> str:
     """What a client may read: its own mistakes in full, of ours only what to do."""
-    match error:
-        case InvalidInput() | Denied():
-            return str(error)
-        case BufferFull() | BrokerFull() | StoreOverloaded():
-            return "Too busy, please retry"
-        case Superseded():
-            return "Superseded by a later join or leave of this room"
-        case NotSeenStored():
-            return "Not seen stored yet, please retry with the same id"
-        case StoreError():
-            return "History unavailable, please retry"
-    return QUEUE_UNAVAILABLE
+    if isinstance(error, InvalidInput | Denied):
+        return str(error)
+    if isinstance(error, TokenRefused):
+        return f"{WHY_REFUSED[error.fault]}{f': {error.claim}' if error.claim else ''}"
+    return next((text for kind, text in _TEXTS if isinstance(error, kind)), QUEUE_UNAVAILABLE)

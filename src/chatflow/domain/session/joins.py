@@ -1,8 +1,10 @@
 """The rooms that one session is in, or is about to be."""
 
+from collections.abc import Callable
+
 import attrs
 
-from chatflow.domain.session.answers import joined
+from chatflow.domain.session.answers import joined, left
 from chatflow.domain.session.effects import Join, Leave
 from chatflow.domain.session.errors import Denied, Superseded
 from chatflow.domain.session.sends import SendingSession
@@ -40,6 +42,12 @@ class Joins:
             if not join.is_answered:
                 self._settle(join)
                 self.session.error(join.ref, Superseded())
+
+    def leave_unless(self, may_stay: Callable[[str], bool]) -> None:
+        """Leave the rooms that may not be read any more, and say so."""
+        for room_id in [room_id for room_id in self._rooms if not may_stay(room_id)]:
+            self.leave(room_id)
+            self.session.answer(left(None, room_id))
 
     def leave_all(self) -> None:
         """The connection has gone."""

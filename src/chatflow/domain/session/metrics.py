@@ -14,5 +14,9 @@ class SessionMetrics:
     slow_readers_dropped: int = 0
     silent_peers_dropped: int = 0
     protocol_violators_dropped: int = 0
+    tokens_accepted: int = 0
+    tokens_refused: int = 0
+    tokens_unchecked: int = 0
+    tokens_expired: int = 0
     memory_holders_paused: int = 0
     memory_holders_dropped: int = 0

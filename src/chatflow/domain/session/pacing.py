@@ -26,6 +26,7 @@ WARY_S = 10.0
 """For so long after it owed, a connection is read from in small pieces."""
 
 HANDSHAKE_S = 5e-4
+TOKEN_S = 2e-4
 CONTROL_S = 1.5e-5
 FRAME_S = 1.2e-5
 BYTE_S = 2e-8
@@ -33,7 +34,8 @@ ANSWER_S = 3e-5
 JOIN_S = 2.5e-4
 PAGE_S = 3e-4
 MESSAGE_S = 3e-5
-"""What each costs the process, roughly: a handshake, which has a line of its own; a control frame or a fragment; a
+"""What each costs the process, roughly: a handshake, which has a line of its own; a token that is looked
+at; a control frame or a fragment; a
 frame that nothing is sent with, and a byte of it; an error or a leave; a join; a page of the past, and a message of it.
 Measured on a 2-core machine (EPYC, Python 3.11), rounded up."""
 

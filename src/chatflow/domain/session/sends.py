@@ -47,10 +47,12 @@ class SendingSession(Session):
     """The sends of one connection, and the answers that wait.
 
     Attributes:
+        user: id and name, once a valid hello has come.
         answers: not taken yet.
         uncharged_bytes: of the frame under way, until its first item that is not a send is charged.
     """
 
+    user: tuple[int, str] | None = attrs.field(default=None, init=False)
     answers: list[Answer] = attrs.field(factory=list, init=False)
     uncharged_bytes: int = attrs.field(default=0, init=False)
     _expected: dict[Sent, str] = attrs.field(factory=dict, init=False)
@@ -80,12 +82,15 @@ class SendingSession(Session):
 
         Raises:
             InvalidMessage, InvalidRoom: a field breaks a rule.
+        Denied: the token does not cover the room.
         """
         context = self.context
         context.metrics.messages_received += 1
         room_id = self.room_of(item)
         text = valid_text(item.get("text"), context.limits, "text")
         own_id = valid_message_id(item.get("id"), "id")
+        if (access := self.access) is not None:
+            access.check_write(room_id)
         self.arrivals += 1
         sent = Sent(self, room_id, ref, self.arrivals, own_id, wants_stored(item.get("ack")))
         now_us = context.stamps.now_us()

@@ -7,7 +7,7 @@ import attrs
 from chatflow.domain.messages.errors import Malformed
 from chatflow.domain.session.errors import Denied
 from chatflow.ports.clock import Clock
-from chatflow.ports.errors import ChatflowError
+from chatflow.ports.errors import ChatflowError, TokenRefused
 
 FORGOTTEN_AFTER_S = 60.0
 
@@ -16,8 +16,8 @@ FORGOTTEN_AFTER_S = 60.0
 class Violations:
     """A leaky bucket: ``most`` of them are forgotten within a minute, so an honest client never gets there.
 
-    Frames and items that cannot be parsed count, and requests before hello. A name, room or text that breaks a rule
-    does not, since people type those; nor does a refusal, which is ours.
+    Frames and items that cannot be parsed count, requests before hello, and refused tokens. A name, room or text that
+    breaks a rule does not, since people type those; nor does a refusal, which is ours.
     """
 
     clock: Clock
@@ -27,7 +27,10 @@ class Violations:
 
     def add(self, error: ChatflowError) -> bool:
         """Count the error if it counts; whether it was one too many."""
-        if not (isinstance(error, Malformed) or (isinstance(error, Denied) and error.code == "unauthorized")):
+        is_unauthorized = isinstance(error, TokenRefused) or (
+            isinstance(error, Denied) and error.code == "unauthorized"
+        )
+        if not (is_unauthorized or isinstance(error, Malformed)):
             return False
         return self.count()
 

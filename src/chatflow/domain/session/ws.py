@@ -7,10 +7,10 @@ from typing import Any
 import attrs
 
 from chatflow.domain.messages.errors import Malformed
-from chatflow.domain.messages.validation import valid_user_id, valid_username
-from chatflow.domain.session.answers import left, welcome
-from chatflow.domain.session.effects import Close, Timer
+from chatflow.domain.session.answers import left
+from chatflow.domain.session.effects import Timer
 from chatflow.domain.session.errors import NO_HELLO, POLICY, Denied
+from chatflow.domain.session.hello import Hello
 from chatflow.domain.session.joins import Joins
 from chatflow.domain.session.pacing import ANSWER_S, JOIN_S
 from chatflow.domain.session.sends import SendingSession
@@ -29,14 +29,11 @@ class WsSession(SendingSession):
     """The state of one ``/ws`` connection.
 
     A long frame may be handled in slices; until the last one it has arrived and is not handled.
-
-    Attributes:
-        user: id and name, once a valid hello has come.
     """
 
     session_id: str
-    user: tuple[int, str] | None = attrs.field(default=None, init=False)
     joins: Joins = attrs.field(init=False)
+    hello: Hello = attrs.field(init=False)
     _frame: Sequence[Any] = attrs.field(default=(), init=False)
     _at: int = attrs.field(default=0, init=False)
     _early_frames: int = attrs.field(default=0, init=False)
@@ -47,6 +44,7 @@ class WsSession(SendingSession):
         self.joins = Joins(self)
         self._violations = Violations(self.context.clock, self.context.protocol_errors_max)
         self.effects.append(Timer(self.context.hello_timeout_s, self.hello_overdue))
+        self.hello = Hello(self, self.session_id, self.joins, self.fault)
 
     def receive(self, value: Any, size: int, most: int = sys.maxsize) -> int:
         """Handle one frame, an object or an array of objects in order; see `Session.receive`."""
@@ -65,13 +63,13 @@ class WsSession(SendingSession):
         """See `Session.receive_malformed`."""
         self.uncharged_bytes = size
         if (self.user is not None and not self.is_ended) or self._admits_early():
-            self._fault(None, Malformed("malformed JSON"))
+            self.fault(None, Malformed("malformed JSON"))
 
     def go_on(self, most: int) -> int:
         """See `Session.go_on`."""
         frame, at, debt = self._frame, self._at, self.inflight.debt
         end = min(len(frame), at + most)
-        while at < end and not (self.is_ended or debt.is_due):
+        while at < end and not (self.is_ended or debt.is_due or self.is_waiting):
             self._handle(frame[at])
             at += 1
         self._at = at
@@ -87,11 +85,11 @@ class WsSession(SendingSession):
     def hello_overdue(self) -> None:
         """Close unless a valid hello has come."""
         if self.user is None:
-            self.is_ended = True
-            self.effects.append(Close(NO_HELLO, "no valid hello in time"))
+            self.disconnect(NO_HELLO, "no valid hello in time")
 
     def closed(self) -> None:
         """The connection has gone: leave every room. What was offered stays offered."""
+        super().closed()
         self.joins.leave_all()
         self.forget_all()
 
@@ -105,7 +103,7 @@ class WsSession(SendingSession):
 
     def _handle(self, item: Any) -> None:
         if type(item) is not dict:
-            self._fault(None, Malformed("a frame is an object or an array of objects"))
+            self.fault(None, Malformed("a frame is an object or an array of objects"))
             return
         ref = item.get("ref")
         try:
@@ -114,7 +112,7 @@ class WsSession(SendingSession):
                 raise Malformed("ref must be a string or an integer")
             self._perform(item, ref)
         except ChatflowError as exc:
-            self._fault(ref, exc)
+            self.fault(ref, exc)
 
     def _perform(self, item: dict[str, Any], ref: object) -> None:
         match item.get("op"):
@@ -127,25 +125,20 @@ class WsSession(SendingSession):
                 self._sender()
                 self._leave(item, ref)
             case "hello":
-                self._hello(item, ref)
+                self.hello.say(item, ref)
+            case "refresh":
+                self._sender()
+                self.hello.refresh(item, ref)
             case _:
-                raise Malformed("op must be hello, join, leave or send")
-
-    def _hello(self, item: dict[str, Any], ref: object) -> None:
-        if self.user is not None:
-            raise Malformed("hello was said already")
-        if "token" in item:
-            raise Denied("unauthorized", "tokens are not accepted here: say hello with userId and username")
-        context = self.context
-        user_id = valid_user_id(item.get("userId"), context.limits, "userID")
-        self.user = user_id, valid_username(item.get("username"), context.limits, "username")
-        self.answer(welcome(ref, self.session_id, self.user, context.heartbeat_s))
+                raise Malformed("op must be hello, join, leave, send or refresh")
 
     def _join(self, item: dict[str, Any], ref: object) -> None:
         room_id = self.room_of(item)
         since = item.get("since")
         if since is not None and (type(since) is not int or not 0 <= since <= SINCE_MAX):
             raise Malformed("since must be a sequence number, 0 or more")
+        if self.access is not None:
+            self.access.check_read(room_id)
         self.joins.check_room_for(room_id)
         self.charge(JOIN_S)
         self.joins.join(room_id, ref, since)
@@ -161,7 +154,7 @@ class WsSession(SendingSession):
             raise Denied("unauthorized", "say hello first")
         return self.user
 
-    def _fault(self, ref: object, error: ChatflowError) -> None:
+    def fault(self, ref: object, error: ChatflowError) -> None:
         """Answer what cannot be done as asked; a peer that does not speak the protocol is closed in the end."""
         self.charge(ANSWER_S)
         self.error(ref, error)
