@@ -34,9 +34,11 @@ def breaker_of(common: Common) -> CircuitBreaker:
     return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
 
 
-def identity_of(role: str, also: Callable[[], Mapping[str, float]] = dict) -> Identity:
+def identity_of(
+    role: str, also: Callable[[], Mapping[str, float]] = dict, *, counts: Callable[[], Mapping[str, int]] = dict
+) -> Identity:
     """The identity of a role that starts now."""
-    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also)
+    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also, counts)
 
 
 def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:

@@ -32,6 +32,7 @@ from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.reading.read_cache import ReadCache
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
+from chatflow.entrypoints.audit_trails import open_audit_log
 from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, local_tier_of, pool_gauges, processors_of
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.resources import open_broker, open_shared, open_store
@@ -53,6 +54,8 @@ class Container(containers.DeclarativeContainer):
     api_settings = settings.provided.api
 
     summaries = providers.Object(True)
+    audit_trail = providers.Singleton(open_audit_log, common)
+    counts = providers.Callable(lambda trail: trail.counts, audit_trail)
 
     database = providers.Resource(open_store, common, processor_settings.writer_pool)
     broker_breaker = providers.Singleton(breaker_of, common)
@@ -109,7 +112,7 @@ class Container(containers.DeclarativeContainer):
     gateway = providers.Singleton(
         GatewayRole,
         gateway_settings,
-        providers.Factory(identity_of, "gateway"),
+        providers.Factory(identity_of, "gateway", counts=counts),
         context,
         providers.Singleton(
             GatewayServer,
@@ -140,7 +143,7 @@ class Container(containers.DeclarativeContainer):
     processor = providers.Singleton(
         ProcessorRole,
         processor_settings,
-        providers.Factory(identity_of, "processor", providers.Callable(pool_gauges, database, "writer")),
+        providers.Factory(identity_of, "processor", providers.Callable(pool_gauges, database, "writer"), counts=counts),
         providers.Singleton(processors_of, processor_settings, broker, persister, processor_metrics, database=database),
         processor_metrics,
         broker,
@@ -171,7 +174,7 @@ class Container(containers.DeclarativeContainer):
     api = providers.Singleton(
         ApiRole,
         api_settings,
-        providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader")),
+        providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader"), counts=counts),
         queries,
         reader,
         fleet,

@@ -11,6 +11,7 @@ from typing import ClassVar, Protocol
 
 import structlog
 
+from chatflow.adapters.audit_log import AuditLog
 from chatflow.adapters.sql import migrate
 from chatflow.domain.resilience.tasks import end
 from chatflow.entrypoints.containers import Container, build_container, start_opening
@@ -23,7 +24,7 @@ from chatflow.entrypoints.roles.process import (
     stop_on_signals,
 )
 from chatflow.entrypoints.roles.waiting import until_ready
-from chatflow.entrypoints.settings import Settings
+from chatflow.entrypoints.settings import Settings, describe
 from chatflow.entrypoints.summaries import catch_up_summaries
 from chatflow.ports.errors import ChatflowError, SchemaMismatch
 
@@ -66,7 +67,8 @@ async def serve_roles(
     stop_on_signals(lifetime)
     with contextlib.suppress(Stopped):
         is_alone = "processor" in names and settings.common.is_embedded
-        async with opened(build_container(settings, is_alone=is_alone), lifetime, names) as container:
+        container = build_container(settings, is_alone=is_alone)
+        async with recorded(container.audit_trail(), settings, names), opened(container, lifetime, names):
             await lifetime.unless_stopped(_prepare_database(container, settings))
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
@@ -80,6 +82,20 @@ async def serve_apart(settings: Settings, name: str) -> None:
     """
     with in_use(settings.common, alone=False):
         await serve_roles(settings, (name,))
+
+
+@contextlib.asynccontextmanager
+async def recorded(trail: AuditLog, settings: Settings, names: Collection[str]) -> AsyncIterator[None]:
+    """Record with which settings a process starts, and that it stops."""
+    changed = {name: shown for name, shown, origin in describe(settings) if origin != "default"}
+    trail.acted("process.started", "process", role=",".join(names), settings=changed)
+    summing = asyncio.create_task(trail.run())
+    try:
+        yield
+    finally:
+        await end([summing])
+        trail.acted("process.stopped", "process", role=",".join(names))
+        trail.close()
 
 
 @contextlib.asynccontextmanager

@@ -1,12 +1,14 @@
 import io
 import json
 import logging
+import time
 import warnings
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
+from chatflow.adapters.audit_log import AuditLog
 from chatflow.entrypoints.logs import configure_logs
 
 
@@ -29,6 +31,7 @@ def _logging_as_before() -> Iterator[None]:
     logging.captureWarnings(capture=False)
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.getLogger("chatflow").setLevel(logging.NOTSET)
     structlog.reset_defaults()
 
 
@@ -159,3 +162,9 @@ def test_python_warnings_become_log_lines(stream):
         warnings.warn("old call", DeprecationWarning, stacklevel=1)
     [line] = lines(stream)
     assert "old call" in str(line["detail"])
+
+
+def test_without_a_file_of_its_own_the_audit_trail_is_logged_at_any_level(stream):
+    configure_logs(level="critical", fmt="json", stream=stream)
+    AuditLog(time.monotonic).acted("process.started", "process")
+    assert [line["event"] for line in lines(stream)] == ["process.started"]

@@ -18,6 +18,7 @@ from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
 from chatflow.domain.persistence.replay import Outcome, Replayed, Republisher, oldest, replay_into_store
+from chatflow.entrypoints.audit_trails import open_audit_log, operator
 from chatflow.entrypoints.cli.database import open_existing
 from chatflow.entrypoints.cli.dead_letter_views import (
     BROKER_PREFIX,
@@ -92,10 +93,25 @@ async def show_dead(common: Common, name: str) -> dict[str, Any]:
 async def replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
     """Replay these, or all unresolved ones if none is named; all of them must exist before the first is tried.
 
+    The audit trail gets one entry, also when it fails half-way.
+
     Raises:
-        StartError: one of them does not exist, or the process that has the data directory takes none now.
+        StartError: one of them does not exist, the process that has the data directory takes none now, or the audit
+            trail cannot be written.
         BrokerError: the broker cannot be used at all.
     """
+    trail = open_audit_log(common)
+    try:
+        replays = await _replay_dead(common, names)
+        count = sum(result.outcome is replays.done for result in replays.results)
+        shown = ",".join(names) or "all"
+        trail.acted("dead_letters.replayed", operator(), count=count, detail=f"{shown} {replays.failure}".rstrip())
+    finally:
+        trail.close()
+    return replays
+
+
+async def _replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
     numbers, ids = _parsed(names)
     replays = ReplayReport(Outcome.STORED if common.is_embedded else Outcome.PUBLISHED)
     async with open_existing(common) as database:

@@ -52,6 +52,7 @@ class Identity:
 
     Attributes:
         also: more gauges to report, such as those of a connection pool.
+        counts: more counters to report, such as those of the process's audit trail.
     """
 
     role: str
@@ -60,6 +61,7 @@ class Identity:
     now_us: WallClock
     started: float
     also: Callable[[], Mapping[str, float]] = dict
+    counts: Callable[[], Mapping[str, int]] = dict
 
     @property
     def uptime_s(self) -> float:
@@ -71,7 +73,8 @@ class Identity:
     ) -> RoleSnapshot:
         """A snapshot of now."""
         known = {"uptime_s": self.uptime_s, **self.also(), **gauges}
-        return RoleSnapshot(self.role, self.instance, self.now_us(), counters, known, states)
+        counted = {**counters, **self.counts()}
+        return RoleSnapshot(self.role, self.instance, self.now_us(), counted, known, states)
 
 
 async def report_for_ever(fleet: Fleet, snapshot: Callable[[], RoleSnapshot]) -> None:

@@ -94,6 +94,10 @@ class Common:
     log_format: str = choice(
         "auto", "console, json, or auto: console on a terminal, else json", ("auto", "console", "json")
     )
+    audit_log: str = text("", "file of the audit trail; empty: among the other lines of the log")
+    audit_lines_per_s: int = integer(
+        200, "different sign-ins and denials a second that the audit trail writes; further ones are counted together"
+    )
     broker_limit_bytes: int = integer(QUEUE_LIMIT_BYTES, "bytes that one partition's queue holds; more are refused")
     breaker_failures: int = integer(circuit_breaker.FAILURES, "failures in a row that open a circuit breaker")
     breaker_reset_s: float = seconds(
