@@ -45,6 +45,11 @@ HOLD_TABS = """() => {
 }"""
 RELEASE_TABS = "() => { const talk = window.heldTalk; window.heldTalk = null; for (const hear of talk) hear(); }"
 """What other tabs tell is kept from a tab, and told it later."""
+COUNT_SIGNS = """(userId) => {
+  window.signsOfLife = 0;
+  const channel = new BroadcastChannel(`chatflow.outbox.${userId}`);
+  channel.onmessage = ({ data }) => (window.signsOfLife += data.alive === "yes");
+}"""
 
 
 async def _texts(server: UpServer, room: str) -> list[str]:
@@ -242,6 +247,47 @@ async def test_one_of_two_tabs_sends_and_the_other_takes_over(chat_server: UpSer
     await other[0].say("and on")
     assert other[1].sent_ids("handed over") == sender[1].sent_ids("handed over")
     assert (await _texts(chat_server, room))[2:] == ["over the other tab", "handed over", "and on"]
+
+
+async def test_a_tab_takes_over_from_one_that_hangs(chat_server: UpServer, open_page: Open) -> None:
+    room = "hung"
+    hung, hung_wire = await open_page(chat_server), Wire()
+    await hung_wire.install(hung.page)
+    await hung.page.add_init_script(f"({HOLD_TABS})()")
+    await hung.enter("ada", room)
+    waiting, wire = await ChatPage.tab(hung.context, chat_server.url), Wire()
+    await wire.install(waiting.page)
+    await waiting.page.clock.install()
+    await waiting.page.goto(f"{chat_server.url}/#/{room}")
+    await waiting.connected()
+    await hung.page.evaluate(RELEASE_TABS)
+    await waiting.page.evaluate(COUNT_SIGNS, (await waiting.page.evaluate(GET_IDENTITY))["userId"])
+    hung_wire.is_deaf = True
+    await hung.write("in flight")
+    await eventually(lambda: _was_sent(hung_wire, "in flight"))
+    await waiting.write("waits for the other")
+    await expect(waiting.message("waits for the other", "pending")).to_have_count(1)
+    assert wire.sent_ids("waits for the other") == []
+    await eventually(lambda: waiting.page.evaluate("signsOfLife > 0"))
+    for pause_ms in (6_000, 1_000):
+        await waiting.page.clock.fast_forward(pause_ms)
+    await expect(waiting.part("notice")).to_be_hidden()
+    await hung.page.evaluate("window.heldTalk = []")
+    for _ in range(2):
+        await waiting.page.clock.fast_forward(6_000)
+    await expect(waiting.part("notice")).to_contain_text("Another tab is sending; it does not answer. 2 messages wait")
+    await waiting.part("retry-now").dispatch_event("click")
+    await expect(waiting.message("waits for the other", "stored")).to_have_count(1)
+    await expect(waiting.part("notice")).to_be_hidden()
+    hung_wire.is_deaf = False
+    await hung.page.evaluate(RELEASE_TABS)
+    for page in (hung, waiting):
+        await expect(page.message("waits for the other", "stored")).to_have_count(1)
+        await expect(page.part("message")).to_have_count(2)
+        assert await page.texts() == ["in flight", "waits for the other"]
+    await hung.say("awake again")
+    assert wire.sent_ids("awake again") != []
+    assert await _texts(chat_server, room) == ["in flight", "waits for the other", "awake again"]
 
 
 async def _was_sent(wire: Wire, text: str) -> bool:

@@ -27,6 +27,8 @@ export const MAX_SETTLED = 200;
 export const STORAGE_PATIENCE_MS = 2_000;
 /** Milliseconds between the sending tab's checks for what closed tabs left in the storage. */
 export const SYNC_MS = 60_000;
+/** Milliseconds that the sending tab may take to answer another one whose messages wait for it. */
+export const SENDER_PATIENCE_MS = 5_000;
 /** Milliseconds until an unanswered send is repeated with the same id. */
 export const ACK_TIMEOUT_MS = 15_000;
 /** Milliseconds until a connection without a welcome is given up. */

@@ -97,6 +97,7 @@ export class Chat {
   }
 
   retryNow() {
+    if (this.waiting.isStalled) this.#outboxes.takeOver();
     this.#connection.retryNow();
   }
 

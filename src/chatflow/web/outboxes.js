@@ -36,6 +36,8 @@ export class Outboxes {
       heard: (message) => this.#hear(message),
       prepare: () => this.sync(),
       chosen: () => this.#pump({ resent: true }),
+      isAwaited: () => this.entries.some(({ state, kept }) => state === "pending" && kept === true),
+      judged: () => this.#changed(null),
     });
     setInterval(() => this.#tabs.isSender && this.sync(), SYNC_MS);
     document.addEventListener("visibilitychange", () => document.hidden || this.sync());
@@ -64,9 +66,13 @@ export class Outboxes {
     return this.entries.length >= MAX_OUTBOX_TOTAL;
   }
 
-  /** How many messages wait, how many of them are still being written, and how many exist only in this tab. */
+  /**
+   * How many messages wait, how many of them are still being written, how many exist only in this tab, and whether the
+   * tab that sends them hangs (`isStalled`).
+   */
   get waiting() {
-    const waiting = { count: 0, writing: 0, unkept: 0, problem: this.problem };
+    const { isSenderSilent: isStalled } = this.#tabs;
+    const waiting = { count: 0, writing: 0, unkept: 0, problem: this.problem, isStalled };
     for (const { state, kept } of this.entries) {
       if (state === "acknowledged") continue;
       waiting.count += 1;
@@ -83,6 +89,11 @@ export class Outboxes {
 
   disconnected() {
     this.#tabs.yield();
+  }
+
+  /** Send from this tab, although another one says that it sends. */
+  takeOver() {
+    this.#tabs.steal();
   }
 
   /** Take in an earlier version's entries; true once the storage has them all. */
@@ -115,7 +126,9 @@ export class Outboxes {
   // --- for the outboxes
 
   maySend({ kept }) {
-    return kept === false || (kept === true && this.#tabs.isSender);
+    if (kept !== true) return kept === false;
+    if (!this.#tabs.isSender) this.#tabs.watch();
+    return this.#tabs.isSender;
   }
 
   /** Settles when the entry is stored, or when that failed or took too long; see `entry.kept`. Never rejects. */

@@ -44,12 +44,12 @@ export class Status {
     this.#notice.hidden = calm || long === null;
     if (long !== null) setText(this.#noticeWords, long);
     this.#button.disabled = kind === "connecting";
-    this.#button.hidden = kind === "connected";
+    this.#button.hidden = kind === "connected" && !this.#waiting.isStalled;
   }
 }
 
-function isSafe({ writing, unkept, isDraftKept }) {
-  return writing + unkept === 0 && isDraftKept;
+function isSafe({ writing, unkept, isStalled, isDraftKept }) {
+  return writing + unkept === 0 && !isStalled && isDraftKept;
 }
 
 /** `short` for the bar, `long` for the notice (null: none), `spoken` for screen readers, without the countdown. */
@@ -70,7 +70,7 @@ function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
 }
 
 /** What happens to unsent text, and what the person must do to keep it; never promises more than is true. */
-function keptWords({ count, writing, unkept, problem, isDraftKept }) {
+function keptWords({ count, writing, unkept, problem, isStalled, isDraftKept }) {
   const draft = isDraftKept ? "" : " Your unfinished message is lost when you close this tab.";
   if (unkept > 0) {
     const [are, they] = unkept === 1 ? ["is", "it is"] : ["are", "they are"];
@@ -79,6 +79,10 @@ function keptWords({ count, writing, unkept, problem, isDraftKept }) {
   if (writing > 0) return `Saving ${counted(writing, "message")}…${draft}`;
   if (problem !== null) return `${problem} What you write is kept only while this tab is open.`;
   if (count === 0) return `Messages that you write now wait here and are sent later.${draft}`;
+  if (isStalled) {
+    const wait = count === 1 ? "waits" : "wait";
+    return `Another tab is sending; it does not answer. ${counted(count, "message")} ${wait} for it.${draft}`;
+  }
   const [wait, are] = count === 1 ? ["waits", "is"] : ["wait", "are"];
   const words = `${counted(count, "message")} ${wait} here, even if you close this page`;
   return `${words}, and ${are} sent once it is open and connected.${draft}`;
