@@ -13,6 +13,7 @@ import uvloop
 from rich.console import Console
 
 from benchmarks.attacker import ATTACKS
+from benchmarks.audit import bench_audit
 from benchmarks.cache_faults import bench_cache_faults
 from benchmarks.embedded import bench_embedded
 from benchmarks.hostile import Plan, bench_hostile
@@ -23,7 +24,7 @@ from benchmarks.report import Report
 from benchmarks.separate import bench_separate
 from benchmarks.servers import started
 
-SCENARIOS = ("embedded", "separate", "outages", "reads", "mix", "cache-faults", "hostile")
+SCENARIOS = ("embedded", "separate", "outages", "reads", "mix", "cache-faults", "hostile", "audit")
 PROFILES = ("B0", "O1", "O2", "O12")
 UNCACHED = ("B0", "O2")
 WHERE = ("up", "fleet")
@@ -56,6 +57,8 @@ async def scenario(name: str, arguments: argparse.Namespace, profiles: list[str]
                 report = await bench_separate(console, servers, profiles, seconds)
             case "outages":
                 report = await bench_outages(console, servers, OutageTimes())
+            case "audit":
+                report = bench_audit(console, servers.maria, arguments.rows)
             case "reads":
                 uncached = [profile for profile in profiles if profile in UNCACHED]
                 report = await bench_reads(console, servers.maria, uncached, arguments.rows)
@@ -85,7 +88,7 @@ def main() -> None:
     parser.add_argument("--path", choices=SCENARIOS, action="append", help="default: embedded and separate")
     parser.add_argument("--profile", choices=PROFILES, action="append", help="not for embedded; default: all")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement; not of outages")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="messages that reads are measured on")
+    parser.add_argument("--rows", type=int, default=1_000_000, help="messages that reads and audits are measured on")
     parser.add_argument("--where", choices=WHERE, action="append", help="of hostile; default: both")
     parser.add_argument("--attack", choices=ATTACKS, action="append", help="of hostile; default: all")
     parser.add_argument("--hostile", type=int, action="append", help="hostile connections; default: 1 and 10")

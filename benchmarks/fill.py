@@ -32,7 +32,7 @@ FROM (
 """
 
 
-_SUMS = (
+SUMS = (
     """INSERT INTO room_message_summary
     SELECT room_id, COUNT(*), COUNT(DISTINCT user_id), MAX(accepted_at) FROM messages GROUP BY room_id""",
     """INSERT INTO user_room_summary
@@ -65,7 +65,7 @@ def fill(maria: MariaServer, database: str, rows: int) -> None:
     columns = {index.name: ", ".join(column.name for column in index.columns) for index in messages.indexes}
     added = ", ".join(f"ADD INDEX {name} ({listed})" for name, listed in columns.items())
     maria.execute(f"ALTER TABLE messages {added}; ANALYZE TABLE messages", database, timeout_s=AT_LEISURE_S)
-    maria.execute("; ".join(_SUMS), database, timeout_s=AT_LEISURE_S)
+    maria.execute("; ".join(SUMS), database, timeout_s=AT_LEISURE_S)
     heads = ", ".join(f"('{room}', {size})" for room, size in sizes.items() if size)
     maria.execute(f"INSERT INTO room_heads VALUES {heads}", database)  # noqa: S608 - made of numbers
 

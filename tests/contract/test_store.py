@@ -538,6 +538,58 @@ async def test_an_audit_names_every_summary_that_is_not_a_recount(stack):
     assert len((await stack.auditor.recount(summaries=True, limit=2))[1]) == 2
 
 
+DAMAGES = [
+    ("head", "lobby", "UPDATE room_heads SET last_seq = last_seq + 1 WHERE room_id = 'lobby'"),
+    ("head", "lobby", "DELETE FROM room_heads WHERE room_id = 'lobby'"),
+    ("head", "ghost", "INSERT INTO room_heads VALUES ('ghost', 1)"),
+    ("room_summary", "lobby", "UPDATE room_message_summary SET total_messages = 99 WHERE room_id = 'lobby'"),
+    ("room_summary", "lobby", "UPDATE room_message_summary SET unique_users = 99 WHERE room_id = 'lobby'"),
+    ("room_summary", "lobby", "UPDATE room_message_summary SET last_activity = {other_time} WHERE room_id = 'lobby'"),
+    ("room_summary", "lobby", "DELETE FROM room_message_summary WHERE room_id = 'lobby'"),
+    ("room_summary", "ghost", "INSERT INTO room_message_summary VALUES ('ghost', 1, 1, {other_time})"),
+    ("user_summary", "8", "UPDATE user_message_summary SET username = 'BOB' WHERE user_id = 8"),
+    ("user_summary", "8", "UPDATE user_message_summary SET total_messages = 99 WHERE user_id = 8"),
+    ("user_summary", "8", "UPDATE user_message_summary SET last_seen = {other_time} WHERE user_id = 8"),
+    ("user_summary", "8", "DELETE FROM user_message_summary WHERE user_id = 8"),
+    ("user_summary", "99", "INSERT INTO user_message_summary VALUES (99, 'ghost', 1, {other_time})"),
+    ("user_room_summary", "8/lobby", "UPDATE user_room_summary SET message_count = 99 WHERE user_id = 8"),
+    ("user_room_summary", "8/lobby", "UPDATE user_room_summary SET last_activity = {other_time} WHERE user_id = 8"),
+    ("user_room_summary", "8/lobby", "DELETE FROM user_room_summary WHERE user_id = 8"),
+    ("user_room_summary", "8/ghost", "INSERT INTO user_room_summary VALUES (8, 'ghost', 1, {other_time})"),
+]
+
+
+@pytest.mark.parametrize("make_backend", ["sqlite-summaries", "mariadb-summaries"], indirect=True)
+async def test_an_audit_finds_each_damage_alone_and_all_of_them_together(stack):
+    """User 8's latest messages are two of one moment, with two names."""
+    two_names = [message("lobby", 8, at=NOW_US, username=name) for name in ("bob", "al")]
+    await append(stack, message("a"), message("lobby"), *two_names)
+    tables = "room_heads", "room_message_summary", "user_message_summary", "user_room_summary"
+    kept = {table: f"kept_{table}" for table in tables}
+    other_time = "5" if "sqlite" in type(stack.database).__module__ else "'2026-01-01 00:00:00'"
+    for table, copy in kept.items():
+        stack.raw(f"CREATE TABLE {copy} AS SELECT * FROM {table}")
+    try:
+        for check, subject, damage in DAMAGES:
+            stack.raw(damage.format(other_time=other_time))
+            findings = (await stack.auditor.recount(summaries=True))[1]
+            assert [(each.check, each.subject) for each in findings] == [(check, subject)], damage
+            for table, copy in kept.items():
+                stack.raw(f"DELETE FROM {table}")
+                stack.raw(f"INSERT INTO {table} SELECT * FROM {copy}")
+            assert (await stack.auditor.recount(summaries=True))[1] == []
+        for table in tables:
+            stack.raw(f"DELETE FROM {table}")
+        for *_, damage in DAMAGES:
+            stack.raw(damage.format(other_time=other_time))
+        findings = (await stack.auditor.recount(summaries=True))[1]
+        wrong = {(each.check, each.subject, each.found == "nothing") for each in findings}
+        assert wrong >= {(check, subject, subject not in {"ghost", "99", "8/ghost"}) for check, subject, _ in DAMAGES}
+    finally:
+        for copy in kept.values():
+            stack.raw(f"DROP TABLE {copy}")
+
+
 async def test_a_head_that_never_moved_is_no_finding(stack):
     raw = raw_of(stack)
     raw("INSERT INTO room_heads VALUES ('quiet', 0)")

@@ -1,7 +1,7 @@
 """An audit says what is missing, doubled or misplaced, and reads a ledger as clients under faults leave it."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import pytest
@@ -19,7 +19,9 @@ class FakeAuditor:
     findings: list[Finding] = attrs.field(factory=list)
     asked: list[int] = attrs.field(factory=list)
 
-    async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
+    async def recount(
+        self, *, summaries: bool, limit: int = 100, started: Callable[[str], None] = lambda _: None
+    ) -> tuple[int, list[Finding]]:
         return len(self.rooms), [each for each in self.findings if summaries or each.check == "sequence"][:limit]
 
     async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """Use case: prove from the store alone that nothing acknowledged was lost, doubled or reordered."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
@@ -80,15 +80,23 @@ def read_ledger(lines: Iterable[str]) -> Iterator[Ack]:
                 raise
 
 
-async def audit(auditor: Auditor, *, summaries: bool, ledger: Iterable[Ack] = ()) -> AuditReport:
+async def audit(
+    auditor: Auditor,
+    *,
+    summaries: bool,
+    ledger: Iterable[Ack] = (),
+    started: Callable[[str], None] = lambda _: None,
+) -> AuditReport:
     """Recount the store, then look up every ack of the ledger, a thousand at a time.
+
+    ``started`` is told what is checked next, in words; from any thread.
 
     Raises:
         StoreError: the store cannot be read.
         InvalidLedger: the ledger cannot be read.
     """
     report = AuditReport()
-    report.messages, findings = await auditor.recount(summaries=summaries, limit=SHOWN)
+    report.messages, findings = await auditor.recount(summaries=summaries, limit=SHOWN, started=started)
     report.structural = len(findings)
     report.findings += findings
     chunk: dict[str, Ack] = {}
@@ -96,6 +104,7 @@ async def audit(auditor: Auditor, *, summaries: bool, ledger: Iterable[Ack] = ()
         report.acks += 1
         chunk[ack.message_id] = ack
         if len(chunk) >= CHUNK:
+            started(f"acks of the ledger, {report.acks} so far")
             await _compare(auditor, chunk, report)
             chunk = {}
     await _compare(auditor, chunk, report)

@@ -7,7 +7,7 @@ Promises of every adapter:
 * Reads see whole transactions only.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import attrs
@@ -223,10 +223,13 @@ class Finding:
 class Auditor(Protocol):
     """Recount everything from the messages. All methods raise ``StoreUnavailable``."""
 
-    async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
+    async def recount(
+        self, *, summaries: bool, limit: int = 100, started: Callable[[str], None] = lambda _: None
+    ) -> tuple[int, list[Finding]]:
         """How many messages there are, and what is wrong.
 
-        Checked: gaps in ``seq``, heads, summaries when they are on, and commits confirmed to processors.
+        Checked: gaps in ``seq``, heads, summaries when they are on, and commits confirmed to processors. ``started``
+        is told what is counted next, in words; from any thread.
         """
 
     async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:

@@ -5,7 +5,7 @@ No method awaits anything, so each is a transaction.
 
 import uuid
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -146,7 +146,10 @@ class MemoryStore:
         self.tables.dead[letter.id] = attrs.evolve(now, resolved=True)
         return True
 
-    async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
+    async def recount(
+        self, *, summaries: bool, limit: int = 100, started: Callable[[str], None] = lambda _: None
+    ) -> tuple[int, list[Finding]]:
+        started("sequences")
         numbers: defaultdict[str, list[int]] = defaultdict(list)
         for row in self.tables.rows:
             numbers[row.message.room_id].append(row.seq)

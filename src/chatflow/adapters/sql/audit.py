@@ -1,31 +1,17 @@
-"""Recount everything inside the database, so that memory stays flat however many messages there are."""
+"""Recount everything inside the database: its time grows as sorting does, and memory stays flat."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from sqlalchemy import Connection, Select, Subquery, Table, and_, exists, func, or_, select
+from sqlalchemy import Connection, Select, func, select
 
+from chatflow.adapters.sql.audit_recounts import HEAD, SUMMARIES, differences, gaps
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.json_rows import Row, chunks, fetch
 from chatflow.adapters.sql.reader import is_id
-from chatflow.adapters.sql.schema import (
-    commit_counts,
-    messages,
-    room_heads,
-    room_message_summary,
-    user_message_summary,
-    user_room_summary,
-)
-from chatflow.adapters.sql.summaries import grouped
+from chatflow.adapters.sql.schema import commit_counts, messages
 from chatflow.ports.store import Finding
-
-CHECKS = {
-    "room_summary": room_message_summary,
-    "user_summary": user_message_summary,
-    "user_room_summary": user_room_summary,
-}
-NOTHING = "nothing"
 
 
 @attrs.frozen
@@ -34,8 +20,10 @@ class SqlAuditor:
 
     database: Database
 
-    async def recount(self, *, summaries: bool, limit: int = 100) -> tuple[int, list[Finding]]:
-        return await self.database.snapshot(recount, summaries, limit)
+    async def recount(
+        self, *, summaries: bool, limit: int = 100, started: Callable[[str], None] = lambda _: None
+    ) -> tuple[int, list[Finding]]:
+        return await self.database.snapshot(recount, summaries, limit, started)
 
     async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -45,11 +33,12 @@ class SqlAuditor:
         return found
 
 
-def recount(conn: Connection, summaries: bool, limit: int) -> tuple[int, list[Finding]]:
+def recount(conn: Connection, summaries: bool, limit: int, started: Callable[[str], None]) -> tuple[int, list[Finding]]:
     """Count the messages and collect at most ``limit`` findings."""
+    started("messages")
     total = _total(conn)
     findings: list[Finding] = []
-    for found in _findings(conn, summaries, limit):
+    for found in _findings(conn, summaries, limit, started):
         findings += found
         if len(findings) >= limit:
             break
@@ -61,12 +50,13 @@ def _total(conn: Connection) -> int:
     return total
 
 
-def _findings(conn: Connection, summaries: bool, limit: int) -> Iterator[list[Finding]]:
-    yield _gaps(conn, limit)
-    yield _differences(conn, "head", room_heads, _highest(), limit)
-    if summaries:
-        for check, table in CHECKS.items():
-            yield _differences(conn, check, table, _recounted(conn, table), limit)
+def _findings(conn: Connection, summaries: bool, limit: int, started: Callable[[str], None]) -> Iterator[list[Finding]]:
+    started("sequences")
+    yield gaps(conn, limit)
+    for recounted in (HEAD, *(SUMMARIES if summaries else ())):
+        started(recounted.title)
+        yield differences(conn, recounted, limit)
+    started("confirmed commits")
     yield lost_commits(conn, limit)
 
 
@@ -107,78 +97,6 @@ def _rows_by_partition(partitions: int) -> Select[Any]:
 
 def _confirmed(committed: int) -> str:
     return f"{committed} rows confirmed to processors"
-
-
-def _gaps(conn: Connection, limit: int) -> list[Finding]:
-    """With unique numbers from 1 upwards, a room has no gap when it holds as many rows as its highest number."""
-    rows, lowest, highest = func.count(), func.min(messages.c.seq), func.max(messages.c.seq)
-    rooms = select(messages.c.room_id, rows.label("rows"), lowest.label("lowest"), highest.label("highest"))
-    broken = rooms.group_by(messages.c.room_id).having(or_(lowest != 1, rows != highest)).limit(limit)
-    return [
-        Finding("sequence", room, f"1..{highest} without gaps", f"{rows} rows from {lowest}")
-        for room, rows, lowest, highest in fetch(conn, broken)
-    ]
-
-
-def _highest() -> Subquery:
-    highest = func.max(messages.c.seq).label("last_seq")
-    return select(messages.c.room_id, highest).group_by(messages.c.room_id).subquery("recount")
-
-
-def _recounted(conn: Connection, table: Table) -> Subquery:
-    rows = grouped(table, conn.dialect.name, messages, None, fresh=False)
-    labels = zip(rows.selected_columns, table.columns, strict=True)
-    return rows.with_only_columns(*(value.label(column.name) for value, column in labels)).subquery("recount")
-
-
-def _differences(conn: Connection, check: str, table: Table, recounted: Subquery, limit: int) -> list[Finding]:
-    keys = [column.name for column in table.primary_key]
-    values = [column.name for column in table.columns if not column.primary_key]
-    wrong = fetch(conn, _wrong(table, recounted, keys, values, limit))
-    extra = fetch(conn, _extra(table, keys, values, limit))
-    width = len(keys)
-    return [_wrong_finding(check, row, width, values) for row in wrong] + [
-        Finding(check, _subject(row[:width]), NOTHING, _listed(values, row[width:])) for row in extra
-    ]
-
-
-def _wrong(table: Table, recounted: Subquery, keys: list[str], values: list[str], limit: int) -> Select[Any]:
-    """Keys with messages whose row is missing or wrong."""
-    same_key = and_(*(recounted.c[key] == table.c[key] for key in keys))
-    differs = or_(table.c[keys[0]].is_(None), *(recounted.c[value] != table.c[value] for value in values))
-    columns = [
-        *(recounted.c[key].label(f"key_{key}") for key in keys),
-        *(recounted.c[value].label(f"expected_{value}") for value in values),
-        *(table.c[value].label(f"found_{value}") for value in values),
-    ]
-    return select(*columns).select_from(recounted.outerjoin(table, same_key)).where(differs).limit(limit)
-
-
-def _extra(table: Table, keys: list[str], values: list[str], limit: int) -> Select[Any]:
-    """Rows whose key has no messages; a head at 0 is right.
-
-    Pairs compare the room as an expression: SQLite would otherwise scan the room for each, not the user's few rows.
-    """
-    same = [messages.c[key] == table.c[key] for key in keys]
-    if table is user_room_summary:
-        same[keys.index("room_id")] = messages.c.room_id.concat("") == table.c.room_id
-    counted = exists().where(*same)
-    unfounded = ~counted if table is not room_heads else and_(~counted, room_heads.c.last_seq != 0)
-    return select(*(table.c[name] for name in (*keys, *values))).where(unfounded).limit(limit)
-
-
-def _wrong_finding(check: str, row: Row, width: int, values: list[str]) -> Finding:
-    expected, found = row[width : width + len(values)], row[width + len(values) :]
-    said = NOTHING if found[0] is None else _listed(values, found)
-    return Finding(check, _subject(row[:width]), _listed(values, expected), said)
-
-
-def _subject(key: Row) -> str:
-    return "/".join(str(part) for part in key)
-
-
-def _listed(names: list[str], values: Row) -> str:
-    return ", ".join(f"{name}={value}" for name, value in zip(names, values, strict=True))
 
 
 def _copies(conn: Connection, message_ids: Sequence[str]) -> Sequence[Row]:

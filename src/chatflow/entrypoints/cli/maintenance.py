@@ -1,6 +1,7 @@
 """What ``chatflow migrate`` and ``chatflow audit`` do."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 from chatflow.adapters.sql import migrate as migrations
@@ -8,6 +9,7 @@ from chatflow.adapters.sql.audit import SqlAuditor
 from chatflow.adapters.sql.rebuild import SqlSummaries
 from chatflow.domain.auditing import AuditReport, InvalidLedger, audit, read_ledger
 from chatflow.entrypoints.cli.database import open_existing
+from chatflow.entrypoints.cli.progress import progress
 from chatflow.entrypoints.data_directory import in_use
 from chatflow.entrypoints.roles.process import StartError
 from chatflow.entrypoints.settings import Common
@@ -38,12 +40,12 @@ async def run_audit(common: Common, ledger: Path | None) -> AuditReport:
     Raises:
         StartError: the ledger cannot be read.
     """
-    async with open_existing(common) as database:
-        auditor = SqlAuditor(database)
+    async with open_existing(common) as database, progress("auditing") as started:
+        check = partial(audit, SqlAuditor(database), summaries=common.profile.summaries, started=started)
         if ledger is None:
-            return await audit(auditor, summaries=common.profile.summaries)
+            return await check()
         try:
             with ledger.open(encoding="utf-8") as lines:
-                return await audit(auditor, summaries=common.profile.summaries, ledger=read_ledger(lines))
+                return await check(ledger=read_ledger(lines))
         except (OSError, UnicodeDecodeError, InvalidLedger) as exc:
             raise StartError(f"ledger {ledger} cannot be read: {exc}") from exc
