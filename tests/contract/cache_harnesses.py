@@ -15,6 +15,7 @@ from chatflow.adapters.redis.services import open_redis
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.fleet import Fleet
 from tests.harness.clock import FakeClock
+from tests.harness.lifecycle import opened
 
 TIMEOUT_S = 5.0
 """A suite about semantics does not stumble over a busy machine."""
@@ -75,7 +76,7 @@ async def make_older(raw: redis.asyncio.Redis, seconds: float) -> None:
 async def real_redis(url: str) -> AsyncIterator[Backend]:
     async with (
         redis.asyncio.from_url(url) as raw,
-        open_redis(url, clock=time.monotonic, timeout_s=TIMEOUT_S) as services,
+        opened(open_redis(url, clock=time.monotonic, timeout_s=TIMEOUT_S)) as services,
     ):
         await raw.flushdb()
 

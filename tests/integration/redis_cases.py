@@ -13,6 +13,7 @@ from chatflow.ports.cache import Lookup
 from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable
 from chatflow.ports.messages import StoredMessage
+from tests.harness.lifecycle import opened
 from tests.harness.waiting import eventually
 
 PATIENCE_S = 20.0
@@ -38,7 +39,7 @@ class Listener:
 async def process(url: str, **numbers: float) -> AsyncIterator[RedisServices]:
     """One process that does not listen."""
     settings = {"timeout_s": TIMEOUT_S, "breaker_reset_s": RESET_S, "clock": time.monotonic} | numbers
-    async with open_redis(url, **settings) as services:
+    async with opened(open_redis(url, **settings)) as services:
         yield services
 
 

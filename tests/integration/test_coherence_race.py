@@ -20,6 +20,7 @@ from chatflow.domain.reading.cache_policy import CachePolicy
 from chatflow.domain.reading.local_cache import LocalTier
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.commit_feed import Commit
+from tests.harness.lifecycle import opened
 from tests.reading_fakes import ListStore, body, local_tier, query_service
 from tests.unit.fakes import cancel
 
@@ -69,7 +70,7 @@ async def memory() -> AsyncIterator[list]:
 
 
 def _patient(url: str):
-    return open_redis(url, clock=time.monotonic, timeout_s=PATIENCE_S)
+    return opened(open_redis(url, clock=time.monotonic, timeout_s=PATIENCE_S))
 
 
 @asynccontextmanager

@@ -35,7 +35,7 @@ from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.audit_trails import open_audit_log
 from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, local_tier_of, pool_gauges, processors_of
 from chatflow.entrypoints.clocks import new_id, now_us
-from chatflow.entrypoints.resources import open_broker, open_shared, open_store
+from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.roles.processor import RATES, ProcessorRole
@@ -57,11 +57,15 @@ class Container(containers.DeclarativeContainer):
     audit_trail = providers.Singleton(open_audit_log, common)
     counts = providers.Callable(lambda trail: trail.counts, audit_trail)
 
-    database = providers.Resource(open_store, common, processor_settings.writer_pool)
+    database = providers.Resource(
+        ready, "database", providers.Factory(database_of, common, processor_settings.writer_pool)
+    )
     broker_breaker = providers.Singleton(breaker_of, common)
-    broker = providers.Resource(open_broker, common, gateway_settings.confirm_timeout_s, broker_breaker)
+    broker = providers.Resource(
+        ready, "broker", providers.Factory(broker_of, common, gateway_settings.confirm_timeout_s, broker_breaker)
+    )
     live_channel = broker.provided.live
-    shared = providers.Resource(open_shared, api_settings)
+    shared = providers.Resource(ready, "cache", providers.Factory(shared_of, api_settings))
 
     fleet = providers.Callable(lambda shared: shared.fleet, shared)
     cache = providers.Callable(lambda shared: shared.cache, shared)
@@ -124,7 +128,7 @@ class Container(containers.DeclarativeContainer):
         ),
         broker,
         live_channel,
-        reader,
+        database,
         fleet,
     )
 
@@ -176,7 +180,7 @@ class Container(containers.DeclarativeContainer):
         api_settings,
         providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader"), counts=counts),
         queries,
-        reader,
+        database,
         fleet,
         gateway_settings.gateway_port,
     )

@@ -1,6 +1,7 @@
 """Connections save round trips only where redis-py lets them, and a bug is no cache that is unavailable."""
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from chatflow.adapters.redis.services import open_redis
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.resilience.self_check import failed_checks
 from chatflow.ports.errors import CacheUnavailable
+from tests.harness.lifecycle import opened
 from tests.harness.waiting import eventually
 
 
@@ -45,7 +47,7 @@ def test_a_driver_whose_option_means_something_else_fails_its_check(monkeypatch)
 
 async def test_the_setting_forces_the_fallback():
     with capture_logs() as logs:
-        async with open_redis("redis://127.0.0.1:1", clock=time.monotonic, driver_fallback=True) as services:
+        async with opened(open_redis("redis://127.0.0.1:1", clock=time.monotonic, driver_fallback=True)) as services:
             assert "driver_info" not in services.cache.commands.client.connection_pool.connection_kwargs
     assert [entry["event"] for entry in logs].count("cache.driver_fallback") == 1
 
@@ -99,7 +101,9 @@ async def test_a_bug_does_not_end_the_recovery_and_is_logged():
     client = Client(ResponseError("not yet"))
     commands = commands_over(client)
     with capture_logs() as logs:
-        async with commands.recovering():
+        async with contextlib.AsyncExitStack() as stack:
+            await commands.open()
+            stack.push_async_callback(commands.close)
             commands.distrust()
             client.error = TypeError("a bug")
             await eventually(lambda: "cache.recovery_failed" in [entry["event"] for entry in logs])

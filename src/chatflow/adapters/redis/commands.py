@@ -10,7 +10,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import attrs
@@ -100,23 +100,26 @@ class RedisCommands:
     _slots: asyncio.Semaphore = attrs.field(init=False)
     _counted_at: float = attrs.field(default=float("-inf"), init=False)
     _needs_recovery: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _recovery: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._slots = asyncio.Semaphore(self.concurrency)
 
-    @contextlib.asynccontextmanager
-    async def recovering(self) -> AsyncIterator[None]:
-        """Send what is pending and probe an open circuit, until this context ends."""
+    async def open(self) -> None:
+        """Probe once; from then until `close`, send what is pending and probe an open circuit."""
         with contextlib.suppress(CacheUnavailable):
             await self._probe()
-        task = asyncio.ensure_future(self._recover_for_ever())
-        try:
-            yield
-        finally:
-            await end([task])
-            if self._pending:
-                with contextlib.suppress(CacheUnavailable):
-                    await self._probe()
+        self._recovery = asyncio.ensure_future(self._recover_for_ever())
+
+    async def close(self) -> None:
+        """Stop that, and send what is pending once more; idempotent."""
+        if self._recovery is None:
+            return
+        recovery, self._recovery = self._recovery, None
+        await end([recovery])
+        if self._pending:
+            with contextlib.suppress(CacheUnavailable):
+                await self._probe()
 
     async def run(self, script: str, keys: Sequence[str], *args: str | bytes | int) -> Any:
         """Run one of `scripts` and return its result.
@@ -145,6 +148,11 @@ class RedisCommands:
             self._pending.add(tags)
             self._needs_recovery.set()
             raise
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it recovers from outages: between `open` and `close`."""
+        return self._recovery is not None
 
     @property
     def is_trusted(self) -> bool:

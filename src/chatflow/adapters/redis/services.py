@@ -1,7 +1,6 @@
-"""Opens everything that a process uses of one Redis: cache, leases, commit feed and fleet."""
+"""Everything that a process uses of one Redis: cache, leases, commit feed and fleet."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -14,21 +13,41 @@ from chatflow.adapters.redis.compat import connection_options
 from chatflow.adapters.redis.fleet import RedisFleet
 from chatflow.domain.resilience.circuit_breaker import FAILURES, RESET_S, CircuitBreaker
 from chatflow.ports.clock import Clock
+from chatflow.ports.errors import CacheUnavailable
 
 
 @attrs.frozen(eq=False)
 class RedisServices:
-    """The services over one Redis; they share connections and a circuit breaker."""
+    """The services over one Redis; they share connections and a circuit breaker.
+
+    They open whether Redis answers yet or not: every role works without it.
+    """
 
     cache: RedisCache
     leases: RedisLeases
     feed: RedisCommitFeed
     fleet: RedisFleet
     breaker: CircuitBreaker
+    commands: RedisCommands
+    clients: RedisClients
+
+    async def open(self) -> None:
+        """Look for Redis once, and from then on whenever it is lost."""
+        await self.commands.open()
+
+    async def close(self) -> None:
+        """Send what is pending, if Redis can be reached, and close all connections."""
+        await self.commands.close()
+        await self.clients.close()
+
+    async def ping(self) -> None:
+        """See `Lifecycle.ping`."""
+        if not self.commands.is_open:
+            raise CacheUnavailable("the cache is closed")
+        await self.cache.ping()
 
 
-@asynccontextmanager
-async def open_redis(
+def open_redis(
     url: str,
     *,
     clock: Clock,
@@ -37,8 +56,8 @@ async def open_redis(
     breaker_failures: int = FAILURES,
     breaker_reset_s: float = RESET_S,
     driver_fallback: bool = False,
-) -> AsyncIterator[RedisServices]:
-    """Open the services, whether Redis answers yet or not.
+) -> RedisServices:
+    """Services that are not open yet.
 
     Args:
         url: see `address`.
@@ -58,14 +77,18 @@ async def open_redis(
     breaker = CircuitBreaker(clock, failures=breaker_failures, reset_s=breaker_reset_s)
     channel = channel_of(address.database)
     commands = RedisCommands(clients.data, breaker, channel=channel, timeout_s=timeout_s, concurrency=connections)
-    try:
-        async with commands.recovering():
-            yield RedisServices(
-                RedisCache(commands),
-                RedisLeases(commands),
-                RedisCommitFeed(clients, commands),
-                RedisFleet(commands),
-                breaker,
-            )
-    finally:
-        await clients.close()
+    return RedisServices(
+        RedisCache(commands),
+        RedisLeases(commands),
+        RedisCommitFeed(clients, commands),
+        RedisFleet(commands),
+        breaker,
+        commands,
+        clients,
+    )
+
+
+if TYPE_CHECKING:
+    from chatflow.ports.lifecycle import Lifecycle
+
+    _: type[Lifecycle] = RedisServices

@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import attrs
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
+
+from chatflow.ports.lifecycle import Lifecycle
 
 R = TypeVar("R")
 Together = Callable[[Connection, Sequence[Any]], Sequence[R]]
@@ -28,8 +30,8 @@ class PoolMetrics:
     waiting: int
 
 
-class Database(Protocol):
-    """Runs synchronous functions that take a connection.
+class Database(Lifecycle, Protocol):
+    """Runs synchronous functions that take a connection. `ping` tells whether reads have a chance.
 
     A function may be run again from the start (deadlock, failed group commit), so it must have no effect outside its
     transaction. Cancelling the caller leaves the transaction whole or rolled back, and the database usable.
@@ -79,3 +81,11 @@ class Database(Protocol):
 
     async def close(self) -> None:
         """Finish running transactions, close every connection, stop every thread; idempotent."""
+
+
+def select_one(conn: Connection) -> None:
+    """The least that a database can be asked."""
+    conn.execute(_ONE)
+
+
+_ONE = text("SELECT 1")

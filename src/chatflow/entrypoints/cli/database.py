@@ -28,6 +28,7 @@ async def open_existing(common: Common) -> AsyncIterator[Database]:
         driver_fallback=common.driver_fallback,
     )
     try:
+        await database.open()
         await migrate.check_schema(database)
         yield database
     finally:

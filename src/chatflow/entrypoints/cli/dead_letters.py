@@ -189,8 +189,8 @@ async def _open_broker(common: Common) -> AsyncIterator[RabbitBroker]:
         queue_limit_bytes=common.broker_limit_bytes,
         driver_fallback=common.driver_fallback,
     )
-    await broker.open()
     try:
+        await broker.open()
         yield broker
     finally:
         await broker.close()

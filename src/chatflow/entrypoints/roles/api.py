@@ -17,7 +17,7 @@ from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
 from chatflow.ports.fleet import Fleet, RoleSnapshot
-from chatflow.ports.store import MessageReader
+from chatflow.ports.lifecycle import Lifecycle
 
 FLEET_FRESH_S = 0.25
 """Seconds for which the api may answer from the same snapshots; processes report four times as rarely."""
@@ -32,7 +32,7 @@ class ApiRole:
     settings: ApiSettings
     identity: Identity
     queries: QueryService
-    reader: MessageReader
+    store: Lifecycle
     fleet: Fleet
     gateway_port: int
     port: int = attrs.field(default=0, init=False)
@@ -82,7 +82,7 @@ class ApiRole:
 
     async def health(self) -> HealthReport:
         """Healthy while the store answers; the cache is optional."""
-        store_up = await answers(lambda: self.reader.heads(["health"]))
+        store_up = await answers(self.store.ping)
         return HealthReport(store_up, {"store": WORDS[store_up], "cache": await cache_word(self.queries.cache.shared)})
 
     def snapshot(self) -> RoleSnapshot:

@@ -19,7 +19,7 @@ from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
 from chatflow.ports.fleet import Fleet, RoleSnapshot
-from chatflow.ports.store import MessageReader
+from chatflow.ports.lifecycle import Lifecycle
 
 CLOSE_SPREAD_S = 2.0
 
@@ -36,7 +36,7 @@ class GatewayRole:
     server: GatewayServer
     broker: Broker
     live: LiveChannel
-    reader: MessageReader
+    store: Lifecycle
     fleet: Fleet
     port: int = attrs.field(default=0, init=False)
     _store_is_up: bool = attrs.field(default=True, init=False)
@@ -120,5 +120,5 @@ class GatewayRole:
 
     async def _watch_store(self) -> None:
         while True:
-            self._store_is_up = await answers(lambda: self.reader.heads(["health"]))
+            self._store_is_up = await answers(self.store.ping)
             await asyncio.sleep(self.settings.resync_s)

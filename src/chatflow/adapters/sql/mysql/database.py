@@ -20,7 +20,7 @@ import attrs
 from sqlalchemy import Connection
 
 from chatflow.adapters.sql.compat import packet_driver
-from chatflow.adapters.sql.database import PoolMetrics, Together
+from chatflow.adapters.sql.database import PoolMetrics, Together, select_one
 from chatflow.adapters.sql.errors import NoAnswer, TransactionLost, TryAgain, tells_of_rollback, translated
 from chatflow.adapters.sql.group_commit import GroupCommit
 from chatflow.adapters.sql.limits import READ_DEADLINE_S, READ_QUEUE_LIMIT, READER_POOL, WRITE_DEADLINE_S, WRITER_POOL
@@ -64,6 +64,7 @@ class MysqlDatabase:
     read_deadline_s: float = attrs.field(default=READ_DEADLINE_S, kw_only=True)
     write_deadline_s: float = attrs.field(default=WRITE_DEADLINE_S, kw_only=True)
     driver_fallback: bool = attrs.field(default=False, kw_only=True)
+    _closed: bool = attrs.field(init=False, default=False)
     _reading: int = attrs.field(init=False, default=0)
     _writing: int = attrs.field(init=False, default=0)
     _writers: MysqlPool = attrs.field(init=False)
@@ -80,6 +81,16 @@ class MysqlDatabase:
         self._writers = pool(self.writer_pool, "READ COMMITTED", session=writing, proves=True)
         self._readers = pool(self.reader_pool, "AUTOCOMMIT", session=reading)
         self._snapshots = pool(1, "REPEATABLE READ", session=reader_session(None), resets=True)
+
+    async def open(self) -> None:
+        """See `Lifecycle.open`; the other connections are opened when they are needed."""
+        await self.ping()
+
+    async def ping(self) -> None:
+        """See `Lifecycle.ping`."""
+        if self._closed:
+            raise StoreUnavailable("the database is closed")
+        await self.read(select_one)
 
     @property
     def dialect(self) -> str:
@@ -135,6 +146,7 @@ class MysqlDatabase:
             pool.evict()
 
     async def close(self) -> None:
+        self._closed = True
         await self._groups.aclose()
         for pool in (self._readers, self._snapshots, self._writers):
             await pool.dispose()

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import QueuePool
 
-from chatflow.adapters.sql.database import PoolMetrics, Together
+from chatflow.adapters.sql.database import PoolMetrics, Together, select_one
 from chatflow.adapters.sql.errors import DRIVER_ERRORS, NoAnswer, translate
 from chatflow.adapters.sql.group_commit import GroupCommit
 from chatflow.adapters.sql.limits import READ_DEADLINE_S, READ_QUEUE_LIMIT
@@ -71,6 +71,14 @@ class SqliteDatabase:
             checkpoint_pages=self.checkpoint_pages,
         )
         self._read_engine = read_engine(self.path, readers=self.readers, busy_timeout_s=self.busy_timeout_s)
+
+    async def open(self) -> None:
+        """See `Lifecycle.open`; the other connections are opened when they are needed."""
+        await self.ping()
+
+    async def ping(self) -> None:
+        """See `Lifecycle.ping`."""
+        await self.read(select_one)
 
     @property
     def dialect(self) -> str:
