@@ -12,7 +12,7 @@ import sys
 import uvloop
 from rich.console import Console
 
-from benchmarks.attacker import ATTACKS
+from benchmarks.attacker import ATTACKS, MIX
 from benchmarks.audit import bench_audit
 from benchmarks.cache_faults import bench_cache_faults
 from benchmarks.embedded import bench_embedded
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="length of each measurement; not of outages")
     parser.add_argument("--rows", type=int, default=1_000_000, help="messages that reads and audits are measured on")
     parser.add_argument("--where", choices=WHERE, action="append", help="of hostile; default: both")
-    parser.add_argument("--attack", choices=ATTACKS, action="append", help="of hostile; default: all")
+    parser.add_argument("--attack", choices=(*ATTACKS, MIX), action="append", help="of hostile; default: all")
     parser.add_argument("--hostile", type=int, action="append", help="hostile connections; default: 1 and 10")
     sys.exit(uvloop.run(run(parser.parse_args())))
 

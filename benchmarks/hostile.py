@@ -26,7 +26,7 @@ from tests.harness.fleet import Fleet
 from tests.harness.process import RoleProcess, UpProcess
 
 ROOT = Path(__file__).parents[1]
-POLITE = 20
+POLITE = 50
 RATE = 400
 AFTER = 0.2
 WARM_UP = 0.3

@@ -6,6 +6,7 @@ import random
 import attrs
 import pytest
 
+from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.ports.errors import BrokerUnavailable
 from tests.harness.waiting import eventually
 from tests.harness.ws_client import WsClient
@@ -87,7 +88,7 @@ async def test_a_sender_that_is_faster_than_the_broker_is_slowed_and_nothing_is_
         gateway.session() as peer,
     ):
         sending = asyncio.create_task(peer.send(*(send("a", "x" * 300, ref=n) for n in range(2_000))))
-        await eventually(lambda: gateway.context.publisher.is_congested)
+        await eventually(lambda: gateway.context.publisher.is_congested(SenderShare()))
         assert gateway.context.publisher.pending_bytes < 50_000
         gateway.start_processor()
         assert [(await peer.expect("ack"))["ref"] for _ in range(2_000)] == list(range(2_000))

@@ -12,6 +12,7 @@ from chatflow.adapters.memory.store import MemoryStore
 from chatflow.adapters.websockets.driver import SessionDriver
 from chatflow.domain.delivery.metrics import DeliveryMetrics
 from chatflow.domain.delivery.room_hub import RoomHub
+from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
@@ -268,6 +269,7 @@ class RecordingSink:
     """Remembers what it was told, in order."""
 
     told: list[tuple[str, object]] = attrs.field(factory=list)
+    share: SenderShare = attrs.field(factory=SenderShare)
     errors: list[ChatflowError] = attrs.field(factory=list)
 
     def accepted(self, message: Message, ref: object) -> None:

@@ -24,10 +24,14 @@ Offer = tuple[Message, Any, object]
 class ScriptedPublisher:
     """Accepts or refuses per room, oldest first; like `IngestPublisher` it refuses what waits behind a refusal too."""
 
-    is_congested: bool = False
     full: bool = False
     waiting: dict[str, deque[Offer]] = attrs.field(factory=lambda: {room: deque() for room in ROOMS})
     accepted: dict[str, list[Message]] = attrs.field(factory=lambda: {room: [] for room in ROOMS})
+
+    serves_light = False
+
+    def is_congested(self, share: object) -> bool:
+        return False
 
     def offer(self, message: Message, sink: Any, ref: object) -> None:
         if self.full:

@@ -93,6 +93,7 @@ class Container(containers.DeclarativeContainer):
         partitions=common.partitions,
         patience_s=gateway_settings.accept_patience_s,
         limit_bytes=gateway_settings.accept_buffer_bytes,
+        light_rate=gateway_settings.light_rate,
     )
     context = providers.Singleton(
         GatewayContext,

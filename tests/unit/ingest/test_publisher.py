@@ -265,11 +265,11 @@ async def test_beyond_the_byte_limit_an_offer_is_refused_and_nothing_is_kept(bui
 async def test_at_half_the_limit_senders_are_slowed_until_it_is_less(build: Build) -> None:
     bench = build(manual=True, limit_bytes=4 * ONE, envelope_messages=1)
     bench.offer(1)
-    assert not bench.publisher.is_congested
-    await bench.publisher.uncongested()
+    assert not bench.publisher.is_congested(bench.sink.share)
+    await bench.publisher.uncongested(bench.sink.share)
     bench.offer(2)
-    assert bench.publisher.is_congested
-    waiting = asyncio.create_task(bench.publisher.uncongested())
+    assert bench.publisher.is_congested(bench.sink.share)
+    waiting = asyncio.create_task(bench.publisher.uncongested(bench.sink.share))
     await eventually(lambda: bench.broker.waiting)
     assert not waiting.done()
     bench.broker.confirm()

@@ -43,15 +43,17 @@ class Backpressure:
         while inflight.handled < goal:
             inflight.is_awaited = True
             await self._change()
-        while inflight.is_full or inflight.context.publisher.is_congested:
+        while inflight.is_full or inflight.context.publisher.is_congested(inflight.share):
             await self._moved()
             await asyncio.sleep(0)  # the reader, woken in the same moment, goes on first
 
     async def _moved(self) -> None:
         if self.inflight.is_full:
             await self._change()
+            while self.inflight.is_backed_up and not self.inflight.debt.is_due:
+                await self._change()
         else:
-            await self.inflight.context.publisher.uncongested()
+            await self.inflight.context.publisher.uncongested(self.inflight.share)
 
     async def _change(self) -> None:
         self._changed.clear()

@@ -1,10 +1,12 @@
 """Messages that one gateway has taken for one partition and not published yet."""
 
+import sys
 from collections import deque
 from typing import Protocol
 
 import attrs
 
+from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.ports.broker import size_of
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message
@@ -14,7 +16,13 @@ Ref = object
 
 
 class Sink(Protocol):
-    """Is told the outcome of each message exactly once, in offer order per room."""
+    """Is told the outcome of each message exactly once, in offer order per room.
+
+    Attributes:
+        share: of the sender, which may have several sinks.
+    """
+
+    share: SenderShare
 
     def accepted(self, message: Message, ref: Ref) -> None:
         """The broker has confirmed it, so it survives any crash."""
@@ -26,41 +34,113 @@ class Sink(Protocol):
 Pending = tuple[Message, Sink, Ref]
 
 
-@attrs.define
+@attrs.define(eq=False)
 class PendingPublishes:
-    """First in, first out. One envelope is in flight at a time, so whatever waits behind a refused one is refused."""
+    """Light senders first, in the order in which they came; heavy senders in turn, each in its own order.
 
-    _waiting: deque[Pending] = attrs.field(factory=deque, init=False)
+    A sender stands in one of both: what a light one has waiting goes with it when it becomes heavy, and it is heavy
+    here until nothing of it waits. One envelope is in flight at a time, so whatever waits behind a refused one is
+    refused.
+    """
+
+    _light: deque[Pending] = attrs.field(factory=deque, init=False)
+    _heavy: dict[SenderShare, deque[Pending]] = attrs.field(factory=dict, init=False)
+    _count: int = attrs.field(default=0, init=False)
     _bytes: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return self._count
+
+    @property
+    def light(self) -> SenderShare | None:
+        """A light sender that waits."""
+        return self._light[-1][1].share if self._light else None
+
+    @property
+    def has_heavy(self) -> bool:
+        """Whether a heavy sender waits."""
+        return bool(self._heavy)
 
     def add(self, message: Message, sink: Sink, ref: Ref) -> int:
         """Append; the bytes that this added."""
         size = size_of(message)
-        self._waiting.append((message, sink, ref))
         self._bytes += size
+        self._count += 1
+        share = sink.share
+        if share.is_heavy or (self._heavy and share in self._heavy):
+            self._queue_of(share).append((message, sink, ref))
+        else:
+            self._light.append((message, sink, ref))
         return size
 
-    def take(self, max_messages: int, max_bytes: int) -> tuple[list[Pending], int]:
-        """The oldest messages that fit, at least one, and their bytes."""
-        waiting = self._waiting
-        if len(waiting) <= max_messages and self._bytes <= max_bytes:
-            batch, size = list(waiting), self._bytes
-            waiting.clear()
-            self._bytes = 0
+    def take(self, max_messages: int, max_bytes: int, heavy_messages: int = sys.maxsize) -> tuple[list[Pending], int]:
+        """The next messages that fit, at least one, and their bytes.
+
+        Of heavy senders it takes at most ``heavy_messages``, or as many as of light ones; a few are kept free for them.
+        """
+        heavy = self._count - len(self._light)
+        if self._count <= max_messages and self._bytes <= max_bytes and heavy <= heavy_messages:
+            batch, size = list(self._light), self._bytes
+            for queue in self._heavy.values():
+                batch += queue
+            self._light.clear()
+            self._heavy.clear()
+            self._count = self._bytes = 0
             return batch, size
-        batch, size = [], 0
-        while waiting and len(batch) < max_messages:
-            size_next = size_of(waiting[0][0])
-            if batch and size + size_next > max_bytes:
-                break
-            batch.append(waiting.popleft())
-            size += size_next
+        kept = min(heavy, heavy_messages, max_messages // 8)
+        batch, size = self._take_light(max_messages - kept, max_bytes - max_bytes // 8 if kept else max_bytes)
+        room = min(max_messages - len(batch), max(heavy_messages, len(batch)))
+        size = self._take_heavy(batch, room, size, max_bytes)
+        self._count -= len(batch)
         self._bytes -= size
         return batch, size
 
     def take_all(self) -> tuple[list[Pending], int]:
         """Everything, to refuse it."""
-        return self.take(len(self._waiting), self._bytes)
+        return self.take(self._count, self._bytes)
+
+    def _queue_of(self, share: SenderShare) -> deque[Pending]:
+        queue = self._heavy.get(share)
+        if queue is None:
+            queue = self._heavy[share] = deque()
+            if self not in share.settled:
+                share.settled.add(self)
+                if self._light:
+                    self._move(share, queue)
+        return queue
+
+    def _move(self, share: SenderShare, queue: deque[Pending]) -> None:
+        """What it sent while it was light must not be overtaken."""
+        light, self._light = self._light, deque()
+        for pending in light:
+            (queue if pending[1].share is share else self._light).append(pending)
+
+    def _take_light(self, room: int, max_bytes: int) -> tuple[list[Pending], int]:
+        batch: list[Pending] = []
+        size, light = 0, self._light
+        while light and len(batch) < room:
+            size_next = size_of(light[0][0])
+            if batch and size + size_next > max_bytes:
+                break
+            batch.append(light.popleft())
+            size += size_next
+        return batch, size
+
+    def _take_heavy(self, batch: list[Pending], room: int, size: int, max_bytes: int) -> int:
+        """Add at most ``room``, each sender in its turn; all bytes."""
+        heavy = self._heavy
+        while heavy and room > 0:
+            turn = max(1, room // len(heavy))
+            for share in list(heavy)[:room]:
+                queue = heavy[share]
+                for _ in range(min(turn, len(queue))):
+                    size_next = size_of(queue[0][0])
+                    if batch and size + size_next > max_bytes:
+                        return size  # first in turn for the next envelope
+                    batch.append(queue.popleft())
+                    size += size_next
+                    room -= 1
+                del heavy[share]
+                if queue:
+                    heavy[share] = queue  # behind the others
+        return size

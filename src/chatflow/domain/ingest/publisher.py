@@ -3,10 +3,12 @@
 Promises:
 
 * `Sink.accepted` is called only after the broker confirmed the envelope that carries the message.
-* Per partition, envelopes are published one after the other in offer order, so what one sender offers to one room
-  is stored in that order. When an envelope is given up, everything that waits behind it in its partition is
+* Per partition, envelopes are published one after the other, each sender's messages in offer order, so what one
+  sender offers to one room is stored in that order. Senders of much are served behind the others
+  (`chatflow.domain.ingest.fairness`). When an envelope is given up, everything that waits behind it in its partition is
   refused with it: a later message is never accepted over an earlier one that its sender still has to repeat.
-* What waits is bounded in bytes; beyond it `offer` refuses and nothing is kept.
+* What waits is bounded in bytes; beyond it `offer` refuses and nothing is kept. Senders are to pause before that, those
+  of much first.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ from collections.abc import Awaitable, Callable
 
 import attrs
 
+from chatflow.domain.ingest.fairness import LIGHT_RATE, HeavyBudget, HeavyLane, SenderShare
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Pending, PendingPublishes, Ref, Sink
 from chatflow.domain.messages.rooms import partition_of
@@ -36,6 +39,8 @@ RETRY = Backoff(first_s=0.02, last_s=0.2)
 PATIENCE_S = 0.8
 LIMIT_BYTES = 64 * 2**20
 """The defaults, of the settings too."""
+PAUSED_AT, HEAVY_PAUSED_AT = 1 / 2, 1 / 8
+"""Parts of the limit at which senders pause, so that nobody has to be refused; heavy ones leave room for the others."""
 
 
 @attrs.define(eq=False)
@@ -45,6 +50,7 @@ class IngestPublisher:
     Args:
         patience_s: how long a failed publish is retried, with the same ids, before its senders are refused.
         limit_bytes: estimated bytes that may wait for a confirm, over all partitions.
+        light_rate: messages a second up to which a sender is served first.
         envelope_messages, envelope_bytes: the most that one envelope carries.
     """
 
@@ -55,21 +61,27 @@ class IngestPublisher:
     partitions: int = attrs.field(kw_only=True)
     patience_s: float = attrs.field(kw_only=True, default=PATIENCE_S)
     limit_bytes: int = attrs.field(kw_only=True, default=LIMIT_BYTES)
+    light_rate: float = attrs.field(kw_only=True, default=LIGHT_RATE)
     envelope_messages: int = attrs.field(kw_only=True, default=1_000)
     envelope_bytes: int = attrs.field(kw_only=True, default=2**20)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     _pending: list[PendingPublishes] = attrs.field(init=False)
     _wake: list[asyncio.Event] = attrs.field(init=False)
+    _heavy_lane: HeavyLane = attrs.field(init=False)
     _pending_bytes: int = attrs.field(default=0, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _idle: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
     _flowing: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
+    _paused_at: int = attrs.field(init=False)
+    _heavy_paused_at: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._pending = [PendingPublishes() for _ in range(self.partitions)]
         self._wake = [asyncio.Event() for _ in range(self.partitions)]
+        self._paused_at = int(self.limit_bytes * PAUSED_AT)
+        self._heavy_paused_at = int(self.limit_bytes * HEAVY_PAUSED_AT)
+        self._heavy_lane = HeavyLane(HeavyBudget(self.envelope_messages))
         self._idle.set()
-        self._flowing.set()
 
     @property
     def pending_bytes(self) -> int:
@@ -77,13 +89,17 @@ class IngestPublisher:
         return self._pending_bytes
 
     @property
-    def is_congested(self) -> bool:
-        """Whether half of the limit is used: slow senders down before any has to be refused."""
-        return self._pending_bytes * 2 >= self.limit_bytes
+    def serves_light(self) -> bool:
+        """Whether heavy senders are held back for light ones."""
+        return self._heavy_lane.is_narrow
 
-    async def uncongested(self) -> None:
-        """Wait until senders may go on at full speed."""
-        while self.is_congested:
+    def is_congested(self, share: SenderShare) -> bool:
+        """Whether so much waits that this sender is to pause, before anybody has to be refused."""
+        return self._pending_bytes >= (self._heavy_paused_at if share.is_heavy else self._paused_at)
+
+    async def uncongested(self, share: SenderShare) -> None:
+        """Wait until this sender may go on at full speed."""
+        while self.is_congested(share):
             self._flowing.clear()
             await self._flowing.wait()
 
@@ -100,9 +116,14 @@ class IngestPublisher:
         retry_in_s = self.breaker.retry_in_s()
         if retry_in_s > 0:
             raise CircuitOpen(retry_in_s=retry_in_s)
+        share = sink.share
+        share.left -= 1
+        if share.left < 0:
+            share.judge(self.clock(), self.light_rate)
         partition = partition_of(message.room_id, self.partitions)
         self._pending_bytes += self._pending[partition].add(message, sink, ref)
-        self._wake[partition].set()
+        if not (share.is_heavy and partition in self._heavy_lane.waiting):
+            self._wake[partition].set()
         self._idle.clear()
 
     async def run(self) -> None:
@@ -120,12 +141,19 @@ class IngestPublisher:
         pending, wake = self._pending[partition], self._wake[partition]
         while True:
             await wake.wait()
-            await self._flush(partition, pending)
+            if pending:
+                await self._flush(partition, pending)
             if not pending:
                 wake.clear()
 
     async def _flush(self, partition: int, pending: PendingPublishes) -> None:
-        batch, size = pending.take(self.envelope_messages, self.envelope_bytes)
+        lane, has_heavy, began = self._heavy_lane, pending.has_heavy, self.clock()
+        if not lane.enters(partition, began, pending.light):
+            self._wake[partition].clear()
+            return
+        batch, size = pending.take(self.envelope_messages, self.envelope_bytes, lane.budget.allowed(began))
+        if lane.is_narrow and pending.has_heavy:
+            self.metrics.heavy_held_back += 1
         try:
             await self._publish(Envelope(partition, tuple([taken[0] for taken in batch]), size))
         except (BrokerError, Refusal) as exc:
@@ -134,7 +162,16 @@ class IngestPublisher:
             size += size_behind
         else:
             self._accept(batch)
+        if has_heavy or lane.waiting:
+            self._leave_lane(partition, began, has_heavy=has_heavy)
         self._settled(size)
+
+    def _leave_lane(self, partition: int, began: float, *, has_heavy: bool) -> None:
+        now, lane = self.clock(), self._heavy_lane
+        if has_heavy:
+            lane.budget.confirmed(now, now - began)
+        for waiting in lane.leave(partition, now):
+            self._wake[waiting].set()
 
     async def _publish(self, envelope: Envelope) -> None:
         """Retry until confirmed or until ``patience_s`` has passed."""
@@ -178,7 +215,7 @@ class IngestPublisher:
 
     def _settled(self, size: int) -> None:
         self._pending_bytes -= size
-        if not self.is_congested:
+        if self._pending_bytes < self._paused_at:
             self._flowing.set()
         if not self._pending_bytes:
             self._idle.set()

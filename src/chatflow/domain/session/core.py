@@ -19,6 +19,7 @@ from typing import Any
 
 import attrs
 
+from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.domain.session.access import Access
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.effects import Close, Effect
@@ -52,11 +53,13 @@ class Session:
     effects: list[Effect] = attrs.field(factory=list, init=False)
     is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
+    share: SenderShare = attrs.field(init=False)
     guard: ResendGuard = attrs.field(init=False)
     arrivals: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.inflight = Inflight(self.context)
+        self.share = self.inflight.share
         self.guard = ResendGuard(self.inflight.reading_time, self.effects)
 
     @abstractmethod

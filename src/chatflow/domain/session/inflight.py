@@ -4,8 +4,12 @@ from collections.abc import Callable
 
 import attrs
 
+from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.pacing import Debt
+
+HEAVY_INFLIGHT = 128
+"""Messages under way of a connection that sends much, while others send little."""
 
 
 def _nobody() -> None:
@@ -24,6 +28,7 @@ class Inflight:
         held_bytes: of answers that wait for an earlier one; half of the outbound limit, so that releasing them all
             at once does not overflow a peer that reads.
         debt: for everything that is not a send.
+        share: for sends.
         has_answered: something that is not a send was answered, and the answer may not be read yet.
         is_held: reading has stopped because all connections together hold too much.
         notify: called when something has changed that somebody may wait for.
@@ -39,6 +44,7 @@ class Inflight:
     has_answered: bool = attrs.field(default=False, init=False)
     is_held: bool = attrs.field(default=False, init=False)
     debt: Debt = attrs.field(init=False)
+    share: SenderShare = attrs.field(factory=SenderShare, init=False)
     _stalled_s: float = attrs.field(default=0.0, init=False)
     _stalled_since: float | None = attrs.field(default=None, init=False)
 
@@ -48,17 +54,26 @@ class Inflight:
     @property
     def is_stalled(self) -> bool:
         """Whether to stop reading."""
-        return self.debt.is_due or self.is_full or self.context.publisher.is_congested
+        return self.debt.is_due or self.is_full or self.context.publisher.is_congested(self.share)
 
     @property
     def is_full(self) -> bool:
         """Whether this connection alone is at a limit, whatever it owes."""
-        context = self.context
+        context, count = self.context, self.count
         return (
-            self.count >= context.inflight_per_connection
+            count >= context.inflight_per_connection
+            or (count >= HEAVY_INFLIGHT and self.share.is_heavy and context.publisher.serves_light)
             or self.held_bytes * 2 >= context.outbound_limit_bytes
             or self.is_held
         )
+
+    @property
+    def is_backed_up(self) -> bool:
+        """Whether a reader that has stopped should wait for more than one answer: it then reads many at once."""
+        count = self.count
+        if self.share.is_heavy and self.context.publisher.serves_light:
+            return count > HEAVY_INFLIGHT // 2
+        return count > self.context.inflight_per_connection // 2
 
     def charge_answer(self, cost_s: float) -> None:
         """Something that is not a send was answered at once."""

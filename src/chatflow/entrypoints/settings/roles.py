@@ -4,7 +4,7 @@ import attrs
 
 from chatflow.adapters.sql.limits import WRITER_POOL
 from chatflow.domain.delivery.room_hub import REPLAY_LIMIT
-from chatflow.domain.ingest import publisher
+from chatflow.domain.ingest import fairness, publisher
 from chatflow.domain.persistence import batch_policy, write_behind
 from chatflow.domain.persistence.partition_processor import PREFETCH
 from chatflow.domain.reading import local_cache
@@ -45,6 +45,9 @@ class GatewaySettings:
         context.CONNECTION_MEMORY_BYTES, "bytes all connections may hold before the largest is closed", least=2**20
     )
     accept_buffer_bytes: int = integer(publisher.LIMIT_BYTES, "bytes of accepted messages that may wait for the broker")
+    light_rate: int = integer(
+        fairness.LIGHT_RATE, "messages a second up to which a connection is served first; the others share the rest"
+    )
     confirm_timeout_s: float = seconds(CONFIRM_TIMEOUT_S, "seconds to wait for the broker's confirm")
     accept_patience_s: float = seconds(
         publisher.PATIENCE_S, "seconds a failed publish is retried before the client must repeat it"
