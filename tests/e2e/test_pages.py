@@ -274,7 +274,7 @@ async def test_a_new_name_goes_with_new_messages(chat_server: UpServer, open_pag
     ada = await open_page(chat_server)
     await ada.enter("ada", "rename")
     await ada.say("as ada")
-    await ada.part("rename").click()
+    await ada.part("me").click()
     await ada.part("name-input").fill("countess")
     await ada.part("rename-save").click()
     await expect(ada.part("my-name")).to_have_text("countess")

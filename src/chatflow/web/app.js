@@ -1,18 +1,14 @@
-// Wires the page together: settings, identity, the address, and redraws.
+// Finds out who is here, then opens the page for them.
 
-import { Chat } from "./chat.js";
-import { Composer } from "./composer.js";
-import { byId, el, setText } from "./dom.js";
-import { Drafts } from "./drafts.js";
-import { icon } from "./icons.js";
-import { migrateDrafts } from "./migration.js";
-import { noPlace, noRoom, roomsFull, wrongRoom } from "./nowhere.js";
-import { Sidebar } from "./sidebar.js";
-import { Status } from "./status.js";
+import { loadAccount } from "./account.js";
+import { el } from "./dom.js";
+import { identify } from "./identify.js";
+import { Page } from "./page.js";
+import { showSignIn, showSigningIn } from "./signin.js";
 import { loadIdentity, storedIdentity } from "./storage.js";
-import { canonicalRoom, counted, roomOfHash } from "./text.js";
-import { Timeline } from "./timeline.js";
-import { showRename, showWelcome } from "./welcome.js";
+import { canonicalRoom, roomOfHash } from "./text.js";
+import { toast } from "./toast.js";
+import { showWelcome } from "./welcome.js";
 
 async function loadConfig() {
   const response = await fetch("config.json", { cache: "no-store" });
@@ -28,9 +24,17 @@ async function start() {
     showUnreachable();
     return;
   }
-  const identity = await loadIdentity(config.limits);
+  const open = (who) => new Page(config, who).enter(who);
+  if (config.auth === "jwt") await signIn(config, open);
+  else await pickName(config, open);
+}
+
+/** The server takes everybody at their word. */
+async function pickName({ limits }, open) {
+  const identity = await loadIdentity(limits);
   // A first visit in another tab may have created an identity meanwhile: both are one person.
-  const enter = (username) => new Page(config, storedIdentity() ?? identity).enter(username);
+  const enter = (username) => open({ ...(storedIdentity() ?? identity), username });
+  if (globalThis.takeArrivedToken() !== null) toast("This chat asks for no token: the one in the address was not used.");
   if (identity.username !== null) {
     enter(identity.username);
     return;
@@ -39,7 +43,24 @@ async function start() {
     history.replaceState(null, "", `#/${room}`);
     enter(username);
   };
-  showWelcome({ limits: config.limits, room: roomOfHash(location.hash), enter: entered });
+  showWelcome({ limits, room: roomOfHash(location.hash), enter: entered });
+}
+
+/** The server wants proof: a token that just arrived in the address, the one of the last visit, or one that is pasted. */
+async function signIn({ gatewayUrl }, open) {
+  const [arrived, known] = [globalThis.takeArrivedToken(), loadAccount()];
+  const { account, problem } = arrived === null ? { account: known } : await showSigningIn(identify(gatewayUrl, arrived));
+  if (account ?? known) {
+    open(account ?? known);
+    if (problem !== undefined) toast(`You are still signed in as before. ${problem}`);
+    return;
+  }
+  const tryToken = async (token) => {
+    const answer = await identify(gatewayUrl, token);
+    if (answer.account !== undefined) open(answer.account);
+    return answer.problem ?? null;
+  };
+  showSignIn({ room: canonicalRoom(roomOfHash(location.hash)), problem: problem ?? null, signIn: tryToken });
 }
 
 function showUnreachable() {
@@ -63,204 +84,6 @@ function showUnreachable() {
   again.addEventListener("click", retry);
   addEventListener("online", retry);
   document.body.append(page);
-}
-
-class Page {
-  #limits;
-  #chat;
-  #sidebar;
-  #timeline;
-  #composer;
-  #drafts;
-  #status;
-  #shown = null;
-  #scheduled = false;
-
-  constructor(config, identity) {
-    document.body.prepend(byId("chat-page").content.cloneNode(true));
-    this.#limits = config.limits;
-    this.#chat = new Chat({
-      url: config.gatewayUrl,
-      identity,
-      changed: (room) => this.#changed(room),
-      notify: (words) => toast(words),
-      found: (entries) => this.#found(entries),
-    });
-    this.#drafts = new Drafts(identity.userId, (room) => this.#composer.reload(room));
-    migrateDrafts(this.#drafts);
-    this.#timeline = new Timeline({ me: () => this.#chat.identity, edit: (entry) => this.#edit(entry) });
-    this.#composer = new Composer({
-      limit: config.limits.message,
-      send: (text) => this.#send(text),
-      drafts: this.#drafts,
-      changed: () => this.#changed(null),
-    });
-    this.#status = new Status({ retry: () => this.#chat.retryNow() });
-    this.#sidebar = new Sidebar({ join: (room) => this.#join(room), rename: () => this.#rename() });
-    this.#prepareBar();
-    addEventListener("beforeunload", (event) => this.#isSafe || event.preventDefault());
-    addEventListener("hashchange", () => this.#route());
-  }
-
-  enter(username) {
-    this.#chat.enter(username);
-    this.#route();
-  }
-
-  /** Whether the tab can close now without losing anything. */
-  get #isSafe() {
-    const { writing, unkept } = this.#chat.waiting;
-    return writing + unkept === 0 && this.#drafts.isKept;
-  }
-
-  // --- the address
-
-  /** Join; why that failed, in words, or null. */
-  #join(room) {
-    if (!this.#chat.canOpen(room)) return `${roomsFull} Open one that you no longer need and leave it first.`;
-    this.#go(room);
-    return null;
-  }
-
-  #go(room) {
-    if (location.hash === `#/${room}`) this.#composer.focus();
-    else location.hash = `#/${room}`;
-  }
-
-  #route() {
-    const raw = roomOfHash(location.hash);
-    const name = canonicalRoom(raw);
-    if (raw === "" && this.#chat.lastVisited !== null) {
-      history.replaceState(null, "", `#/${this.#chat.lastVisited.name}`);
-      this.#route();
-    } else if (name === null) {
-      this.#showNothing(raw === "" ? noRoom(this.#sidebar) : wrongRoom(raw, this.#sidebar));
-    } else {
-      if (name !== raw) history.replaceState(null, "", `#/${name}`);
-      if (this.#chat.canOpen(name)) this.#showRoom(name);
-      else this.#showNothing(noPlace(name, this.#sidebar));
-    }
-  }
-
-  #showRoom(name) {
-    this.#chat.open(name);
-    this.#shown = this.#chat.current;
-    setText(byId("room-title"), name);
-    this.#toggleRoomParts(true);
-    this.#composer.show(this.#shown);
-    this.#timeline.show(this.#shown);
-    if (matchMedia("(hover: hover)").matches) this.#composer.focus(); // Not on touch: it would raise the keyboard.
-    this.#draw();
-  }
-
-  #showNothing(parts) {
-    this.#chat.close();
-    this.#shown = null;
-    setText(byId("room-title"), "");
-    this.#toggleRoomParts(false);
-    byId("void").replaceChildren(...parts);
-    this.#composer.show(null);
-    this.#timeline.show(null);
-    this.#draw();
-  }
-
-  #toggleRoomParts(inRoom) {
-    for (const id of ["copy-link", "leave-room", "skip"]) byId(id).hidden = !inRoom;
-  }
-
-  // --- actions
-
-  #send(text) {
-    const room = this.#shown;
-    if (this.#chat.isFull(room)) {
-      toast("Too many messages are waiting to be sent. Your text stays here; send it once some of them are through.");
-      return null;
-    }
-    const seen = this.#timeline.toLatest();
-    const kept = room.send(text);
-    seen.then(() => this.#timeline.request());
-    return kept;
-  }
-
-  /** After a crash, a waiting message's draft may still be there, because browsers write localStorage late. */
-  #found(entries) {
-    for (const { room, text } of entries) {
-      if (this.#drafts.load(room).trim() !== text) continue;
-      this.#drafts.save(room, "");
-      this.#composer.reload(room);
-    }
-  }
-
-  #edit({ id, text }) {
-    this.#composer.edit(text);
-    this.#shown.outbox.discard(id);
-  }
-
-  #rename() {
-    const { username } = this.#chat.identity;
-    showRename({ limits: this.#limits, username, rename: (chosen) => this.#chat.enter(chosen) });
-  }
-
-  #prepareBar() {
-    byId("copy-link").append(icon("link"));
-    byId("copy-link").addEventListener("click", () => copyLink());
-    byId("leave-room").append(icon("leave"));
-    byId("leave-room").addEventListener("click", () => this.#leave());
-    byId("skip").addEventListener("click", () => this.#composer.focus());
-  }
-
-  #leave() {
-    const waiting = this.#shown.outbox.entries.filter(({ state }) => state !== "acknowledged").length;
-    const losses = waiting > 0 ? [`${counted(waiting, "unsent message")}`] : [];
-    if (this.#composer.text !== "") losses.push("your unfinished message");
-    const question = `This discards ${losses.join(" and ")}. Leave anyway?`;
-    if (losses.length > 0 && !confirm(question)) return;
-    this.#composer.clear();
-    this.#chat.leave(this.#shown.name);
-    const next = this.#chat.lastVisited;
-    location.hash = next === null ? "#/" : `#/${next.name}`;
-    if (next === null) this.#route();
-  }
-
-  // --- drawing
-
-  #changed(room) {
-    if (this.#shown !== null && (room === null || room === this.#shown)) this.#timeline.request();
-    if (this.#scheduled) return;
-    this.#scheduled = true;
-    queueMicrotask(() => {
-      this.#scheduled = false;
-      this.#draw();
-    });
-  }
-
-  #draw() {
-    const { rooms, current, identity, state, unread } = this.#chat;
-    this.#sidebar.draw({ rooms, current, identity });
-    this.#status.draw(state, { ...this.#chat.waiting, isDraftKept: this.#drafts.isKept });
-    const place = this.#shown === null ? "chatflow" : `#${this.#shown.name} · chatflow`;
-    const title = unread > 0 ? `(${unread}) ${place}` : place;
-    if (document.title !== title) document.title = title;
-  }
-}
-
-async function copyLink() {
-  try {
-    await navigator.clipboard.writeText(location.href);
-    toast("Link copied. It opens this room.");
-  } catch {
-    toast("This browser blocks copying. The link is in the address bar.");
-  }
-}
-
-let toastTimer = null;
-
-function toast(words) {
-  const box = byId("toast");
-  setText(box, words);
-  box.hidden = false;
-  clearTimeout(toastTimer);
-  toastTimer = setTimeout(() => (box.hidden = true), 5000);
 }
 
 start();

@@ -22,7 +22,8 @@ export class Backlog {
    * `room` is told what happens here:
    * `reached(last)`: the newest page ends with this seq; `settled(messages)`: they are in the window now;
    * `skipped()`: what follows the window may be out of reach; `detached()`: the window no longer follows the head;
-   * `changed()`: redraw and save. It is asked for `unread()`, a count.
+   * `changed()`: redraw and save. It is asked for `unread()`, a count, and
+   * `headers()`, of a REST request.
    */
   constructor(name, room) {
     /** The highest seq known to exist. */
@@ -36,7 +37,7 @@ export class Backlog {
     this.problem = null;
     this.#name = name;
     this.#room = room;
-    this.#history = new History(name);
+    this.#history = new History(name, room.headers);
   }
 
   get items() {
@@ -137,7 +138,7 @@ export class Backlog {
   /** Another database: nothing held or known is true any more. */
   forget() {
     this.unload();
-    this.#history = new History(this.#name);
+    this.#history = new History(this.#name, this.#room.headers);
     this.#lowest = 1;
     this.head = 0;
   }

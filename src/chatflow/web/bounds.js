@@ -33,6 +33,10 @@ export const SENDER_PATIENCE_MS = 5_000;
 export const ACK_TIMEOUT_MS = 15_000;
 /** Milliseconds until a connection without a welcome is given up. */
 export const WELCOME_TIMEOUT_MS = 10_000;
+/** Milliseconds that the server may take to look at a newer token. */
+export const RENEWAL_TIMEOUT_MS = 10_000;
+/** Milliseconds before the end of a sign-in from which the page tells of it; at most a fifth of what is left at first. */
+export const EXPIRY_NOTICE_MS = 300_000;
 /** Milliseconds of silence after which a connection is probed. */
 export const IDLE_MS = 30_000;
 /** Milliseconds that a probe may take. */

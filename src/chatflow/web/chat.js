@@ -2,31 +2,40 @@
 
 import { MAX_LOADED_ROOMS, MAX_ROOMS } from "./bounds.js";
 import { Connection } from "./connection.js";
+import { Credentials } from "./credentials.js";
 import { Joiner } from "./joiner.js";
 import { oldOutbox } from "./migration.js";
 import { Outboxes } from "./outboxes.js";
 import { Room } from "./room.js";
-import * as storage from "./storage.js";
+import { RoomList } from "./roomlist.js";
+import { watchIdentity } from "./storage.js";
 import { uuid7 } from "./text.js";
 
+const NO_LONGER = "Your token does not allow reading this room any more.";
+
 export class Chat {
-  #identity;
+  #credentials;
   #changed;
+  #misled;
   #connection;
   #joiner;
   #outboxes;
   #rooms = new Map();
-  #left = new Set();
+  #list;
   #current = null;
-  #saving = null;
 
   /**
    * `changed(room)` asks for a redraw of one room, `changed(null)` of the list and the connection;
-   * `notify(words)` shows what belongs to no message; `found(entries)` reports what was waiting when the page opened.
+   * `notify(words)` shows what belongs to no message; `found(entries)` reports what was waiting when the page opened;
+   * `misled()` runs when the token turns out to be another person's. `who`: see `Credentials`.
    */
-  constructor({ url, identity, changed, notify, found }) {
-    this.#identity = identity;
+  constructor({ url, who, changed, notify, found, misled }) {
+    this.#credentials = new Credentials(who, {
+      send: (frame) => this.#connection.send(frame),
+      changed: () => changed(null),
+    });
     this.#changed = changed;
+    this.#misled = misled;
     this.#connection = new Connection(url, {
       onState: (state) => this.#onState(state),
       onFrame: (frame) => this.#onFrame(frame, notify),
@@ -35,19 +44,29 @@ export class Chat {
     });
     this.#joiner = new Joiner((frames) => this.#connection.send(frames));
     this.#outboxes = new Outboxes({
-      identity: () => this.#identity,
+      identity: () => this.identity,
       send: (frame) => this.#connection.send(frame),
       changed: (room) => this.#waitingChanged(room),
     });
-    for (const stored of storage.loadRooms()) this.#add(stored);
-    storage.watchIdentity((other) => this.#renamed(other));
+    this.#list = new RoomList(this.token === undefined ? null : who.userId, () => [...this.#rooms.values()]);
+    for (const stored of this.#list.load()) this.#add(stored);
+    watchIdentity((other) => this.#renamed(other));
     addEventListener("pagehide", () => this.#hide());
     addEventListener("pageshow", (event) => event.persisted && this.#show());
     this.#load(found);
   }
 
   get identity() {
-    return this.#identity;
+    return this.#credentials.identity;
+  }
+
+  get token() {
+    return this.#credentials.token;
+  }
+
+  /** ms since the epoch; null: the sign-in does not end. */
+  get expiresAt() {
+    return this.#credentials.expiresAt;
   }
 
   get state() {
@@ -80,7 +99,7 @@ export class Chat {
   /** Whether there is space for this room; rooms joined in other tabs count too. */
   canOpen(name) {
     if (this.#rooms.has(name)) return true;
-    const known = new Set([...this.#rooms.keys(), ...storage.loadRooms().map((room) => room.name)]);
+    const known = new Set([...this.#rooms.keys(), ...this.#list.load().map((room) => room.name)]);
     return known.has(name) || known.size < MAX_ROOMS;
   }
 
@@ -89,11 +108,22 @@ export class Chat {
     return this.rooms.reduce((last, room) => (last === null || room.visitedAt > last.visitedAt ? room : last), null);
   }
 
-  /** Enter, or enter again under another name. */
-  enter(username) {
-    this.#identity = { ...this.#identity, username };
-    storage.saveIdentity(this.#identity);
-    this.#connection.start({ ...this.#identity });
+  /** The same, from when it is time to tell the person; null before. */
+  get endsAt() {
+    return this.#credentials.endsAt;
+  }
+
+  /** Enter, or enter again: under another name, or with another token. The user id stays. */
+  enter(who) {
+    this.#credentials.become(who);
+    this.#connection.start(() => this.#credentials.hello);
+  }
+
+  /** Go on with a newer token, without losing the connection; null, or why the server refused it in words. */
+  async renew(token) {
+    const words = await this.#credentials.renew(token);
+    if (words === null) this.#tryAgain();
+    return words;
   }
 
   retryNow() {
@@ -109,7 +139,7 @@ export class Chat {
     this.#current = room;
     this.#joiner.hurry(room);
     room.open();
-    this.#save();
+    this.#list.save();
     this.#changed(null);
   }
 
@@ -128,18 +158,18 @@ export class Chat {
     if (this.#current === room) this.close();
     room.dispose();
     this.#rooms.delete(name);
-    this.#left.add(name);
+    this.#list.left(name);
     this.#joiner.answered(room);
     this.#connection.send({ op: "leave", ref: `leave ${name}`, room: name });
-    this.#saveNow();
+    this.#list.saveNow();
     this.#changed(null);
   }
 
   #joinNew(name) {
     const room = this.#add({ name });
-    this.#left.delete(name);
+    this.#list.joined(name);
     this.#joiner.joinNow(room);
-    this.#saveNow(); // Other tabs count this room.
+    this.#list.saveNow(); // Other tabs count this room.
     return room;
   }
 
@@ -151,13 +181,14 @@ export class Chat {
 
   /** Another tab changed the name; another person's tab does not concern us. */
   #renamed({ userId, username }) {
-    const mine = this.#identity;
-    if (userId === mine.userId && typeof username === "string" && username !== mine.username) this.enter(username);
+    const mine = this.identity;
+    if (userId !== mine.userId || typeof username !== "string" || username === mine.username) return;
+    if (this.token === undefined) this.enter({ userId, username });
   }
 
   /** The page is going away, perhaps into the back-forward cache: another tab may send now. */
   #hide() {
-    this.#saveNow();
+    this.#list.saveNow();
     this.#outboxes.disconnected();
   }
 
@@ -169,7 +200,8 @@ export class Chat {
 
   #add(stored) {
     const room = new Room(stored, {
-      me: () => this.#identity.userId,
+      me: () => this.identity.userId,
+      headers: () => this.#credentials.headers,
       changed: (changed) => this.#roomChanged(changed),
       outbox: this.#outboxes.of(stored.name),
     });
@@ -179,7 +211,7 @@ export class Chat {
 
   #roomChanged(room) {
     if (this.#rooms.get(room.name) !== room) return;
-    this.#save();
+    this.#list.save();
     this.#changed(room);
   }
 
@@ -195,6 +227,12 @@ export class Chat {
   }
 
   #onState(state) {
+    if (state.kind === "connected" && !this.#credentials.welcomed(state.welcome)) {
+      this.#connection.stop();
+      this.#misled();
+      return;
+    }
+    this.#credentials.lost();
     for (const room of this.#rooms.values()) room.disconnect();
     this.#outboxes.disconnected();
     this.#joiner.stop();
@@ -210,10 +248,19 @@ export class Chat {
     return this.rooms.sort((one, other) => (other === this.#current) - (one === this.#current));
   }
 
+  /** A newer token may allow what the one before did not. */
+  #tryAgain() {
+    for (const room of this.rooms.filter(({ refusal }) => refusal !== null)) this.#joiner.joinNow(room);
+    if (this.#current?.problem) this.#current.retry();
+    this.#changed(null);
+  }
+
   #onFrame(frame, notify) {
+    if (this.#credentials.answered(frame)) return;
     const room = this.#rooms.get(frame.room);
     if (frame.op === "message") room?.receive(frame);
     else if (frame.op === "joined") this.#onJoined(room, frame);
+    else if (frame.op === "left" && frame.ref === undefined) room?.refuse(NO_LONGER);
     else if (frame.op === "ack") this.#onAck(frame);
     else if (frame.op === "error") this.#onError(frame, notify);
   }
@@ -244,16 +291,5 @@ export class Chat {
   #onShutOut(room, reason) {
     room.refuse(reason);
     this.#joiner.answered(room);
-  }
-
-  #save() {
-    this.#saving ??= setTimeout(() => this.#saveNow(), 500);
-  }
-
-  #saveNow() {
-    clearTimeout(this.#saving);
-    this.#saving = null;
-    const mine = [...this.#rooms.values()].map(({ name, lastRead, visitedAt }) => ({ name, lastRead, visitedAt }));
-    storage.saveRooms(mine, this.#left);
   }
 }

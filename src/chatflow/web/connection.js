@@ -3,12 +3,14 @@
 // States (`connection.state.kind`):
 //   idle        nobody asked for a connection
 //   connecting  opening, or waiting for the welcome
-//   connected   the welcome came
+//   connected   the welcome came: `welcome`
 //   waiting     lost; `retryAt` (ms since the epoch) says when it is tried again, `reason` why it was lost
 //   offline     the same, and the browser says that there is no network
 //   refused     the server does not want this person; only a new start() tries again
+//   signedOut   the token is not, or no longer, accepted; only a new start() tries again
 
 import { IDLE_MS, PROBE_TIMEOUT_MS, WELCOME_TIMEOUT_MS, backoffMs } from "./bounds.js";
+import { sentence } from "./text.js";
 
 const REASONS = {
   1008: "The server turned this connection away.",
@@ -18,6 +20,8 @@ const REASONS = {
   4401: "The server did not hear who you are in time.",
 };
 
+/** The close code of a token that has ended. */
+const TOKEN_ENDED = 4403;
 /** A connection shorter than this does not count as recovered, so the backoff keeps growing. */
 const STABLE_MS = 3_000;
 /** The lowest attempt number after 1013: do not retry an overloaded server at once. */
@@ -52,7 +56,7 @@ export class Connection {
     document.addEventListener("visibilitychange", () => document.hidden || this.#wake());
   }
 
-  /** Connect as `{userId, username}`, replacing a connection under another name. */
+  /** Connect as what `hello()` says, `{userId, username}` or `{token}`, replacing a connection as somebody else. */
   start(hello) {
     this.#hello = hello;
     this.#attempt = 0;
@@ -62,6 +66,13 @@ export class Connection {
   /** Retry now instead of at `retryAt`. */
   retryNow() {
     if (this.#hello !== null && this.state.kind !== "connected") this.#open();
+  }
+
+  /** Do not connect any more. */
+  stop() {
+    this.#hello = null;
+    this.#drop();
+    this.#become({ kind: "idle" });
   }
 
   /** Send one object or an array of objects; false when there is no connection and nothing was sent. */
@@ -93,9 +104,9 @@ export class Connection {
     }
     this.#socket = socket;
     this.#timer = setTimeout(() => this.#lose({ code: 0, reason: "The server did not answer." }), WELCOME_TIMEOUT_MS);
-    socket.onopen = () => socket.send(JSON.stringify({ op: "hello", ...this.#hello }));
+    socket.onopen = () => socket.send(JSON.stringify({ op: "hello", ...this.#hello() }));
     socket.onmessage = (event) => this.#receive(event.data);
-    socket.onclose = (event) => this.#lose({ code: event.code, reason: REASONS[event.code] });
+    socket.onclose = (event) => this.#closed(event);
   }
 
   #receive(data) {
@@ -114,13 +125,27 @@ export class Connection {
     if (frame.op === "welcome") {
       clearTimeout(this.#timer);
       this.#welcomedAt = Date.now();
-      this.#become({ kind: "connected" });
+      this.#become({ kind: "connected", welcome: frame });
     } else if (frame.op === "error" && frame.retryable !== true) {
-      this.#drop();
-      this.#become({ kind: "refused", reason: frame.message ?? "The server does not accept this name." });
+      this.#turnedAway(frame.message);
     } else if (frame.op === "error") {
-      this.#lose({ code: 1013, reason: REASONS[1013] });
+      this.#lose({ code: 1013, reason: frame.code === "unavailable" ? frame.message : REASONS[1013] });
     }
+  }
+
+  #closed({ code, reason }) {
+    if (code === TOKEN_ENDED) this.#turnedAway(reason);
+    else this.#lose({ code, reason: REASONS[code] });
+  }
+
+  /** Trying again as the same person would not help. */
+  #turnedAway(words) {
+    this.#drop();
+    const [kind, reason] =
+      "token" in this.#hello()
+        ? ["signedOut", "The server does not accept your token"]
+        : ["refused", "The server does not accept this name"];
+    this.#become({ kind, reason: sentence(words || reason) });
   }
 
   #lose({ code, reason }) {

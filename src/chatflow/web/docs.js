@@ -1,5 +1,7 @@
 // Draws /openapi.json: every path with its parameters, a form to try it, and the types of the answers.
 
+import { authorization, loadAccount } from "./account.js";
+
 const SHOWN_CHARS = 20000;
 
 /** An element with properties and children; text is always set as text. */
@@ -91,7 +93,7 @@ async function ask(path, form, output) {
   output.replaceChildren(el("p", {}, `GET ${address} …`));
   const started = performance.now();
   try {
-    const response = await fetch(address, { headers: { Accept: "application/json" } });
+    const response = await fetch(address, { headers: { Accept: "application/json", ...authorization(loadAccount()?.token) } });
     const text = await response.text();
     const took = `${Math.round(performance.now() - started)} ms`;
     const facts = [`${response.status} ${response.statusText}`, took];

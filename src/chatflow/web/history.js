@@ -16,11 +16,14 @@ export class HistoryError extends Error {
 
 export class History {
   #room;
+  #headers;
   // Ascending by seq; `cursor` leads to the messages below `seq`. Old pages never change, so cursors stay valid.
   #boundaries = [];
 
-  constructor(room) {
+  /** `headers()` says who asks. */
+  constructor(room, headers) {
     this.#room = room;
+    this.#headers = headers;
   }
 
   /** The newest `count` messages, oldest first, from a store that has committed at least up to `minSeq`. */
@@ -64,16 +67,14 @@ export class History {
   async #get(url, byCursor) {
     let response;
     try {
-      response = await fetch(url, { cache: "no-store", headers: { Accept: "application/json" } });
+      response = await fetch(url, { cache: "no-store", headers: { Accept: "application/json", ...this.#headers() } });
     } catch {
       throw new HistoryError("The server could not be reached.", 0, 0);
     }
     if (response.ok) return parsed(response);
     if (response.status === 400 && byCursor) this.#boundaries = []; // Another server's cursor: start from the head.
     const retryAfterMs = 1000 * (Number(response.headers.get("Retry-After")) || 0);
-    const busy = response.status === 503 || response.status === 504 || response.status === 409;
-    const words = busy ? "The server is busy." : `The server could not answer (${response.status}).`;
-    throw new HistoryError(words, response.status, retryAfterMs);
+    throw new HistoryError(wordsFor(response.status), response.status, retryAfterMs);
   }
 
   #remember(boundary) {
@@ -83,6 +84,13 @@ export class History {
     // Thin out rather than truncate: every range stays near some cursor.
     if (this.#boundaries.length > MAX_CURSORS) this.#boundaries = this.#boundaries.filter((_, index) => index % 2);
   }
+}
+
+function wordsFor(status) {
+  if (status === 503 || status === 504 || status === 409) return "The server is busy.";
+  if (status === 401) return "The server does not accept your token, or it has expired.";
+  if (status === 403) return "Your token does not allow reading this room.";
+  return `The server could not answer (${status}).`;
 }
 
 async function parsed(response) {

@@ -12,9 +12,10 @@ export class Room {
   #reading = false;
 
   /**
-   * `me()` gives the present user id; `changed(room)` asks for a redraw and for saving; `outbox` has the unsent messages.
+   * `me()` gives the present user id; `headers()` those of a REST request; `changed(room)` asks for a redraw and for
+   * saving; `outbox` has the unsent messages.
    */
-  constructor({ name, lastRead = null, visitedAt = 0 }, { me, changed, outbox }) {
+  constructor({ name, lastRead = null, visitedAt = 0 }, { me, headers, changed, outbox }) {
     this.name = name;
     this.visitedAt = visitedAt;
     this.joined = false;
@@ -26,6 +27,7 @@ export class Room {
     this.#unread = new Unread(lastRead);
     this.#backlog = new Backlog(name, {
       unread: () => this.unread,
+      headers,
       changed: this.#changed,
       skipped: () => outbox.forgetAcknowledged(),
       detached: () => {

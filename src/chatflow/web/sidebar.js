@@ -21,8 +21,8 @@ export class Sidebar {
   #rooms = [];
   #current = null;
 
-  /** `join(room)` gets a canonical name and returns why it cannot be joined, or null; `rename()` asks for a name. */
-  constructor({ join, rename }) {
+  /** `join(room)` gets a canonical name and returns why it cannot be joined, or null; `me()` shows who somebody is. */
+  constructor({ join, me }) {
     byId("join").append(icon("plus"));
     byId("join-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -33,7 +33,7 @@ export class Sidebar {
       setText(this.#note, roomNote(this.#input.value));
       this.#filter.search(this.#input.value);
     });
-    byId("rename").addEventListener("click", rename);
+    byId("me").addEventListener("click", me);
     this.#prepareDrawer();
     prepareTheme(byId("theme"));
   }
@@ -47,7 +47,7 @@ export class Sidebar {
     this.#open(false);
   }
 
-  draw({ rooms, current, identity }) {
+  draw({ rooms, current, identity, isSignedIn }) {
     const moved = current !== this.#current;
     this.#rooms = rooms;
     this.#current = current;
@@ -55,11 +55,13 @@ export class Sidebar {
     if (moved) this.#list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
     const elsewhere = rooms.some((room) => room !== current && room.unread > 0);
     byId("open-sidebar").classList.toggle("fresh", elsewhere);
-    const me = byId("rename");
+    const me = byId("me");
     if (me.dataset.name === identity.username) return;
     me.dataset.name = identity.username;
     tint(me, identity.userId);
-    me.setAttribute("aria-label", `You are ${identity.username}. Change your name`);
+    const purpose = isSignedIn ? "Your sign-in" : "Change your name";
+    me.title = purpose;
+    me.setAttribute("aria-label", `You are ${identity.username}. ${purpose}`);
     me.replaceChildren(
       el("span", { class: "avatar", "aria-hidden": "true" }, initial(identity.username)),
       el("span", { class: "who", "data-testid": "my-name" }, identity.username),

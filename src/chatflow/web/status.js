@@ -12,17 +12,19 @@ export class Status {
   #spoken = byId("connection-spoken");
   #notice = byId("notice");
   #noticeWords = byId("notice-words");
-  #button = byId("retry-now");
+  #retry = byId("retry-now");
+  #signIn = byId("sign-in");
   #state = { kind: "idle" };
   #waiting = null;
   #ticking = null;
   #troubledSince = null;
 
-  constructor({ retry }) {
-    this.#button.addEventListener("click", retry);
+  constructor({ retry, signIn }) {
+    this.#retry.addEventListener("click", retry);
+    this.#signIn.addEventListener("click", signIn);
   }
 
-  /** `waiting` is `Outboxes.waiting` with `isDraftKept`. */
+  /** `waiting` is `Outboxes.waiting` with `isDraftKept`, and `endsAt`: of a sign-in that ends soon, in ms; or null. */
   draw(state, waiting) {
     this.#state = state;
     this.#waiting = waiting;
@@ -40,22 +42,29 @@ export class Status {
     setText(this.#spoken, spoken);
     this.#connection.dataset.state = kind === "waiting" ? "reconnecting" : kind;
     setText(this.#words, short);
-    const calm = this.#troubledSince === null || (kind !== "refused" && Date.now() - this.#troubledSince < CALM_MS);
+    const { isStalled, endsAt } = this.#waiting;
+    const calm = this.#troubledSince === null || (!isFinal(kind) && Date.now() - this.#troubledSince < CALM_MS);
     this.#notice.hidden = calm || long === null;
     if (long !== null) setText(this.#noticeWords, long);
-    this.#button.disabled = kind === "connecting";
-    this.#button.hidden = kind === "connected" && !this.#waiting.isStalled;
+    this.#retry.disabled = kind === "connecting";
+    this.#retry.hidden = kind === "signedOut" || (kind === "connected" && !isStalled);
+    this.#signIn.hidden = kind !== "signedOut" && !(kind === "connected" && endsAt !== null);
   }
 }
 
-function isSafe({ writing, unkept, isStalled, isDraftKept }) {
-  return writing + unkept === 0 && !isStalled && isDraftKept;
+function isFinal(kind) {
+  return kind === "refused" || kind === "signedOut";
+}
+
+function isSafe({ writing, unkept, isStalled, isDraftKept, endsAt }) {
+  return writing + unkept === 0 && !isStalled && isDraftKept && endsAt === null;
 }
 
 /** `short` for the bar, `long` for the notice (null: none), `spoken` for screen readers, without the countdown. */
 function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
   const kept = keptWords(waiting);
-  if (kind === "connected") return { short: "Connected", long: isSafe(waiting) ? null : kept, spoken: "Connected" };
+  if (kind === "connected") return { short: "Connected", long: connectedWords(waiting, kept), spoken: "Connected" };
+  if (kind === "signedOut") return { short: "Signed out", long: `${reason} ${kept}`, spoken: "Signed out" };
   if (kind === "offline") return { short: "Offline", long: `You are offline. ${kept}`, spoken: "Offline" };
   if (kind === "refused") {
     const long = `${reason} Change your name, or try again. ${kept}`;
@@ -67,6 +76,18 @@ function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
   }
   if ((attempt ?? 0) === 0) return { short: "Connecting…", long: isSafe(waiting) ? null : kept, spoken: "" };
   return { short: "Reconnecting…", long: `Trying to reach the server. ${kept}`, spoken: "Reconnecting" };
+}
+
+function connectedWords(waiting, kept) {
+  if (isSafe(waiting)) return null;
+  return isSafe({ ...waiting, endsAt: null }) ? endWords(waiting.endsAt) : kept;
+}
+
+/** By the minute, since screen readers repeat each change. */
+function endWords(endsAt) {
+  const minutes = Math.ceil((endsAt - Date.now()) / 60_000);
+  const left = minutes > 1 ? `in ${minutes} minutes` : "in less than a minute";
+  return `Your sign-in ends ${left}. Sign in again to stay connected.`;
 }
 
 /** What happens to unsent text, and what the person must do to keep it; never promises more than is true. */

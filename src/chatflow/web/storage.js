@@ -1,15 +1,16 @@
-// Small values in localStorage: identity, rooms, theme. A browser that forbids it merely forgets them; outboxes.js and
+// Small values in localStorage: identity, theme, and what others keep here. A browser that forbids it merely forgets them; outboxes.js and
 // drafts.js hold what must not be forgotten.
 
 import { readOne } from "./database.js";
-import { canonicalRoom, randomUserId, usernameProblem } from "./text.js";
+import { randomUserId, usernameProblem } from "./text.js";
 
 /** Every key of the page begins with this. */
 export const KEY = "chatflow.";
 /** Milliseconds to wait for a silent storage before making a new identity. */
 const PATIENCE_MS = 2_000;
 
-function read(key, fallback) {
+/** A value as it was written; `fallback` if there is none. */
+export function read(key, fallback) {
   try {
     return JSON.parse(localStorage.getItem(KEY + key)) ?? fallback;
   } catch {
@@ -17,12 +18,25 @@ function read(key, fallback) {
   }
 }
 
-function write(key, value) {
+export function write(key, value) {
   try {
     localStorage.setItem(KEY + key, JSON.stringify(value));
   } catch {
     // Full or forbidden: the page works without it.
   }
+}
+
+export function remove(key) {
+  try {
+    localStorage.removeItem(KEY + key);
+  } catch {
+    // As above.
+  }
+}
+
+/** `changed()` runs when another tab wrote or removed this value. */
+export function watch(key, changed) {
+  addEventListener("storage", (event) => event.key === KEY + key && changed());
 }
 
 /**
@@ -53,8 +67,8 @@ export function saveIdentity(identity) {
 
 /** `changed(identity)` runs when another tab saved one. */
 export function watchIdentity(changed) {
-  addEventListener("storage", ({ key }) => {
-    const identity = key === `${KEY}identity` ? storedIdentity() : null;
+  watch("identity", () => {
+    const identity = storedIdentity();
     if (identity !== null) changed(identity);
   });
 }
@@ -66,26 +80,6 @@ function known(stored) {
 async function lastWriter() {
   const late = new Promise((resolve) => setTimeout(() => resolve(null), PATIENCE_MS));
   return Promise.race([readOne("identity", "last").catch(() => null), late]);
-}
-
-/** The sidebar's rooms: `[{name, lastRead, visitedAt}]`; `lastRead` is a seq or null. */
-export function loadRooms() {
-  const stored = read("rooms", []);
-  if (!Array.isArray(stored)) return [];
-  return stored
-    .filter((room) => room !== null && typeof room === "object" && canonicalRoom(String(room.name)) === room.name)
-    .map(({ name, lastRead, visitedAt }) => ({
-      name,
-      lastRead: Number.isSafeInteger(lastRead) ? lastRead : null,
-      visitedAt: Number(visitedAt) || 0,
-    }));
-}
-
-/** Keeps rooms that only another tab knows, unless this tab has left them. */
-export function saveRooms(rooms, left) {
-  const mine = new Set(rooms.map(({ name }) => name));
-  const others = loadRooms().filter(({ name }) => !mine.has(name) && !left.has(name));
-  write("rooms", [...others, ...rooms]);
 }
 
 export function loadTheme() {

@@ -41,6 +41,18 @@ export function usernameProblem(name, { usernameMin, usernameMax }) {
   return null;
 }
 
+/** The token in what somebody pasted: bare, in quotes, after "Bearer", or in an address; empty if there is none. */
+export function tokenOf(raw) {
+  const text = raw.replace(/^.*[#&]token=/s, "").replace(/&.*$/s, "").replace(/^\s*(authorization:)?\s*bearer\s/i, "");
+  return text.replace(/[\s"'`]+/g, "");
+}
+
+/** What the server says in half a sentence, as a whole one. */
+export function sentence(words) {
+  const text = words.charAt(0).toUpperCase() + words.slice(1);
+  return /[.!?]$/.test(text) ? text : `${text}.`;
+}
+
 /** Length as the server counts it, in code points rather than UTF-16 units. */
 export function codePoints(text) {
   let count = 0;

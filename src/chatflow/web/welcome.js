@@ -1,6 +1,7 @@
 // The first visit (a name and a room) and the change of a name later.
 
 import { el, setText } from "./dom.js";
+import { field } from "./field.js";
 import { canonicalRoom, roomNote, suggestRoom, usernameProblem } from "./text.js";
 
 export const ROOM_RULE = "1–64 characters: letters A–Z, digits, dot, dash and underscore.";
@@ -11,25 +12,6 @@ export function roomProblem(raw) {
   if (canonicalRoom(raw) !== null) return null;
   const suggestion = suggestRoom(raw);
   return suggestion === null ? `Room names have ${ROOM_RULE}` : `Not a room name. How about “${suggestion}”?`;
-}
-
-function field({ label, testid, problemId, ...properties }) {
-  const problem = el("p", { class: "problem", role: "alert", id: problemId, "data-testid": problemId });
-  const input = el("input", {
-    id: testid,
-    "data-testid": testid,
-    autocapitalize: "none",
-    spellcheck: "false",
-    "aria-describedby": problemId,
-    ...properties,
-  });
-  const show = (words) => {
-    problem.textContent = words ?? "";
-    input.setAttribute("aria-invalid", String(words !== null));
-    return words === null;
-  };
-  input.addEventListener("input", () => problem.textContent !== "" && show(null));
-  return { input, show, box: el("div", { class: "labelled" }, el("label", { for: testid }, label), input, problem) };
 }
 
 function nameField(limits, value) {
