@@ -143,7 +143,7 @@ async def test_a_configured_gateway_is_the_one_and_only(public_url, source):
 
 async def test_the_page_is_told_the_limits(api):
     _, body, headers = await api.get("/config.json")
-    assert set(body) == {"gatewayUrl", "limits"}
+    assert (set(body), body["auth"]) == ({"gatewayUrl", "auth", "limits"}, "open")
     assert body["limits"] == {"message": 500, "usernameMin": 3, "usernameMax": 20}
     assert headers["Cache-Control"] == "no-store"
     async with open_api(limits=PageLimits(message=50)) as other:

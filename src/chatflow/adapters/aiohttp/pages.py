@@ -52,19 +52,22 @@ class PageConfig(msgspec.Struct, rename="camel"):
     """What the page needs to know of this deployment."""
 
     gateway_url: str
+    auth: str
     limits: PageLimits
 
 
 @attrs.frozen
 class GatewayAddress:
-    """Where the page's WebSocket goes.
+    """Where the page's WebSocket goes, and who may open it.
 
     Attributes:
         public_url: ``ws://`` or ``wss://``; ``""``: the host that the page came from, at ``port``.
+        auth: ``jwt``: the page asks for a token; ``open``: for a name.
     """
 
     public_url: str = ""
     port: int = 8080
+    auth: str = "open"
 
     def url(self, host: str) -> str:
         """The WebSocket address for a page asked for under this ``Host``.
@@ -120,7 +123,7 @@ def add_pages(app: web.Application, gateway: GatewayAddress, limits: PageLimits)
         app.router.add_get(path, _serve(page, gateway))
 
     async def answer_config(request: web.Request) -> web.Response:
-        body = msgspec.json.encode(PageConfig(gateway.url(request.host), limits))
+        body = msgspec.json.encode(PageConfig(gateway.url(request.host), gateway.auth, limits))
         return web.Response(body=body, content_type=JSON, headers={"Cache-Control": "no-store"})
 
     app.router.add_get("/config.json", answer_config)

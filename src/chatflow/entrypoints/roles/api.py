@@ -64,7 +64,7 @@ class ApiRole:
             own=self.snapshot,
             health=self.health,
             registry=registry,
-            gateway=GatewayAddress(public_url=settings.gateway_url, port=self.gateway_port),
+            gateway=GatewayAddress(public_url=settings.gateway_url, port=self.gateway_port, auth=settings.common.auth),
             limits=PageLimits(limits.message_max_chars, limits.username_min_chars, limits.username_max_chars),
             allow_origin=settings.cors_origin,
             fleet_fresh_s=FLEET_FRESH_S,
