@@ -31,6 +31,21 @@ def grant_of(room: object, may: object) -> Grant:
     return Grant(room, *MODES[may])
 
 
+def grants_of(text: str) -> tuple[Grant, ...]:
+    """Grants in short: ``team-*:rw,lobby:r``.
+
+    Raises:
+        ValueError: says what is expected.
+    """
+    grants = []
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        room, colon, may = part.rpartition(":")
+        if not colon:
+            raise ValueError("a grant is ROOM:r, ROOM:w or ROOM:rw")
+        grants.append(grant_of(room, may))
+    return tuple(grants)
+
+
 def matches(pattern: str, room_id: str) -> bool:
     """Whether a grant's pattern covers a stored room name; takes time proportional to both, whatever the pattern."""
     head, *rest = pattern.split("*")

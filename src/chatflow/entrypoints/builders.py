@@ -22,7 +22,7 @@ from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.resources import SharedServices
 from chatflow.entrypoints.roles.reporting import Identity
-from chatflow.entrypoints.settings import ApiSettings, Common, GatewaySettings, ProcessorSettings
+from chatflow.entrypoints.settings import ApiSettings, Common, MessageSettings, ProcessorSettings
 from chatflow.ports.broker import Broker
 from chatflow.ports.errors import SequenceCollision, StoreError
 
@@ -52,9 +52,8 @@ def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, floa
     return gauges
 
 
-def limits_of(gateway: GatewaySettings) -> MessageLimits:
+def limits_of(limits: MessageSettings) -> MessageLimits:
     """The configured limits of a valid message."""
-    limits = gateway.limits
     return MessageLimits(
         username_min=limits.username_min_chars,
         username_max=limits.username_max_chars,

@@ -35,6 +35,7 @@ from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.audit_trails import open_audit_log
 from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, local_tier_of, pool_gauges, processors_of
 from chatflow.entrypoints.clocks import new_id, now_us
+from chatflow.entrypoints.identity import open_authenticator
 from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
@@ -65,6 +66,7 @@ class Container(containers.DeclarativeContainer):
         ready, "broker", providers.Factory(broker_of, common, gateway_settings.confirm_timeout_s, broker_breaker)
     )
     live_channel = broker.provided.live
+    authenticator = providers.Resource(open_authenticator, settings.provided.identity)
     shared = providers.Resource(ready, "cache", providers.Factory(shared_of, api_settings))
 
     fleet = providers.Callable(lambda shared: shared.fleet, shared)
@@ -103,7 +105,7 @@ class Container(containers.DeclarativeContainer):
         ),
         providers.Singleton(StoredAcks, reader, providers.Object(time.monotonic)),
         providers.Singleton(SessionMetrics),
-        providers.Callable(limits_of, gateway_settings),
+        providers.Callable(limits_of, gateway_settings.limits),
         providers.Factory(Stamps, providers.Callable(new_id), providers.Object(now_us), providers.Object(new_id)),
         providers.Object(time.monotonic),
         heartbeat_s=gateway_settings.heartbeat_s,
@@ -113,6 +115,8 @@ class Container(containers.DeclarativeContainer):
         outbound_limit_bytes=gateway_settings.outbound_limit_bytes,
         protocol_errors_max=gateway_settings.protocol_errors_max,
         connection_memory_bytes=gateway_settings.connection_memory_bytes,
+        authenticator=authenticator,
+        audit_trail=audit_trail,
     )
     gateway = providers.Singleton(
         GatewayRole,

@@ -52,5 +52,7 @@ def _greet(common: Common, roles: Mapping[str, Role]) -> None:
     console.print(f"  rest api   http://{shown}:{api.port}/docs")
     if common.auth == "open":
         console.print("  open mode  user ids are claimed, not proven (CHATFLOW_AUTH)")
+    else:
+        console.print("  tokens     chatflow token issue --user 7 --name ada --room 'lobby:rw' --ttl 1h")
     console.print("  stop       Ctrl-C")
     console.file.flush()

@@ -132,6 +132,7 @@ class ChatSession(Session):
 
     def _fault(self, reply: ChatReply, size: int, error: ChatflowError) -> None:
         self.inflight.charge_answer(ANSWER_S + FRAME_S + size * BYTE_S)
+        self.note_denial(error)
         self._refuse(reply, error)
 
     def _refuse(self, reply: ChatReply, error: ChatflowError) -> None:

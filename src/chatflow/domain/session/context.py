@@ -10,6 +10,7 @@ from chatflow.domain.session.memory_budget import MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import Pacer
 from chatflow.domain.session.roster import Roster
+from chatflow.ports.audit_trail import AuditTrail
 from chatflow.ports.clock import Clock
 from chatflow.ports.identity import Authenticator, Revocations
 
@@ -31,6 +32,7 @@ class GatewayContext:
     Attributes:
         authenticator: reads tokens; ``None`` where nobody has to prove who they are.
         revocations: ``None`` where nothing is ever revoked.
+        audit_trail: ``None`` where nobody keeps one.
         roster: who is connected.
         protocol_errors_max: of one ``/ws`` connection; more close it, unless they are spread over minutes.
         connection_memory_bytes: what all connections together may hold before the largest is paused, then closed.
@@ -52,6 +54,7 @@ class GatewayContext:
     connection_memory_bytes: int = CONNECTION_MEMORY_BYTES
     authenticator: Authenticator | None = None
     revocations: Revocations | None = None
+    audit_trail: AuditTrail | None = None
     roster: Roster = attrs.field(factory=Roster, init=False)
     pacer: Pacer = attrs.field(init=False)
     memory: MemoryBudget = attrs.field(init=False)

@@ -23,8 +23,10 @@ from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.domain.session.access import Access
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.effects import Close, Effect
+from chatflow.domain.session.errors import NotGranted
 from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.resend_guard import ResendGuard
+from chatflow.ports.errors import ChatflowError
 
 
 def _nobody() -> None:
@@ -85,6 +87,14 @@ class Session:
     def closed(self) -> None:
         """The connection has gone. What was offered stays offered."""
         self.context.roster.leave(self)
+
+    def note_denial(self, error: ChatflowError) -> None:
+        """Count what the token did not allow, and put it on record."""
+        if isinstance(error, NotGranted) and self.access is not None:
+            self.context.metrics.not_granted += 1
+            if (trail := self.context.audit_trail) is not None:
+                user_id, room = self.access.principal.user_id, error.room_id
+                trail.denied("forbidden", self.client_ip, operation=error.operation, user_id=user_id, room=room)
 
     def disconnect(self, code: int, reason: str) -> None:
         """Close, for nothing that the peer's frames did wrong, and handle nothing that still comes; idempotent."""

@@ -2,6 +2,7 @@
 
 ChatflowError
 ├── Denied              final: not allowed, with the code that the client gets
+│   └── NotGranted      the token does not allow it
 └── Refusal             retryable
     ├── OutOfTurn       an earlier message of the same sender has to come again first
     ├── NotSeenStored   accepted, but no commit was seen in time
@@ -76,6 +77,20 @@ class Denied(ChatflowError):
     def __init__(self, code: str, text: str) -> None:
         self.code = code
         super().__init__(text)
+
+
+class NotGranted(Denied):
+    """The token allows no such thing.
+
+    Attributes:
+        operation: ``join``, ``send``, or ``sign_in`` for another user than the token's.
+        room_id: in which room, "" for none.
+    """
+
+    def __init__(self, operation: str, text: str, room_id: str = "") -> None:
+        self.operation = operation
+        self.room_id = room_id
+        super().__init__("forbidden", text)
 
 
 _CODES: tuple[tuple[type[ChatflowError] | UnionType, str], ...] = (

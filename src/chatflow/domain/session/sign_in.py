@@ -73,20 +73,29 @@ class SignIn:
             self._check(principal)
             accept(principal)
         except ChatflowError as exc:
-            metrics.tokens_refused += 1
+            self._refused(exc)
             self._go_on(failed, exc)
             return
         metrics.tokens_accepted += 1
+        if (trail := self.session.context.audit_trail) is not None:
+            trail.signed_in(principal.user_id, principal.username, self.session.client_ip, principal.token_id or "")
         self.enter(principal)
         self._go_on()
 
     def _failed(self, failed: Failed, error: ChatflowError) -> None:
-        metrics = self.session.context.metrics
         if error.retryable:
-            metrics.tokens_unchecked += 1
+            self.session.context.metrics.tokens_unchecked += 1
         else:
-            metrics.tokens_refused += 1
+            self._refused(error)
         self._go_on(failed, error)
+
+    def _refused(self, error: ChatflowError) -> None:
+        context = self.session.context
+        context.metrics.tokens_refused += 1
+        if context.audit_trail is not None:
+            reason = "bad_token" if isinstance(error, TokenRefused) else "forbidden"
+            detail = error.fault.value if isinstance(error, TokenRefused) else error_text(error)
+            context.audit_trail.denied(reason, self.session.client_ip, operation="sign_in", detail=detail)
 
     def _go_on(self, failed: Failed | None = None, error: ChatflowError | None = None) -> None:
         session = self.session

@@ -157,6 +157,7 @@ class WsSession(SendingSession):
     def fault(self, ref: object, error: ChatflowError) -> None:
         """Answer what cannot be done as asked; a peer that does not speak the protocol is closed in the end."""
         self.charge(ANSWER_S)
+        self.note_denial(error)
         self.error(ref, error)
         if self._violations.add(error):
             if self.user is None:

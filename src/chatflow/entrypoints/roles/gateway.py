@@ -95,6 +95,8 @@ class GatewayRole:
         """See `RoleSnapshot`."""
         context, breaker = self.context, self.context.publisher.breaker
         counts = counts_of(context.metrics) | counts_of(context.publisher.metrics) | counts_of(context.hub.metrics)
+        if context.authenticator is not None:
+            counts |= context.authenticator.counts()
         gauges = {
             "connections": float(counts.pop("connections_open")),
             "rooms": float(self.context.hub.active_rooms),

@@ -8,6 +8,7 @@ because its peers could not reach it.
 from chatflow.entrypoints.settings.checks import Start
 from chatflow.entrypoints.settings.common import Common, Profile
 from chatflow.entrypoints.settings.environment import SettingsError
+from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.listing import all_variables, describe
 from chatflow.entrypoints.settings.loading import load_settings
 from chatflow.entrypoints.settings.messages import MessageSettings
@@ -22,6 +23,7 @@ __all__ = [
     "ApiSettings",
     "Common",
     "GatewaySettings",
+    "IdentitySettings",
     "MessageSettings",
     "ProcessorSettings",
     "Profile",

@@ -85,8 +85,6 @@ def check_auth(start: Start, common: Common) -> None:
     Raises:
         SettingsError: nobody has.
     """
-    if common.auth == "jwt":
-        raise SettingsError("CHATFLOW_AUTH", "jwt is not built in yet; only open is")
     if start == "tool" or "CHATFLOW_AUTH" in common.origins or is_loopback_host(common.host):
         return
     raise SettingsError(

@@ -7,11 +7,13 @@ import attrs
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import Origin
 from chatflow.entrypoints.settings.fields import variable_of, variables_of
+from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.messages import MessageSettings
 from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
 
 _GROUPS: tuple[type[attrs.AttrsInstance], ...] = (
     Common,
+    IdentitySettings,
     MessageSettings,
     GatewaySettings,
     ProcessorSettings,

@@ -7,9 +7,11 @@ from pathlib import Path
 from chatflow.entrypoints.settings.checks import Start, check_auth, check_order, check_ports, check_shared
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import read_assignments, read_group
+from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.listing import all_variables
 from chatflow.entrypoints.settings.messages import MessageSettings
 from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
+from chatflow.entrypoints.settings.token_keys import check_identity
 
 
 def load_settings(
@@ -22,7 +24,7 @@ def load_settings(
     Raises:
         SettingsError: an unknown variable, an invalid value, values that contradict each other, a broker or
             database that this role could not share with its peers, or a listener for other machines without
-            ``CHATFLOW_AUTH``.
+            ``CHATFLOW_AUTH``, or tokens that nobody could check.
     """
     assignments = read_assignments(environ, dotenv, [name for name, _, _ in all_variables()])
     common = read_group(Common, assignments, origins=assignments.origins)
@@ -32,9 +34,11 @@ def load_settings(
         read_group(GatewaySettings, assignments, common=common, limits=limits),
         read_group(ProcessorSettings, assignments, common=common),
         read_group(ApiSettings, assignments, common=common, limits=limits),
+        read_group(IdentitySettings, assignments, common=common, limits=limits),
     )
     check_order(limits, settings.processor)
     check_ports(start, settings)
     check_shared(start, common)
     check_auth(start, common)
+    check_identity(start, common, settings.identity)
     return settings

@@ -12,6 +12,7 @@ from chatflow.domain.reading.read_cache import UNCACHED_LIMIT
 from chatflow.domain.session import context
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
+from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.messages import MessageSettings
 from chatflow.ports.broker import CONFIRM_TIMEOUT_S
 
@@ -107,3 +108,4 @@ class Settings:
     gateway: GatewaySettings = attrs.field(factory=GatewaySettings)
     processor: ProcessorSettings = attrs.field(factory=ProcessorSettings)
     api: ApiSettings = attrs.field(factory=ApiSettings)
+    identity: IdentitySettings = attrs.field(factory=IdentitySettings)

@@ -1,0 +1,1 @@
+"""Tokens as JSON Web Tokens (RFC 7519) on PyJWT: whose key signed them, and until when they hold."""
