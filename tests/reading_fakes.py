@@ -20,6 +20,7 @@ from chatflow.ports.commit_feed import CommitFeed
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import (
+    ActivityCursor,
     Analytics,
     HourCount,
     MessageReader,
@@ -124,8 +125,8 @@ class ListStore:
     async def active_users(self, window: TimeWindow) -> int:
         return await self._enter("active_users", self.analytics.active_users(window))
 
-    async def user_rooms(self, user_id: int) -> list[UserRoom]:
-        return await self._enter("user_rooms", self.analytics.user_rooms(user_id))
+    async def user_rooms(self, user_id: int, *, limit: int, after: ActivityCursor | None = None) -> list[UserRoom]:
+        return await self._enter("user_rooms", self.analytics.user_rooms(user_id, limit=limit, after=after))
 
     async def throughput(self, limit: int) -> list[MinuteCount]:
         return await self._enter("throughput", self.analytics.throughput(limit))

@@ -16,6 +16,8 @@ from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import RowRejected, SequenceCollision
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import (
+    ActivityCursor,
+    Analytics,
     Finding,
     HourCount,
     MinuteCount,
@@ -427,7 +429,7 @@ async def test_numbers_beyond_every_column_are_answered_like_any_other(stack):
     assert await stack.reader.room_page("a", limit=0) == []
     for analytics in stack.analytics():
         assert await analytics.active_users(window) == 1
-        assert await analytics.user_rooms(-5) == []
+        assert await analytics.user_rooms(-5, limit=10) == []
 
 
 async def test_heads_leave_out_rooms_without_messages(stack):
@@ -477,7 +479,19 @@ async def test_every_count_equals_one_made_by_hand(stack, limit):
         assert await analytics.patterns() == patterns
         assert await analytics.total_messages() == 400
         assert await analytics.active_users(TimeWindow()) == 9
-        assert await analytics.user_rooms(4) == rooms_of(stored, 4)
+        assert await analytics.user_rooms(4, limit=1000) == rooms_of(stored, 4)
+        assert await walked_rooms(analytics, 4, limit) == rooms_of(stored, 4)
+
+
+async def walked_rooms(analytics: Analytics, user: int, limit: int) -> list[UserRoom]:
+    """The rooms of a user, page by page."""
+    found: list[UserRoom] = []
+    after = None
+    while page := await analytics.user_rooms(user, limit=limit, after=after):
+        assert len(page) <= limit
+        found += page
+        after = ActivityCursor(page[-1].last_activity_us, page[-1].room_id)
+    return found
 
 
 def rooms_of(stored: list[StoredMessage], user: int) -> list[UserRoom]:
@@ -495,7 +509,7 @@ async def test_an_empty_store_counts_nothing(stack):
             analytics.top_rooms(5),
             analytics.throughput(5),
             analytics.patterns(),
-            analytics.user_rooms(1),
+            analytics.user_rooms(1, limit=10),
         ):
             assert await nothing == []
 

@@ -92,7 +92,7 @@ async def match(tables: Tables, api: int, room: str) -> None:
     history = await asked("/api/messages/user", userId=str(USER), limit="1000")
     assert [[row["roomId"], str(row["seq"])] for row in history["messages"]] == history_of(tables, USER)
     rows = tables.rows(f"SELECT room_id, count(*) FROM messages WHERE user_id = {USER} GROUP BY room_id ORDER BY 1")
-    rooms = await asked("/api/users/rooms", userId=str(USER))
+    rooms = await asked("/api/users/rooms", userId=str(USER), limit="1000")
     assert sorted([row["roomId"], str(row["messageCount"])] for row in rooms["rooms"]) == rows
 
 

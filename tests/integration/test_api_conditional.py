@@ -74,7 +74,7 @@ async def raw(api, request: bytes) -> bytes:
 
 
 async def test_head_gets_the_headers_alone(api):
-    answer = await raw(api, b"HEAD /api/messages/room HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = await raw(api, b"HEAD /api/messages/room?roomId=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert b"ETag" in head
@@ -83,7 +83,9 @@ async def test_head_gets_the_headers_alone(api):
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_connection_that_is_to_be_closed_is_closed_after_the_whole_answer(api, version):
-    answer = await raw(api, b"GET /api/messages/room HTTP/%b\r\nHost: x\r\nConnection: close\r\n\r\n" % version)
+    answer = await raw(
+        api, b"GET /api/messages/room?roomId=1 HTTP/%b\r\nHost: x\r\nConnection: close\r\n\r\n" % version
+    )
     head, _, body = answer.partition(b"\r\n\r\n")
     lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
     assert lengths == [len(body)]

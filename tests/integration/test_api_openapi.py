@@ -95,13 +95,13 @@ async def test_every_reference_leads_somewhere(spec):
 @pytest.mark.parametrize("path", sorted(PATHS - {"/metrics"}))
 async def test_every_answer_is_as_described(api, spec, path):
     schema = spec["paths"][path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    for suffix in ("", "?limit=1"):
+    for suffix in ("?roomId=1", "?roomId=1&limit=1"):
         assert problems(await api.body(path + suffix), schema, spec) == []
 
 
 async def test_the_checker_finds_what_is_wrong(api, spec):
     schema = spec["paths"]["/api/messages/room"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    body = await api.body("/api/messages/room")
+    body = await api.body("/api/messages/room?roomId=1")
     body["messages"][0]["seq"] = "1"
     body["extra"] = 1
     del body["roomId"]
@@ -109,7 +109,10 @@ async def test_the_checker_finds_what_is_wrong(api, spec):
 
 
 async def test_every_refusal_is_as_described(api, spec):
-    for path, status in (("/api/messages/room?limit=0", "400"), ("/api/messages/room?minSeq=99", "409")):
+    for path, status in (
+        ("/api/messages/room?roomId=1&limit=0", "400"),
+        ("/api/messages/room?roomId=1&minSeq=99", "409"),
+    ):
         got, body, _ = await api.get(path)
         assert str(got) == status
         response = spec["paths"]["/api/messages/room"]["get"]["responses"][status]
@@ -122,21 +125,22 @@ async def test_integer_parameters_have_the_limits_that_they_are_described_with(a
     for path, item in spec["paths"].items():
         for parameter in item["get"]["parameters"]:
             schema = parameter["schema"]
-            assert (parameter["in"], parameter["required"]) == ("query", False)
+            assert (parameter["in"], parameter["required"]) == ("query", parameter["name"] == "roomId")
             if schema["type"] == "integer" and parameter["name"] != "minSeq":
                 low, high = schema["minimum"], schema["maximum"]
-                codes = [(await api.get(f"{path}?{parameter['name']}={n}"))[0] for n in (low - 1, low, high, high + 1)]
+                asking = f"{path}?{'roomId=1&' if path.endswith('/room') else ''}{parameter['name']}="
+                codes = [(await api.get(f"{asking}{n}"))[0] for n in (low - 1, low, high, high + 1)]
                 assert codes == [400, 200, 200, 400]
                 tried += 1
-    assert tried == 7
+    assert tried == 8
 
 
 async def test_defaults_are_what_an_answer_without_parameters_uses(api, spec):
     described = {
         p["name"]: p["schema"].get("default") for p in spec["paths"]["/api/messages/room"]["get"]["parameters"]
     }
-    body = await api.body("/api/messages/room")
-    assert (body["roomId"], body["limit"]) == (described["roomId"], described["limit"]) == ("1", 100)
+    body = await api.body("/api/messages/room?roomId=1")
+    assert (described["roomId"], body["limit"], described["limit"]) == (None, 100, 100)
 
 
 async def test_fields_are_camel_case(spec):

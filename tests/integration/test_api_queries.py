@@ -16,16 +16,21 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 HUGE = str(10**30)
 
 PATHS = {
-    "/api/messages/room": ("messagesForRoom", {"roomId", "limit", "resultCount", "messages"}),
+    "/api/messages/room?roomId=1": ("messagesForRoom", {"roomId", "limit", "resultCount", "messages"}),
     "/api/messages/user": ("userHistory", {"userId", "limit", "resultCount", "messages"}),
     "/api/users/active": ("activeUsers", {"startTime", "endTime", "activeUserCount"}),
-    "/api/users/rooms": ("userRooms", {"userId", "resultCount", "rooms"}),
+    "/api/users/rooms": ("userRooms", {"userId", "limit", "resultCount", "rooms"}),
     "/api/analytics/throughput": ("messagesPerMinute", {"limit", "data"}),
     "/api/analytics/top-users": ("topActiveUsers", {"topN", "users"}),
     "/api/analytics/top-rooms": ("topActiveRooms", {"topN", "rooms"}),
     "/api/analytics/patterns": ("userParticipationPatterns", {"data"}),
 }
 every_path = pytest.mark.parametrize("path", [*PATHS, "/api/all"])
+
+
+def asking(path: str) -> str:
+    """The path up to its next parameter."""
+    return f"{path}{'&' if '?' in path else '?'}"
 
 
 @pytest.fixture(params=[False, True], ids=["direct", "fallback"])
@@ -46,22 +51,22 @@ async def test_each_answer_has_exactly_its_fields(api, path, expected):
     assert isinstance(body["queryTimeMs"], int)
 
 
-@pytest.mark.parametrize("path", ["/api/messages/room", "/api/messages/user"])
+@pytest.mark.parametrize("path", ["/api/messages/room?roomId=1", "/api/messages/user"])
 async def test_the_time_that_a_message_shows_selects_it(api, path):
     for at_us in (START_US - 1, START_US, START_US + 999, START_US + 1000):
         api.store.add("1", at_us=at_us)
     shown = (await api.body(path))["messages"][1]["serverTimestamp"]
-    page = await api.body(f"{path}?start={shown}&end={shown}")
+    page = await api.body(f"{asking(path)}start={shown}&end={shown}")
     assert [row["seq"] for row in page["messages"]] == [3, 2]
     exact = format_timestamp(START_US).replace("Z", "001Z")
-    page = await api.body(f"{path}?start={exact}&end={exact}")
+    page = await api.body(f"{asking(path)}start={exact}&end={exact}")
     assert page["messages"] == []
 
 
 async def test_a_room_page_is_newest_first_with_every_field_of_a_message(api):
     api.store.add("1", text='say "hi" \u2603\n')
     api.store.add("1", user_id=2**53 - 1)
-    body = await api.body("/api/messages/room")
+    body = await api.body("/api/messages/room?roomId=1")
     assert [row["seq"] for row in body["messages"]] == [2, 1]
     assert (body["roomId"], body["limit"], body["resultCount"]) == ("1", 100, 2)
     assert body["messages"][1] == {
@@ -115,7 +120,7 @@ async def test_a_window_selects_on_the_acceptance_time_both_ends_included(api):
     for n in range(5):
         api.store.add("1", user_id=n + 1, at_us=START_US + n * 1_000_000)
     start, end = format_timestamp(START_US + 1_000_000), format_timestamp(START_US + 3_000_000)
-    for path in ("/api/messages/room?", "/api/messages/user?userId=3&", "/api/users/active?"):
+    for path in ("/api/messages/room?roomId=1&", "/api/messages/user?userId=3&", "/api/users/active?"):
         body = await api.body(f"{path}start={start}&end={end}")
         assert body.get("resultCount", body.get("activeUserCount")) == (1 if "userId" in path else 3)
     active = await api.body(f"/api/users/active?start={start}")
@@ -155,10 +160,11 @@ async def test_room_5_is_5_in_every_spelling(api):
 
 
 INTEGERS = [
-    ("/api/messages/room", "limit"),
+    ("/api/messages/room?roomId=1", "limit"),
     ("/api/messages/user", "limit"),
     ("/api/messages/user", "userId"),
     ("/api/users/rooms", "userId"),
+    ("/api/users/rooms", "limit"),
     ("/api/analytics/throughput", "limit"),
     ("/api/analytics/top-users", "n"),
     ("/api/analytics/top-rooms", "n"),
@@ -169,7 +175,7 @@ WRONG_INTEGERS = ["", "x", "-1", "0", HUGE, "1.5", "1e2", "0x10", "%2B5", " 5", 
 @pytest.mark.parametrize(("path", "name"), INTEGERS)
 @pytest.mark.parametrize("value", WRONG_INTEGERS)
 async def test_an_integer_that_is_none_is_a_400_that_names_it(api, path, name, value):
-    status, body, _ = await api.get(f"{path}?{name}={value}")
+    status, body, _ = await api.get(f"{asking(path)}{name}={value}")
     assert status == 400
     assert set(body) == {"error", "reason"}
     assert body["error"] == "invalid_parameter"
@@ -179,17 +185,17 @@ async def test_an_integer_that_is_none_is_a_400_that_names_it(api, path, name, v
 @pytest.mark.parametrize(("path", "name"), INTEGERS)
 async def test_integers_have_their_limits_and_may_stand_once(api, path, name):
     top = 2**53 - 1 if name == "userId" else 1000
-    assert (await api.get(f"{path}?{name}={top}"))[0] == 200
-    assert (await api.get(f"{path}?{name}=1"))[0] == 200
+    assert (await api.get(f"{asking(path)}{name}={top}"))[0] == 200
+    assert (await api.get(f"{asking(path)}{name}=1"))[0] == 200
     for wrong in (f"{name}={top + 1}", f"{name}=1&{name}=1"):
-        status, body, _ = await api.get(f"{path}?{wrong}")
+        status, body, _ = await api.get(f"{asking(path)}{wrong}")
         assert (status, body["error"]) == (400, "invalid_parameter")
         assert name in body["reason"]
 
 
 @pytest.mark.parametrize("value", ["-1", "x", HUGE, "", str(2**53)])
 async def test_a_wrong_min_seq_is_a_400_that_names_it(api, value):
-    status, body, _ = await api.get(f"/api/messages/room?minSeq={value}")
+    status, body, _ = await api.get(f"/api/messages/room?roomId=1&minSeq={value}")
     assert (status, body["reason"].split()[0]) == (400, "minSeq")
 
 
@@ -206,41 +212,82 @@ WRONG_TIMES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["/api/messages/room", "/api/messages/user", "/api/users/active"])
+@pytest.mark.parametrize("path", ["/api/messages/room?roomId=1", "/api/messages/user", "/api/users/active"])
 @pytest.mark.parametrize("name", ["start", "end"])
 @pytest.mark.parametrize("value", WRONG_TIMES)
 async def test_a_wrong_time_is_a_400_that_names_it(api, path, name, value):
-    status, body, _ = await api.get(f"{path}?{name}={value}")
+    status, body, _ = await api.get(f"{asking(path)}{name}={value}")
     assert (status, body["error"], body["reason"].split()[0]) == (400, "invalid_parameter", name)
 
 
-@pytest.mark.parametrize("path", ["/api/messages/room", "/api/messages/user", "/api/users/active"])
+@pytest.mark.parametrize("path", ["/api/messages/room?roomId=1", "/api/messages/user", "/api/users/active"])
 async def test_an_end_before_the_start_is_a_400_that_names_it(api, path):
-    status, body, _ = await api.get(f"{path}?start=2026-11-24&end=2026-11-23")
+    status, body, _ = await api.get(f"{asking(path)}start=2026-11-24&end=2026-11-23")
     assert (status, body["reason"]) == (400, "end must not be before start")
-    assert (await api.get(f"{path}?start=2026-11-24&end=2026-11-24"))[0] == 200
+    assert (await api.get(f"{asking(path)}start=2026-11-24&end=2026-11-24"))[0] == 200
 
 
-@pytest.mark.parametrize("path", ["/api/messages/room", "/api/messages/user"])
+@pytest.mark.parametrize("path", ["/api/messages/room?roomId=1", "/api/messages/user"])
 @pytest.mark.parametrize("cursor", ["", "rubbish", "%00", "AXIAAA", "x" * 5000, "ä", "AA==", "a&cursor=a"])
 async def test_a_wrong_cursor_is_a_400_that_names_it(api, path, cursor):
-    status, body, _ = await api.get(f"{path}?cursor={cursor}")
+    status, body, _ = await api.get(f"{asking(path)}cursor={cursor}")
     assert (status, body["error"], body["reason"].split()[0]) == (400, "invalid_parameter", "cursor")
 
 
 async def test_a_cursor_of_another_room_user_or_kind_is_a_400(api):
     for _ in range(3):
         api.store.add("1")
-    room = (await api.body("/api/messages/room?limit=1"))["nextCursor"]
+    room = (await api.body("/api/messages/room?roomId=1&limit=1"))["nextCursor"]
     user = (await api.body("/api/messages/user?limit=1"))["nextCursor"]
-    for wrong in (f"room?roomId=2&cursor={room}", f"room?cursor={user}", f"user?userId=2&cursor={user}"):
+    for wrong in (f"room?roomId=2&cursor={room}", f"room?roomId=1&cursor={user}", f"user?userId=2&cursor={user}"):
         status, body, _ = await api.get(f"/api/messages/{wrong}")
         assert (status, body["reason"]) == (400, "cursor belongs to another listing")
 
 
-@every_path
-async def test_unknown_parameters_are_ignored(api, path):
-    assert (await api.get(f"{path}?nonsense=1&nonsense=2&_="))[0] == 200
+KNOWN = ("roomId", "userId", "start", "end", "limit", "n", "cursor", "minSeq")
+
+
+@pytest.mark.parametrize("path", [*PATHS, "/api/all", "/api/health", "/api/metrics"])
+async def test_an_unknown_or_repeated_parameter_is_a_400_that_names_it(api, path):
+    for name in ("roomid", "room", "Limit", "_", "%00", "%1b[31m", "x" * 500):
+        status, body, _ = await api.get(f"{asking(path)}{name}=1")
+        assert (status, body["error"]) == (400, "invalid_parameter")
+        assert all(known in body["reason"] for known in KNOWN), body
+        assert name.startswith("%") or name[:64] in body["reason"]
+        assert len(body["reason"]) < 250
+    for name in KNOWN:
+        status, body, _ = await api.get(f"{asking(path)}{name}=1&{name}=1")
+        assert (status, body["reason"]) == (400, f"{name} must not be given more than once")
+
+
+async def test_a_known_parameter_that_a_path_does_not_use_is_let_pass(api):
+    unused = {"minSeq": "0", "n": "1", "roomId": "1", "userId": "7"}
+    for path in (*PATHS, "/api/all", "/api/health", "/api/metrics"):
+        more = "&".join(f"{name}={value}" for name, value in unused.items() if f"{name}=" not in path)
+        assert (await api.get(f"{asking(path)}{more}"))[0] == 200, path
+
+
+async def test_a_room_must_be_named(api):
+    api.store.add("1")
+    status, body, _ = await api.get("/api/messages/room")
+    assert (status, body["error"], body["reason"]) == (400, "invalid_parameter", "roomId is required")
+
+
+async def test_the_rooms_of_a_user_come_in_pages(api):
+    for number in range(250):
+        api.store.add(f"r{number}", user_id=7, at_us=START_US + number // 2)  # two at each moment
+    first = await api.body("/api/users/rooms?userId=7")
+    assert (first["limit"], first["resultCount"], len(first["rooms"])) == (100, 100, 100)
+    everything = await api.body("/api/all?userId=7")
+    assert everything["coreQuery4_userRooms"]["resultCount"] == 0
+    seen, cursor = [], ""
+    while cursor is not None:
+        body = await api.body(f"/api/users/rooms?userId=7&limit=7{cursor}")
+        seen += [room["roomId"] for room in body["rooms"]]
+        cursor = f"&cursor={body['nextCursor']}" if "nextCursor" in body else None
+    assert seen == sorted((f"r{n}" for n in range(250)), key=lambda room: (-(int(room[1:]) // 2), room))
+    wrong = await api.get(f"/api/users/rooms?userId=8&cursor={first['nextCursor']}")
+    assert (wrong[0], wrong[1]["reason"]) == (400, "cursor belongs to another listing")
 
 
 async def test_following_next_cursor_visits_every_message_once_despite_inserts_and_caches(api):
@@ -279,7 +326,7 @@ async def test_all_is_not_called_cached_when_one_part_was_not(api):
 async def test_min_seq_of_the_future_is_a_409_after_half_a_second(api):
     api.store.add("1")
     started = api.clock()
-    status, body, headers = await api.get("/api/messages/room?minSeq=2")
+    status, body, headers = await api.get("/api/messages/room?roomId=1&minSeq=2")
     assert (status, body["error"], set(body)) == (409, "behind", {"error", "reason"})
     assert "Retry-After" in headers
     assert 0.5 <= api.clock() - started < 0.6
@@ -287,11 +334,11 @@ async def test_min_seq_of_the_future_is_a_409_after_half_a_second(api):
 
 async def test_min_seq_is_never_answered_from_before_it(api):
     api.store.add("1")
-    await api.body("/api/messages/room")
+    await api.body("/api/messages/room?roomId=1")
     api.store.add("1")  # no invalidation yet
-    body = await api.body("/api/messages/room?minSeq=2")
+    body = await api.body("/api/messages/room?roomId=1&minSeq=2")
     assert body["messages"][0]["seq"] == 2
-    assert (await api.body("/api/messages/room?minSeq=0"))["resultCount"] >= 1
+    assert (await api.body("/api/messages/room?roomId=1&minSeq=0"))["resultCount"] >= 1
 
 
 FAILURES = [
@@ -358,7 +405,7 @@ async def test_no_origin_may_read_unless_configured(api):
     assert "Access-Control-Allow-Origin" not in headers
 
 
-@pytest.mark.parametrize("path", ["/api/all", "/api/messages/room?limit=0", "/nothing", "/api/health"])
+@pytest.mark.parametrize("path", ["/api/all", "/api/messages/room?roomId=1&limit=0", "/nothing", "/api/health"])
 @pytest.mark.parametrize("origin", ["*", "https://chat.example"])
 async def test_a_configured_origin_may_read_answers_and_errors(path, origin):
     async with open_api(allow_origin=origin) as api:
@@ -368,8 +415,8 @@ async def test_a_configured_origin_may_read_answers_and_errors(path, origin):
 
 
 async def test_prometheus_sees_queries_by_tier(api):
-    await api.get("/api/messages/room")
-    await api.get("/api/messages/room")
+    await api.get("/api/messages/room?roomId=1")
+    await api.get("/api/messages/room?roomId=1")
     async with api.http.get("/metrics") as response:
         text = await response.text()
     assert 'chatflow_query_answers_total{query="room",source="l2"} 1.0' in text

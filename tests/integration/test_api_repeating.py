@@ -351,9 +351,9 @@ async def test_what_is_remembered_of_a_request_is_not_its_answer(api, client, mo
 
     monkeypatch.setattr(DirectResponse, "__init__", watched)
     for number in range(1, 51):
-        assert (await client.ask(head(f"{ROOM}&x={number}"))).status == 200
+        assert (await client.ask(head(f"{ROOM}&n={number}"))).status == 200
     before = parsed(api)
-    assert (await client.ask(head(f"{ROOM}&x=50"))).headers["X-Cache"] == "l1"
+    assert (await client.ask(head(f"{ROOM}&n=50"))).headers["X-Cache"] == "l1"
     assert parsed(api) == before
     assert len(answers) == 50
     gc.collect()

@@ -149,12 +149,12 @@ PAGES = {
     "older user page": (lambda my: my.reader.user_page(7, limit=100, before=PLACE), BY_USER, ROWS // USERS),
     "user page in an hour": (lambda my: my.reader.user_page(7, limit=100, window=HOUR), BY_USER, 1),
     "messages by id": (lambda my: my.reader.locate(IDS), BY_ID, 2),
-    "rooms of a user": (lambda my: my.computed.user_rooms(7), BY_USER, ROWS // USERS),
+    "rooms of a user": (lambda my: my.computed.user_rooms(7, limit=101), BY_USER, ROWS // USERS),
 }
 """What to ask, the one index of ``messages`` that answers it, and about how many of its rows that takes."""
 
 SUMMED = {
-    "rooms of a user": (lambda my: my.summed.user_rooms(7), "user_room_summary", PRIMARY),
+    "rooms of a user": (lambda my: my.summed.user_rooms(7, limit=101), "user_room_summary", PRIMARY),
     "heads": (lambda my: my.reader.heads(["r1", "r2"]), "room_heads", PRIMARY),
     "top users": (lambda my: my.summed.top_users(10), "user_message_summary", None),
     "top rooms": (lambda my: my.summed.top_rooms(10), "room_message_summary", None),

@@ -106,6 +106,14 @@ class UserRoom:
 
 
 @attrs.frozen
+class ActivityCursor:
+    """A position among a user's rooms: the next page holds those strictly after it, latest activity first."""
+
+    last_activity_us: int
+    room_id: str
+
+
+@attrs.frozen
 class UserCount:
     """A user and how many messages they have stored."""
 
@@ -146,8 +154,8 @@ class Analytics(Protocol):
     async def active_users(self, window: TimeWindow) -> int:
         """Different users with a message in the window."""
 
-    async def user_rooms(self, user_id: int) -> list[UserRoom]:
-        """Latest activity first."""
+    async def user_rooms(self, user_id: int, *, limit: int, after: ActivityCursor | None = None) -> list[UserRoom]:
+        """Latest activity first, then by room; only rooms after the cursor when given."""
 
     async def throughput(self, limit: int) -> list[MinuteCount]:
         """The latest ``limit`` minutes that have messages, newest first."""

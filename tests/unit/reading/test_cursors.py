@@ -10,12 +10,14 @@ from hypothesis import strategies as st
 
 from chatflow.domain.reading.cursors import (
     InvalidCursor,
+    decode_activity_cursor,
     decode_room_cursor,
     decode_user_cursor,
+    encode_activity_cursor,
     encode_room_cursor,
     encode_user_cursor,
 )
-from chatflow.ports.store import UserCursor
+from chatflow.ports.store import ActivityCursor, UserCursor
 
 rooms = st.from_regex(re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII), fullmatch=True)
 seqs = st.integers(1, 2**63 - 1)
@@ -35,6 +37,12 @@ def test_a_user_cursor_comes_back_as_it_was(user, place):
     assert decode_user_cursor(encode_user_cursor(user, place), user) == place
 
 
+@given(users, st.integers(0, 2**62), rooms)
+def test_a_cursor_among_rooms_comes_back_as_it_was(user, at_us, room):
+    place = ActivityCursor(at_us, room)
+    assert decode_activity_cursor(encode_activity_cursor(user, place), user) == place
+
+
 def test_a_cursor_works_only_where_it_came_from():
     room, user = encode_room_cursor("5", 10), encode_user_cursor(5, UserCursor(1, "5", 10))
     for misuse in (
@@ -42,6 +50,8 @@ def test_a_cursor_works_only_where_it_came_from():
         lambda: decode_room_cursor(user, "5"),
         lambda: decode_user_cursor(user, 6),
         lambda: decode_user_cursor(room, 5),
+        lambda: decode_activity_cursor(user, 5),
+        lambda: decode_activity_cursor(encode_activity_cursor(5, ActivityCursor(1, "5")), 6),
     ):
         with pytest.raises(InvalidCursor, match="another listing"):
             misuse()

@@ -21,7 +21,7 @@ ALL_CALLS = [
     ("room_page", lambda q: q.answer(q.room("5", limit=10))),
     ("user_page", lambda q: q.answer(q.user(1, limit=10))),
     ("active_users", lambda q: q.answer(q.active_users(TimeWindow()))),
-    ("user_rooms", lambda q: q.answer(q.user_rooms(1))),
+    ("user_rooms", lambda q: q.answer(q.user_rooms(1, limit=10))),
     ("throughput", lambda q: q.answer(q.throughput(60))),
     ("top_users", lambda q: q.answer(q.top_users(10))),
     ("top_rooms", lambda q: q.answer(q.top_rooms(10))),
@@ -122,11 +122,11 @@ async def test_a_commit_ends_the_pages_of_its_room_and_user_at_once(world):
     await world.commit("5", user_id=7)
     await world.page()
     await world.queries.answer(world.queries.user(7, limit=10))
-    await world.queries.answer(world.queries.user_rooms(7))
+    await world.queries.answer(world.queries.user_rooms(7, limit=10))
     await world.commit("5", user_id=7)
     assert await world.page() == ([2, 1], Tier.MISS)
     assert len(seqs(await world.queries.answer(world.queries.user(7, limit=10)))) == 2
-    assert (await world.queries.answer(world.queries.user_rooms(7))).source is Tier.MISS
+    assert (await world.queries.answer(world.queries.user_rooms(7, limit=10))).source is Tier.MISS
 
 
 async def test_a_commit_in_another_room_by_another_user_leaves_the_page_alone(world):

@@ -17,6 +17,7 @@ from chatflow.adapters.aiohttp.handlers import add_endpoints, answer, errors_as_
 from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
+from chatflow.adapters.aiohttp.parameters import check_names
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.ttl_memo import TtlMemo
 from chatflow.ports.errors import CacheUnavailable
@@ -81,12 +82,14 @@ class _FleetRoutes:
         app.router.add_get("/api/all", self.answer_all)
 
     async def answer_health(self, request: web.Request) -> web.StreamResponse:
+        check_names(request.rel_url.query)
         body, status = await self._healths.get()
         if status != 200:
             return _json(body, status)
         return respond(request, _fresh(body), self._health_again)
 
     async def answer_metrics(self, request: web.Request) -> web.StreamResponse:
+        check_names(request.rel_url.query)
         return respond(request, _fresh(await self._metrics.get()), self._metrics_again)
 
     def _health_again(self) -> Reply | None:
@@ -106,7 +109,8 @@ class _FleetRoutes:
     async def _encode_metrics(self) -> bytes:
         return msgspec.json.encode((await self._view()).metrics())
 
-    async def answer_all(self, _: web.Request) -> web.Response:
+    async def answer_all(self, request: web.Request) -> web.Response:
+        check_names(request.rel_url.query)
         everything = await answer_everything(self.queries)
         body = encode_everything("all", everything, (await self._view()).metrics())
         return answer(body, source_of(everything))

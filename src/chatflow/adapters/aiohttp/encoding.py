@@ -118,7 +118,7 @@ def _(active: ActiveUsers) -> Struct:
 @_wire.register
 def _(answer: UserRooms) -> Struct:
     rooms = [RoomOfUser(r.room_id, format_timestamp(r.last_activity_us), r.message_count) for r in answer.rooms]
-    return RoomsOfUser(answer.user_id, len(rooms), rooms)
+    return RoomsOfUser(answer.user_id, answer.limit, len(rooms), rooms, answer.next_cursor or UNSET)
 
 
 @_wire.register

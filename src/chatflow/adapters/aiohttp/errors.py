@@ -4,7 +4,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
-from chatflow.adapters.aiohttp.endpoints import InvalidParameter
+from chatflow.adapters.aiohttp.parameters import InvalidParameter
 from chatflow.adapters.aiohttp.schemas import Refused
 from chatflow.domain.reading.cursors import InvalidCursor
 from chatflow.domain.reading.query_service import Behind

@@ -6,12 +6,14 @@ import attrs
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from chatflow.adapters.aiohttp import endpoints, schemas
+from chatflow.adapters.aiohttp import parameters, schemas
 from chatflow.adapters.aiohttp.encoding import body_of
 from chatflow.adapters.aiohttp.fleet_answers import FleetMetrics
 from chatflow.domain.reading.answers import Answered, Tier
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.ports.store import TimeWindow
+
+DEFAULT_ROOM = "1"
 
 B = TypeVar("B", bound=Struct)
 
@@ -51,12 +53,14 @@ class CoreActiveUsers(Struct, rename="camel"):
 
 
 class CoreUserRooms(Struct, rename="camel"):
-    """The rooms of a user."""
+    """The rooms of a user with the latest activity."""
 
     user_id: int
+    limit: int
     result_count: int
     query_time_ms: int
     rooms: list[schemas.RoomOfUser]
+    next_cursor: str | UnsetType = UNSET
 
 
 class EverythingAnswer(Struct):
@@ -95,17 +99,17 @@ class Everything:
 async def answer_everything(queries: QueryService) -> Everything:
     """Every query once with its defaults, one after the other: one caller takes no more than one reader."""
     room_id, user_id, limit, n = (
-        endpoints.ROOM.default,
-        endpoints.USER.default,
-        endpoints.LIMIT.default,
-        endpoints.TOP.default,
+        DEFAULT_ROOM,
+        parameters.USER.default,
+        parameters.LIMIT.default,
+        parameters.TOP.default,
     )
     return Everything(
         room=await queries.answer(queries.room(room_id, limit=limit)),
         user=await queries.answer(queries.user(user_id, limit=limit)),
         active=await queries.answer(queries.active_users(TimeWindow())),
-        user_rooms=await queries.answer(queries.user_rooms(user_id)),
-        throughput=await queries.answer(queries.throughput(endpoints.MINUTES.default)),
+        user_rooms=await queries.answer(queries.user_rooms(user_id, limit=parameters.ROOMS.default)),
+        throughput=await queries.answer(queries.throughput(parameters.MINUTES.default)),
         top_users=await queries.answer(queries.top_users(n)),
         top_rooms=await queries.answer(queries.top_rooms(n)),
         patterns=await queries.answer(queries.patterns()),
@@ -189,4 +193,4 @@ def _active(answered: Answered) -> CoreActiveUsers:
 
 def _rooms(answered: Answered) -> CoreUserRooms:
     rooms = _read(answered, schemas.RoomsOfUser)
-    return CoreUserRooms(rooms.user_id, rooms.result_count, _ms(answered), rooms.rooms)
+    return CoreUserRooms(rooms.user_id, rooms.limit, rooms.result_count, _ms(answered), rooms.rooms, rooms.next_cursor)

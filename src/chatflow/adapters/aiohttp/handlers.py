@@ -9,6 +9,7 @@ from chatflow.adapters.aiohttp.compat import Reply, respond
 from chatflow.adapters.aiohttp.encoding import digest_of, framed
 from chatflow.adapters.aiohttp.endpoints import ENDPOINTS, Endpoint
 from chatflow.adapters.aiohttp.errors import JSON, error_answer
+from chatflow.adapters.aiohttp.parameters import check_names
 from chatflow.domain.reading.answers import Answered
 from chatflow.domain.reading.query_service import QueryService
 
@@ -47,7 +48,10 @@ def conditional(known: Collection[ETag], name: str, answered: Answered) -> Reply
 
 def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     async def handle(request: web.Request) -> web.StreamResponse:
-        query = endpoint.query(queries, request.rel_url.query)
+        given = request.rel_url.query
+        if given:
+            check_names(given)
+        query = endpoint.query(queries, given)
         known = request.if_none_match or ()
 
         def again() -> Reply | None:

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from chatflow.adapters.aiohttp.endpoints import ENDPOINTS, Parameter
+from chatflow.adapters.aiohttp.endpoints import ENDPOINTS
 from chatflow.adapters.aiohttp.everything import EverythingAnswer
 from chatflow.adapters.aiohttp.fleet_answers import FleetHealth, FleetMetrics
 from chatflow.adapters.aiohttp.pages import PageConfig
+from chatflow.adapters.aiohttp.parameters import Parameter
 from chatflow.adapters.aiohttp.schemas import Refused
 
 _Object = dict[str, Any]
@@ -107,7 +108,7 @@ def _parameter(parameter: Parameter[Any]) -> _Object:
     return {
         "name": parameter.name,
         "in": "query",
-        "required": False,
+        "required": parameter.is_required,
         "description": parameter.description,
         "schema": dict(parameter.schema),
     }

@@ -12,8 +12,8 @@ import attrs
 import msgspec
 from aiohttp import web
 
-from chatflow.adapters.aiohttp.endpoints import InvalidParameter
 from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.adapters.aiohttp.parameters import InvalidParameter
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",

@@ -74,11 +74,13 @@ class RoomOfUser(Struct, rename="camel"):
 
 
 class RoomsOfUser(Struct, rename="camel"):
-    """Latest activity first."""
+    """A page of a user's rooms, latest activity first; without `nextCursor` it is the last."""
 
     user_id: int
+    limit: int
     result_count: int
     rooms: list[RoomOfUser]
+    next_cursor: str | UnsetType = UNSET
 
 
 class Minute(Struct, rename="camel"):

@@ -1,5 +1,6 @@
 """Counts over a store in memory, made anew for each query."""
 
+import math
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
@@ -7,7 +8,7 @@ import attrs
 
 from chatflow.adapters.memory.store import MemoryTables, is_within
 from chatflow.ports.messages import Message
-from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
+from chatflow.ports.store import ActivityCursor, HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
 
 MINUTE_US = 60_000_000
 HOUR_US = 3_600_000_000
@@ -22,13 +23,15 @@ class MemoryAnalytics:
     async def active_users(self, window: TimeWindow) -> int:
         return len({row.message.user_id for row in self.tables.rows if is_within(row, window)})
 
-    async def user_rooms(self, user_id: int) -> list[UserRoom]:
+    async def user_rooms(self, user_id: int, *, limit: int, after: ActivityCursor | None = None) -> list[UserRoom]:
         rooms: defaultdict[str, list[int]] = defaultdict(list)
         for message in self._messages():
             if message.user_id == user_id:
                 rooms[message.room_id].append(message.accepted_at_us)
         counted = [UserRoom(room, max(times), len(times)) for room, times in rooms.items()]
-        return sorted(counted, key=lambda each: (-each.last_activity_us, each.room_id))
+        start = (-after.last_activity_us, after.room_id) if after else (-math.inf, "")
+        later = [each for each in counted if _rank(each) > start]
+        return sorted(later, key=_rank)[: max(limit, 0)]
 
     async def throughput(self, limit: int) -> list[MinuteCount]:
         minutes = Counter(message.accepted_at_us // MINUTE_US * MINUTE_US for message in self._messages())
@@ -61,6 +64,10 @@ class MemoryAnalytics:
 
     def _messages(self) -> list[Message]:
         return [row.message for row in self.tables.rows]
+
+
+def _rank(each: UserRoom) -> tuple[int, str]:
+    return -each.last_activity_us, each.room_id
 
 
 if TYPE_CHECKING:

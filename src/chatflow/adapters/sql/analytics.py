@@ -12,11 +12,13 @@ from sqlalchemy import (
     Integer,
     ScalarSelect,
     Select,
+    and_,
     case,
     distinct,
     extract,
     func,
     literal_column,
+    or_,
     select,
 )
 from sqlalchemy import bindparam as param
@@ -27,16 +29,19 @@ from chatflow.adapters.sql.reader import bounds, clamped
 from chatflow.adapters.sql.schema import (
     MAX_TIME_US,
     MAX_USER_ID,
+    MIN_TIME_US,
     EpochMicros,
     messages,
     room_message_summary,
     user_message_summary,
     user_room_summary,
 )
-from chatflow.ports.store import HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
+from chatflow.ports.store import ActivityCursor, HourCount, MinuteCount, RoomCount, TimeWindow, UserCount, UserRoom
 
 MINUTE_US = 60_000_000
 HOUR_US = 3_600_000_000
+FIRST = ActivityCursor(MAX_TIME_US, "")
+"""Before every room."""
 
 _m = messages.c
 _start = param("start", type_=EpochMicros)
@@ -55,8 +60,8 @@ class ComputedAnalytics:
         start, end = bounds(window)
         return await self._number(ACTIVE_USERS, start=start, end=end)
 
-    async def user_rooms(self, user_id: int) -> list[UserRoom]:
-        return [UserRoom(*row) for row in await self._rows(USER_ROOMS, user=clamped(user_id, 0, MAX_USER_ID + 1))]
+    async def user_rooms(self, user_id: int, *, limit: int, after: ActivityCursor | None = None) -> list[UserRoom]:
+        return [UserRoom(*row) for row in await self._rows(USER_ROOMS, **_page_of(user_id, limit, after))]
 
     async def throughput(self, limit: int) -> list[MinuteCount]:
         if limit <= 0:
@@ -92,9 +97,8 @@ class SummaryAnalytics(ComputedAnalytics):
         start, end = bounds(window)
         return await self._number(ACTIVE_USERS_SUMMED, start=start, end=end)
 
-    async def user_rooms(self, user_id: int) -> list[UserRoom]:
-        rows = await self._rows(USER_ROOMS_SUMMED, user=clamped(user_id, 0, MAX_USER_ID + 1))
-        return [UserRoom(*row) for row in rows]
+    async def user_rooms(self, user_id: int, *, limit: int, after: ActivityCursor | None = None) -> list[UserRoom]:
+        return [UserRoom(*row) for row in await self._rows(USER_ROOMS_SUMMED, **_page_of(user_id, limit, after))]
 
     async def top_users(self, n: int) -> list[UserCount]:
         return [UserCount(*row) for row in await self._rows(TOP_USERS_SUMMED, limit=max(n, 0))]
@@ -108,6 +112,12 @@ class SummaryAnalytics(ComputedAnalytics):
 
 def _rows_of(conn: Connection, query: CompiledSelect, params: dict[str, object]) -> Sequence[Row]:
     return query.rows(conn, **params)
+
+
+def _page_of(user_id: int, limit: int, after: ActivityCursor | None) -> dict[str, object]:
+    place = after or FIRST
+    at = clamped(place.last_activity_us, MIN_TIME_US, MAX_TIME_US)
+    return {"user": clamped(user_id, 0, MAX_USER_ID + 1), "limit": max(limit, 0), "at": at, "room": place.room_id}
 
 
 def _active_users() -> Select[Any]:
@@ -150,13 +160,20 @@ def _top_rooms() -> Select[Any]:
 def _user_rooms() -> Select[Any]:
     latest = func.max(_m.accepted_at).label("latest")
     counted = select(_m.room_id, latest, func.count().label("total")).where(_m.user_id == _user)
-    return counted.group_by(_m.room_id).order_by(latest.desc(), _m.room_id)
+    later = _is_after(func.max(_m.accepted_at), _m.room_id)
+    return counted.group_by(_m.room_id).having(later).order_by(latest.desc(), _m.room_id).limit(_limit)
 
 
 def _user_rooms_summed() -> Select[Any]:
     c = user_room_summary.c
     known = select(c.room_id, c.last_activity, c.message_count).where(c.user_id == _user)
-    return known.order_by(c.last_activity.desc(), c.room_id)
+    later = _is_after(c.last_activity, c.room_id)
+    return known.where(later).order_by(c.last_activity.desc(), c.room_id).limit(_limit)
+
+
+def _is_after(activity: ColumnElement[int], room_id: ColumnElement[str]) -> ColumnElement[bool]:
+    at = param("at", type_=EpochMicros)
+    return or_(activity < at, and_(activity == at, room_id > param("room")))
 
 
 def _top_users_summed() -> Select[Any]:

@@ -60,10 +60,12 @@ class ActiveUsers:
 
 @attrs.frozen
 class UserRooms:
-    """The rooms a user has written in, latest activity first."""
+    """A page of the rooms a user has written in, latest activity first."""
 
     user_id: int
+    limit: int
     rooms: tuple[UserRoom, ...]
+    next_cursor: str | None
 
 
 @attrs.frozen

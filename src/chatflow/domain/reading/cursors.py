@@ -10,11 +10,12 @@ import binascii
 import struct
 import zlib
 
-from chatflow.ports.store import UserCursor
+from chatflow.ports.store import ActivityCursor, UserCursor
 
 _VERSION = 1
 _ROOM = struct.Struct(">BcQ")
 _USER = struct.Struct(">BcQQ")
+_ACTIVITY = struct.Struct(">BcQ")
 _CHECK = struct.Struct(">I")
 _LONGEST = 256
 
@@ -57,11 +58,32 @@ def decode_user_cursor(text: str, user_id: int) -> UserCursor:
     if len(payload) <= _USER.size:
         raise InvalidCursor("is damaged")
     _, _, accepted_at_us, seq = _USER.unpack_from(payload)
+    return UserCursor(accepted_at_us, _room_id(payload[_USER.size :]), seq)
+
+
+def encode_activity_cursor(user_id: int, place: ActivityCursor) -> str:
+    """The place just after this room among the user's."""
+    return _seal(_ACTIVITY.pack(_VERSION, b"a", place.last_activity_us) + place.room_id.encode(), str(user_id))
+
+
+def decode_activity_cursor(text: str, user_id: int) -> ActivityCursor:
+    """The place of a cursor of this user's rooms.
+
+    Raises:
+        InvalidCursor: it is anything else.
+    """
+    payload = _open(text, str(user_id), b"a")
+    if len(payload) <= _ACTIVITY.size:
+        raise InvalidCursor("is damaged")
+    _, _, last_activity_us = _ACTIVITY.unpack_from(payload)
+    return ActivityCursor(last_activity_us, _room_id(payload[_ACTIVITY.size :]))
+
+
+def _room_id(payload: bytes) -> str:
     try:
-        room_id = payload[_USER.size :].decode("ascii")
+        return payload.decode("ascii")
     except UnicodeDecodeError as exc:
         raise InvalidCursor("is damaged") from exc
-    return UserCursor(accepted_at_us, room_id, seq)
 
 
 def _seal(payload: bytes, subject: str) -> str:

@@ -4,7 +4,7 @@
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
@@ -30,7 +30,7 @@ from chatflow.domain.reading.room_tails import NewestPage
 from chatflow.ports.clock import Clock
 from chatflow.ports.errors import Refusal
 from chatflow.ports.messages import StoredMessage
-from chatflow.ports.store import Analytics, MessageReader, TimeWindow, UserCursor
+from chatflow.ports.store import ActivityCursor, Analytics, MessageReader, TimeWindow, UserCursor, UserRoom
 
 POLL_S = 0.01
 """Between two looks at a head that is behind."""
@@ -145,14 +145,23 @@ class QueryService:
         tags = self.cache.policy.tags(family, user_id=user_id)
         return self._query("user", f"user:{user_id}:{limit}:{cursor or ''}:{_span(window)}", family, read, tags)
 
-    def user_rooms(self, user_id: int) -> Query:
-        """The rooms a user has written in."""
+    def user_rooms(self, user_id: int, *, limit: int, cursor: str | None = None) -> Query:
+        """A page of the rooms a user has written in.
+
+        Raises:
+            InvalidCursor: not a cursor of this user's rooms.
+        """
+        after = None if cursor is None else cursors.decode_activity_cursor(cursor, user_id)
+        family = Family.USER_NEWEST if after is None else Family.USER_OLDER
 
         async def read() -> UserRooms:
-            return UserRooms(user_id, tuple(await self.analytics.user_rooms(user_id)))
+            rows = await self.analytics.user_rooms(user_id, limit=limit + 1, after=after)
+            page = tuple(rows[:limit])
+            more = cursors.encode_activity_cursor(user_id, _place_among(page)) if len(rows) > limit else None
+            return UserRooms(user_id, limit, page, more)
 
-        tags = self.cache.policy.tags(Family.USER_NEWEST, user_id=user_id)
-        return self._query("user_rooms", f"user-rooms:{user_id}", Family.USER_NEWEST, read, tags)
+        tags = self.cache.policy.tags(family, user_id=user_id)
+        return self._query("user_rooms", f"user-rooms:{user_id}:{limit}:{cursor or ''}", family, read, tags)
 
     def active_users(self, window: TimeWindow) -> Query:
         """How many different users wrote in the window."""
@@ -230,6 +239,10 @@ class QueryService:
 
 def _place_of(stored: StoredMessage) -> UserCursor:
     return UserCursor(stored.message.accepted_at_us, stored.message.room_id, stored.seq)
+
+
+def _place_among(rooms: Sequence[UserRoom]) -> ActivityCursor:
+    return ActivityCursor(rooms[-1].last_activity_us, rooms[-1].room_id)
 
 
 def _text(value: int | None) -> str:
