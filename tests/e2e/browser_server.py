@@ -17,10 +17,10 @@ from tests.harness.ws_client import client_of
 
 
 @contextlib.asynccontextmanager
-async def running_server() -> AsyncIterator["UpServer"]:
+async def running_server(**settings: str) -> AsyncIterator["UpServer"]:
     """A started server on free ports with a directory of its own, both gone afterwards."""
     folder = Path(tempfile.mkdtemp(prefix="chatflow-pages-"))
-    server = UpServer(UpProcess(folder))
+    server = UpServer(UpProcess(folder, settings))
     try:
         await server.start()
         yield server
@@ -66,9 +66,10 @@ class UpServer:
                 for _ in chunk:
                     await client.expect("ack")
 
-    async def stored(self, room: str) -> list[dict[str, Any]]:
+    async def stored(self, room: str, token: str = "") -> list[dict[str, Any]]:
         """Every stored message of a room, oldest first, as REST tells."""
-        async with aiohttp.ClientSession() as session:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with aiohttp.ClientSession(headers=headers) as session:
             rows: list[dict[str, Any]] = []
             params = {"roomId": room, "limit": "1000"}
             while True:

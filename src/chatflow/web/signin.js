@@ -8,7 +8,7 @@ import { counted, tokenOf } from "./text.js";
 const HINT = "You get it from whoever runs this chat, or from the service that sent you here.";
 
 /**
- * Show the card; `signIn(token)` settles with null when the person is in, else with why not. `room` may be null, and
+ * Show the card, which also takes a token that comes in the address later; `signIn(token)` settles with null when the person is in, else with why not. `room` may be null, and
  * `problem` says why a token that was tried already was refused.
  */
 export function showSignIn({ room, problem, signIn }) {
@@ -36,6 +36,7 @@ export function showSignIn({ room, problem, signIn }) {
   document.body.append(page);
   form.show(problem);
   form.focus();
+  addEventListener("hashchange", () => page.isConnected && form.submit(globalThis.takeArrivedToken()));
 }
 
 /** Tell that a token is being looked at, until the promise settles; what it settles with. */
@@ -109,7 +110,7 @@ function openDialog(testid, title, ...parts) {
   return dialog;
 }
 
-/** One field and its buttons; `{element, focus(), show(words)}`. */
+/** One field and its buttons; `{element, focus(), show(words), submit(token)}`. */
 function tokenForm({ submit, cancel, signIn }) {
   // A password field: browsers neither spell-check what is in it, nor offer it again, nor show it to bystanders.
   const token = field({
@@ -135,5 +136,10 @@ function tokenForm({ submit, cancel, signIn }) {
   const quiet = cancel && el("button", { type: "button", class: "quiet", onclick: cancel[1] }, cancel[0]);
   const actions = quiet ? el("div", { class: "actions" }, quiet, button) : button;
   const element = el("form", { novalidate: true, onsubmit: trySignIn }, token.box, actions);
-  return { element, focus: () => token.input.focus(), show: token.show };
+  const send = (text) => {
+    if (text === null) return;
+    token.input.value = text;
+    element.requestSubmit();
+  };
+  return { element, focus: () => token.input.focus(), show: token.show, submit: send };
 }

@@ -64,7 +64,7 @@ function isSafe({ writing, unkept, isStalled, isDraftKept, endsAt }) {
 function wordsFor({ kind, reason, retryAt, attempt }, waiting) {
   const kept = keptWords(waiting);
   if (kind === "connected") return { short: "Connected", long: connectedWords(waiting, kept), spoken: "Connected" };
-  if (kind === "signedOut") return { short: "Signed out", long: `${reason} ${kept}`, spoken: "Signed out" };
+  if (kind === "signedOut") return { short: "Signed out", long: `${reason} Sign in again to go on. ${kept}`, spoken: "Signed out" };
   if (kind === "offline") return { short: "Offline", long: `You are offline. ${kept}`, spoken: "Offline" };
   if (kind === "refused") {
     const long = `${reason} Change your name, or try again. ${kept}`;
