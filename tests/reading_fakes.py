@@ -18,7 +18,7 @@ from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.ports.clock import Clock
 from chatflow.ports.commit_feed import CommitFeed
 from chatflow.ports.errors import ChatflowError
-from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
 from chatflow.ports.store import (
     ActivityCursor,
     Analytics,
@@ -119,8 +119,8 @@ class ListStore:
         page = self.reader.user_page(user_id, limit=limit, before=before, window=window)
         return await self._enter("user_page", page)
 
-    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        return await self._enter("locate", self.reader.locate(message_ids))
+    async def locate(self, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+        return await self._enter("locate", self.reader.locate(keys))
 
     async def active_users(self, window: TimeWindow) -> int:
         return await self._enter("active_users", self.analytics.active_users(window))

@@ -1,4 +1,4 @@
-"""What every store promises, over each adapter: one row per id, gapless rooms, exact counts, complete pages."""
+"""What every store promises: one row per id and sender, gapless rooms, exact counts, complete pages."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.errors import RowRejected, SequenceCollision
-from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
 from chatflow.ports.store import (
     ActivityCursor,
     Analytics,
@@ -199,6 +199,52 @@ async def test_an_id_stored_in_another_room_is_a_duplicate_of_that_row(stack):
     await assert_sound(stack, 2)
 
 
+async def test_an_id_that_two_users_gave_names_a_message_of_each(stack):
+    mine = message("a", 7)
+    theirs = [
+        attrs.evolve(mine, user_id=8, username="user8"),
+        attrs.evolve(mine, user_id=9, username="user9", room_id="b", text="another text"),
+    ]
+    await append(stack, mine)
+    appended = await stack.store.append_batch(theirs)
+    assert [(each.message, each.seq) for each in appended.stored] == [(theirs[0], 2), (theirs[1], 1)]
+    assert appended.duplicates == 0
+    again = await stack.store.append_batch([*theirs, mine, message("a")])
+    assert [(each.message, each.seq) for each in again.stored[:3]] == [(theirs[0], 2), (theirs[1], 1), (mine, 1)]
+    assert (again.stored[3].seq, again.duplicates) == (3, 3)
+    keys = [each.key for each in (mine, *theirs)]
+    found = await stack.reader.locate([*keys, (mine.message_id, 10), (mine.message_id, 2**70)])
+    assert {key: row.seq for key, row in found.items()} == dict(zip(keys, (1, 2, 1), strict=True))
+    await assert_sound(stack, 4)
+
+
+async def test_an_id_that_two_users_gave_in_one_batch_or_at_once_names_a_message_of_each(stack):
+    first = message("a", 7)
+    shared = [attrs.evolve(first, user_id=user) for user in (7, 8, 9, 10)]
+    appended = await stack.store.append_batch([*shared[:2], shared[0]])
+    assert [(each.message, each.seq) for each in appended.stored] == [(shared[0], 1), (shared[1], 2)]
+    assert appended.duplicates == 1
+    answers = await asyncio.gather(*(stack.store.append_batch([each, message("b")]) for each in shared))
+    assert [answer.stored[0].message for answer in answers] == shared
+    assert [answer.duplicates for answer in answers] == [1, 1, 0, 0]
+    assert {answer.stored[0].seq for answer in answers[2:]} == {3, 4}
+    await assert_sound(stack, 8)
+
+
+async def test_a_batch_of_old_and_new_senders_of_one_id_is_told_apart(stack):
+    old = [message("a", user) for user in (7, 8)]
+    await append(stack, *old)
+    swapped = [attrs.evolve(old[0], user_id=8), attrs.evolve(old[1], user_id=7)]
+    stored = await append(stack, *old, *swapped)
+    assert [(each.message, each.seq) for each in stored] == [
+        (old[0], 1),
+        (old[1], 2),
+        (swapped[0], 3),
+        (swapped[1], 4),
+    ]
+    await assert_sound(stack, 4)
+
+
 async def test_an_id_in_capitals_is_the_same_id(stack):
     original = message("a")
     shouted = attrs.evolve(original, message_id=original.message_id.upper())
@@ -262,6 +308,8 @@ POISON = {
     "lone surrogate in the room": {"room": "\ud800"},
     "user id out of range": {"user": 2**70},
     "user id zero": {"user": 0},
+    "no user id": {"user": None},
+    "a user id that is a list": {"user": [7]},
     "no text": {"text": None},
     "a text that is a list": {"text": ["hi"]},
     "time out of range": {"sent_at_us": 2**62},
@@ -306,6 +354,19 @@ async def test_adding_a_dead_letter_twice_keeps_one(stack):
     await stack.store.add_dead_letter(bad, "first")
     await stack.store.add_dead_letter(bad, "second")
     assert [letter.error_reason for letter in await stack.box.list_dead(limit=10)] == ["second"]
+
+
+async def test_a_dead_letter_takes_no_other_users_place(stack):
+    bad = message(user=7)
+    for each in (bad, attrs.evolve(bad, user_id=8), attrs.evolve(bad, user_id=2**70), bad):
+        await stack.store.add_dead_letter(each, "bad")
+    letters = await stack.box.list_dead(limit=10)
+    assert [(letter.message_id, letter.user_id) for letter in letters] == [
+        (bad.message_id, "7"),
+        (bad.message_id, "8"),
+        (bad.message_id, str(2**70)),
+    ]
+    assert [json.loads(letter.message_json)["user_id"] for letter in letters] == [7, 8, 2**70]
 
 
 async def test_a_retried_letter_is_counted_and_a_resolved_one_leaves_the_list(stack):
@@ -440,9 +501,9 @@ async def test_heads_leave_out_rooms_without_messages(stack):
 
 async def test_locate_finds_what_is_stored_and_nothing_else(stack):
     stored = await append(stack, *crowd(700))
-    wanted = [each.message.message_id for each in stored]
-    found = await stack.reader.locate([*wanted, ABSENT, "no id at all"])
-    assert found == {each.message.message_id: each for each in stored}
+    wanted = [each.message.key for each in stored]
+    found = await stack.reader.locate([*wanted, (ABSENT, 7), ("no id at all", 7), (wanted[0][0], 99)])
+    assert found == {each.message.key: each for each in stored}
 
 
 # --- analytics
@@ -610,11 +671,21 @@ async def test_a_head_that_never_moved_is_no_finding(stack):
     assert await stack.auditor.recount(summaries=stack.summaries) == (0, [])
 
 
-async def test_copies_say_in_which_room_each_id_is(stack):
+async def test_copies_say_in_which_room_each_message_is(stack):
     stored = await append(stack, *crowd(1200))
-    wanted = [each.message.message_id for each in stored]
-    found = await stack.auditor.copies([*wanted, ABSENT, "no id at all"])
-    assert found == {each.message.message_id: [each.message.room_id] for each in stored}
+    wanted = [each.message.key for each in stored]
+    found = await stack.auditor.copies([*wanted, (ABSENT, 7), (ABSENT, None), ("no id at all", 7)])
+    assert found == {each.message.key: [(each.message.user_id, each.message.room_id)] for each in stored}
+
+
+async def test_copies_of_an_id_without_its_user_are_those_of_everybody(stack):
+    mine = message("a", 7)
+    await append(stack, mine, attrs.evolve(mine, user_id=8, room_id="b"), message("c", 9))
+    found = await stack.auditor.copies([(mine.message_id, None), (mine.message_id, 8), (mine.message_id, 9)])
+    assert {key: sorted(rows) for key, rows in found.items()} == {
+        (mine.message_id, None): [(7, "a"), (8, "b")],
+        (mine.message_id, 8): [(8, "b")],
+    }
 
 
 async def test_a_store_that_works_answers_a_ping(stack):
@@ -626,7 +697,7 @@ async def test_a_store_that_works_answers_a_ping(stack):
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Appends of new, old, doubled, moved and poisonous messages by two processes, against a model in plain Python."""
+    """Appends of new, old, doubled, moved, borrowed and poisonous messages by two processes, against a model."""
 
     stacks: list[Stack]
     runner: asyncio.Runner
@@ -634,7 +705,7 @@ class StoreMachine(RuleBasedStateMachine):
     @initialize()
     def begin(self):
         self.sent: list[Message] = []
-        self.stored: dict[str, StoredMessage] = {}
+        self.stored: dict[MessageKey, StoredMessage] = {}
 
     def run(self, coroutine):
         return self.runner.run(coroutine)
@@ -642,13 +713,13 @@ class StoreMachine(RuleBasedStateMachine):
     def expect(self, batch: list[Message]) -> None:
         heads = Counter(each.message.room_id for each in self.stored.values())
         for each in batch:
-            if each.message_id not in self.stored:
+            if each.key not in self.stored:
                 heads[each.room_id] += 1
-                self.stored[each.message_id] = StoredMessage(each, heads[each.room_id])
+                self.stored[each.key] = StoredMessage(each, heads[each.room_id])
         self.sent += batch
 
     def draw(self, seed: int, size: int) -> list[Message]:
-        """A batch of new messages, old ones, and old ones in another room, in any order, some of them twice."""
+        """A batch of new messages, old ones, old ones in another room and their ids given by others, in any order."""
         draw = random.Random(seed)
         fresh = [
             message(f"r{draw.randrange(4)}", draw.randrange(1, 6), at=NOW_US + draw.randrange(5) * MINUTE_US)
@@ -656,17 +727,18 @@ class StoreMachine(RuleBasedStateMachine):
         ]
         old = draw.sample(self.sent, min(len(self.sent), draw.randrange(4)))
         moved = [attrs.evolve(each, room_id=f"r{draw.randrange(4)}") for each in old[:1]]
-        batch = fresh + old + moved + fresh[: draw.randrange(2)]
+        borrowed = [attrs.evolve(each, user_id=draw.randrange(1, 6)) for each in (old + fresh)[-2:]]
+        batch = fresh + old + moved + borrowed + fresh[: draw.randrange(2)]
         draw.shuffle(batch)
         return batch
 
     @rule(seed=st.integers(0, 2**32), size=st.integers(0, 6), who=st.integers(0, 1))
     def append(self, seed, size, who):
         batch = self.draw(seed, size)
-        fresh = {each.message_id for each in batch} - set(self.stored)
+        fresh = {each.key for each in batch} - set(self.stored)
         appended = self.run(self.stacks[who].store.append_batch(batch))
         self.expect(batch)
-        distinct = dict.fromkeys(each.message_id for each in batch)
+        distinct = dict.fromkeys(each.key for each in batch)
         assert list(appended.stored) == [self.stored[each] for each in distinct]
         assert appended.duplicates == len(batch) - len(fresh)
 
@@ -677,10 +749,10 @@ class StoreMachine(RuleBasedStateMachine):
         async def both():
             return await asyncio.gather(*(stack.store.append_batch(batch) for stack in self.stacks))
 
-        fresh = {each.message_id for each in batch} - set(self.stored)
+        fresh = {each.key for each in batch} - set(self.stored)
         one, two = self.run(both())
         self.expect(batch)
-        assert one.stored == two.stored == tuple(self.stored[each.message_id] for each in unique(batch))
+        assert one.stored == two.stored == tuple(self.stored[each.key] for each in unique(batch))
         assert one.duplicates + two.duplicates == 2 * len(batch) - len(fresh)
 
     @rule(seed=st.integers(0, 2**32), fields=st.sampled_from(list(POISON.values())))
@@ -693,8 +765,8 @@ class StoreMachine(RuleBasedStateMachine):
     def rows_are_the_model(self):
         if self.stacks[0].raw is None:
             return
-        rows = self.stacks[0].raw("SELECT lower(hex(message_id)), room_id, seq FROM messages")
-        expected = [(key.replace("-", ""), e.message.room_id, e.seq) for key, e in self.stored.items()]
+        rows = self.stacks[0].raw("SELECT lower(hex(message_id)), user_id, room_id, seq FROM messages")
+        expected = [(key.replace("-", ""), user, e.message.room_id, e.seq) for (key, user), e in self.stored.items()]
         assert sorted(rows) == sorted(expected)
 
     @invariant()
@@ -721,7 +793,7 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 def unique(batch: list[Message]) -> list[Message]:
-    return list({each.message_id: each for each in batch}.values())
+    return list({each.key: each for each in batch}.values())
 
 
 def test_any_sequence_of_appends_leaves_exactly_what_was_appended(make_backend, tmp_path_factory, request):

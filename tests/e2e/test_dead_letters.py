@@ -315,7 +315,7 @@ async def test_an_envelope_that_is_cut_off_between_the_confirm_and_its_end_stays
         letter = await dead.take()
         assert letter is not None
         with pytest.raises(BrokerUnavailable):
-            await Republisher(CutAfterConfirm(broker, proxied), None, 8).replay_envelope(letter, dead)
+            await Republisher(CutAfterConfirm(broker, proxied), None, None, 8).replay_envelope(letter, dead)
         await dead.close()
     await operator.until_stored(*sent)
     (row,) = await operator.until_listed(1)

@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine, inspect
@@ -68,17 +69,20 @@ def test_migrations_make_exactly_the_tables_of_the_metadata(url, file, tmp_path)
     created.dispose()
 
 
-def test_every_migration_can_be_taken_back(url, file):
-    from alembic import command
-
-    migrate.upgrade(url)
+def take_back(url: str, revision: str) -> None:
+    """Downgrade to this revision."""
 
     def downgrade(conn):
         config = migrate._config()
         config.attributes["connection"] = conn
-        command.downgrade(config, "base")
+        command.downgrade(config, revision)
 
     migrate._on_connection(url, downgrade)
+
+
+def test_every_migration_can_be_taken_back(url, file):
+    migrate.upgrade(url)
+    take_back(url, "base")
     with closing(sqlite3.connect(file)) as raw:
         assert raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall() == [("alembic_version",)]
     assert migrate.current(url) is None
@@ -121,11 +125,10 @@ def test_upgrading_a_newer_schema_is_refused_and_changes_nothing(url, file):
 @pytest.mark.parametrize(("heads", "expected"), [([], []), ([("a", 3), ("b", 4)], [("", -1, 0, 7, 0)])])
 def test_what_was_stored_before_processors_counted_is_one_row_of_nobody(url, file, heads, expected):
     migrate.upgrade(url)
-    run(file, "DROP TABLE commit_counts")
-    run(file, "UPDATE alembic_version SET version_num = '0008'")
+    take_back(url, "0008")
     for room, last_seq in heads:
         run(file, f"INSERT INTO room_heads VALUES ('{room}', {last_seq})")
-    assert migrate.upgrade(url) == ["0009", "0010"]
+    assert migrate.upgrade(url)[:2] == ["0009", "0010"]
     with closing(sqlite3.connect(file)) as connection:
         assert connection.execute("SELECT * FROM commit_counts").fetchall() == expected
 

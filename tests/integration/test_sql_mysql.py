@@ -170,6 +170,8 @@ class FakeDriverError(Exception):
 @pytest.mark.parametrize(
     ("code", "text", "meaning"),
     [
+        (1062, "Duplicate entry 'x-7' for key 'messages.uq_messages_sender_message_id'", AlreadyStored),
+        (1062, "Duplicate entry 'x-7' for key 'uq_messages_sender_message_id'", AlreadyStored),
         (1062, "Duplicate entry 'x' for key 'messages.uq_messages_message_id'", AlreadyStored),
         (1062, "Duplicate entry 'x' for key 'uq_messages_message_id'", AlreadyStored),
         (1062, "Duplicate entry 'an \\x22 and a '' inside' for key 'uq_messages_message_id'", AlreadyStored),

@@ -50,8 +50,8 @@ async def test_any_text_comes_back_as_it_was_sent(fresh_url, protocol, drawn):
     sent = [message("a", text=text, username=name[:64]) for text, name in drawn]
     async with process(fresh_url) as mine:
         stored = (await mine.store.append_batch(sent)).stored
-        found = await SqlMessageReader(mine.database).locate([each.message_id for each in sent])
-    assert [found[each.message_id] for each in sent] == list(stored)
+        found = await SqlMessageReader(mine.database).locate([each.key for each in sent])
+    assert [found[each.key] for each in sent] == list(stored)
     assert [each.message for each in stored] == sent
 
 
@@ -61,8 +61,8 @@ async def test_both_protocols_store_the_same(fresh_url, raw_maria, monkeypatch):
         await mine.store.append_batch(batch[:350])
         monkeypatch.setattr(multirow, "takes_rows_in_binary", lambda _: False)
         await mine.store.append_batch(batch[350:])
-        found = await SqlMessageReader(mine.database).locate([each.message_id for each in batch])
-    assert {key: each.message for key, each in found.items()} == {each.message_id: each for each in batch}
+        found = await SqlMessageReader(mine.database).locate([each.key for each in batch])
+    assert {key: each.message for key, each in found.items()} == {each.key: each for each in batch}
     await assert_sound(fresh_url, 700)
 
 

@@ -12,6 +12,7 @@ import attrs
 
 from chatflow.ports.broker import Broker, Consumer, Delivery, Envelope, LiveChannel, LiveEnvelope, LiveSubscription
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable
+from chatflow.ports.messages import MessageKey
 from tests.simulation.faults import Dice, Scenario
 from tests.simulation.loop import Process, SimulationLoop
 from tests.simulation.verdict import Verdict
@@ -147,7 +148,7 @@ class _Confirm:
 
     def ack(self) -> None:
         if not self.future.done():
-            self.broker.confirmed.update(message.message_id for message in self.envelope.messages)
+            self.broker.confirmed.update(message.key for message in self.envelope.messages)
             self.future.set_result(None)
 
     def nack(self) -> None:
@@ -160,13 +161,13 @@ class SimulatedBroker:
     """One process' connection.
 
     Attributes:
-        confirmed: ids that this publisher has a confirm for.
+        confirmed: keys of the messages that this publisher has a confirm for.
     """
 
     server: BrokerServer
     process: Process
     dice: Dice
-    confirmed: set[str] = attrs.field(factory=set)
+    confirmed: set[MessageKey] = attrs.field(factory=set)
 
     async def publish(self, envelope: Envelope) -> None:
         server, weather, dice = self.server, self.server.scenario.weather, self.dice

@@ -105,7 +105,8 @@ class Client:
             lane = self.lanes[rooms[count % len(rooms)]]
             poison = "poison " if self.plan.poison and count % self.plan.poison == 0 else ""
             lane.texts.append(f"{poison}{len(lane.texts)}")
-            lane.ids.append(f"01970000-0000-7000-8000-{self.user_id:06x}{count:06x}" if self.plan.has_ids else None)
+            # Everybody gives the same ids: nobody's message may take another's place.
+            lane.ids.append(f"01970000-0000-7000-8000-{count:012x}" if self.plan.has_ids else None)
 
     @property
     def is_content(self) -> bool:

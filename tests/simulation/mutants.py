@@ -112,14 +112,36 @@ def store_duplicates_again(replace: Replace) -> None:
     replace(StoreServer, "_check_unique", lambda self, rows: None)
 
 
+def let_an_id_belong_to_whoever_used_it_first(replace: Replace) -> None:
+    append = SimulatedStore.append_batch
+
+    async def append_where_free(self: SimulatedStore, messages: Sequence[Any]) -> Any:
+        users = dict(self.server.by_key)
+        free = [each for each in messages if users.setdefault(each.message_id, each.user_id) == each.user_id]
+        return await append(self, free)
+
+    replace(SimulatedStore, "append_batch", append_where_free)
+
+
+def take_anybodys_commit_for_ones_own(replace: Replace) -> None:
+    def on_live(self: StoredAcks, envelope: LiveEnvelope) -> None:
+        for stored in envelope.messages:
+            for key in [key for key in self._waiting if key[0] == stored.message.message_id]:
+                for _, waiter in self._waiting.pop(key):
+                    waiter.told(stored)
+                self.is_idle = not self._waiting
+
+    replace(StoredAcks, "on_live", on_live)
+
+
 def broadcast_only_what_is_new(replace: Replace) -> None:
     """What a crash kept from being broadcast then needs the comparison of heads, so that is broken too."""
     append = SimulatedStore.append_batch
 
     async def append_new(self: SimulatedStore, messages: Sequence[Any]) -> Any:
-        before = set(self.server.by_id)
+        before = set(self.server.by_key)
         appended = await append(self, messages)
-        fresh = tuple(row for row in appended.stored if row.message.message_id not in before)
+        fresh = tuple(row for row in appended.stored if row.message.key not in before)
         return type(appended)(fresh, appended.duplicates)
 
     replace(SimulatedStore, "append_batch", append_new)
@@ -205,6 +227,8 @@ MUTANTS: tuple[Callable[[Replace], None], ...] = (
     take_a_lost_outcome_for_a_commit,
     number_without_the_head_lock,
     store_duplicates_again,
+    let_an_id_belong_to_whoever_used_it_first,
+    take_anybodys_commit_for_ones_own,
     broadcast_only_what_is_new,
     hear_of_the_store_only_by_luck,
     never_ask_for_overdue_commits,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import attrs
 
 from chatflow.ports.errors import ChatflowError, RowRejected, SequenceCollision, StoreUnavailable
-from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
 from chatflow.ports.store import Appended
 from tests.simulation.faults import Dice, Scenario
 from tests.simulation.loop import Process, SimulationLoop
@@ -45,8 +45,8 @@ class StoreServer:
     verdict: Verdict
     dice: Dice
     rooms: dict[str, list[StoredMessage]] = attrs.field(factory=dict)
-    by_id: dict[str, StoredMessage] = attrs.field(factory=dict)
-    dead: dict[str, Message] = attrs.field(factory=dict)
+    by_key: dict[MessageKey, StoredMessage] = attrs.field(factory=dict)
+    dead: dict[MessageKey, Message] = attrs.field(factory=dict)
     room_summary: Counter[str] = attrs.field(factory=Counter)
     user_summary: Counter[int] = attrs.field(factory=Counter)
     active: int = 0
@@ -106,7 +106,7 @@ class StoreServer:
         self._check_unique(rows)
         for row in rows:
             self.rooms.setdefault(row.message.room_id, []).append(row)
-            self.by_id[row.message.message_id] = row
+            self.by_key[row.message.key] = row
         self.room_summary.update(row.message.room_id for row in rows)
         self.user_summary.update(row.message.user_id for row in rows)
 
@@ -116,7 +116,7 @@ class StoreServer:
             if row.seq <= len(self.rooms.get(row.message.room_id, ())):
                 self.verdict.wrong(f"two writers gave {row.seq} in room {row.message.room_id}")
                 raise SequenceCollision(f"{row.message.room_id}, {row.seq}")
-        if any(row.message.message_id in self.by_id for row in rows):
+        if any(row.message.key in self.by_key for row in rows):
             raise AlreadyStored
 
     async def _pause(self) -> None:
@@ -132,22 +132,22 @@ class SimulatedStore:
     dice: Dice
 
     async def append_batch(self, messages: Sequence[Message]) -> Appended:
-        distinct: dict[str, Message] = {}
+        distinct: dict[MessageKey, Message] = {}
         for message in messages:
-            distinct.setdefault(message.message_id, message)
-        known: dict[str, StoredMessage] = {}
+            distinct.setdefault(message.key, message)
+        known: dict[MessageKey, StoredMessage] = {}
         while True:
-            fresh = [message for message in distinct.values() if message.message_id not in known]
+            fresh = [message for message in distinct.values() if message.key not in known]
             try:
                 rows = await self._transaction(fresh) if fresh else []
             except AlreadyStored:
-                known |= await self.locate([message.message_id for message in fresh])
+                known |= await self.locate([message.key for message in fresh])
                 continue
-            stored = known | {row.message.message_id: row for row in rows}
+            stored = known | {row.message.key: row for row in rows}
             return Appended(tuple(stored[each] for each in distinct), len(messages) - len(rows))
 
     async def add_dead_letter(self, message: Message, reason: str) -> None:
-        await self._read(lambda: self.server.dead.setdefault(message.message_id, message))
+        await self._read(lambda: self.server.dead.setdefault(message.key, message))
 
     async def ping(self) -> None:
         await self._read(lambda: None)
@@ -159,9 +159,9 @@ class SimulatedStore:
     async def room_range(self, room_id: str, *, after_seq: int, limit: int) -> list[StoredMessage]:
         return await self._read(lambda: self.server.rooms.get(room_id, [])[after_seq : after_seq + limit])
 
-    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        by_id: Mapping[str, StoredMessage] = self.server.by_id
-        return await self._read(lambda: {each: by_id[each] for each in message_ids if each in by_id})
+    async def locate(self, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+        by_key: Mapping[MessageKey, StoredMessage] = self.server.by_key
+        return await self._read(lambda: {each: by_key[each] for each in keys if each in by_key})
 
     async def _transaction(self, fresh: Sequence[Message]) -> list[StoredMessage]:
         weather = self.server.scenario.weather

@@ -19,8 +19,8 @@ def final_findings(store: StoreServer, clients: Sequence[Client]) -> list[str]:
 
 
 def _rows(store: StoreServer) -> Iterator[str]:
-    ids = Counter(row.message.message_id for rows in store.rooms.values() for row in rows)
-    yield from (f"{message_id} is stored {count} times" for message_id, count in ids.items() if count > 1)
+    keys = Counter(row.message.key for rows in store.rooms.values() for row in rows)
+    yield from (f"{key} is stored {count} times" for key, count in keys.items() if count > 1)
     for room, rows in store.rooms.items():
         seqs = [row.seq for row in rows]
         if seqs != list(range(1, len(rows) + 1)):
@@ -40,7 +40,8 @@ def _lost(store: StoreServer, client: Client, lane: Lane) -> Iterator[str]:
     """Each acked message is stored as it was sent, or is a dead letter if it is poison."""
     for number, message_id in lane.acked.items():
         text = lane.texts[number]
-        row, letter = store.by_id.get(message_id), store.dead.get(message_id)
+        key = message_id, client.user_id
+        row, letter = store.by_key.get(key), store.dead.get(key)
         kept, other = (letter, row) if text.startswith("poison") else (row and row.message, letter)
         if kept is None:
             yield f"{message_id} ({text}) was acked to {client.name} and is lost"

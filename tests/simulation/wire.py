@@ -13,6 +13,7 @@ from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.inbox import Inbox
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.inflight import Inflight
+from chatflow.ports.messages import MessageKey
 from chatflow.ports.socket import Socket
 from tests.simulation.faults import ClientPlan, Dice
 from tests.simulation.loop import Process, SimulationLoop
@@ -43,6 +44,10 @@ class Peer(Protocol):
 
     def send_of(self, item: dict[str, Any]) -> Send | None:
         """The send that this refuses."""
+
+    @property
+    def user_id(self) -> int:
+        """Who writes."""
 
     @property
     def plan(self) -> ClientPlan:
@@ -78,7 +83,7 @@ class Connection:
     """A ``Socket`` for the gateway, a ``FrameSource`` for its reader, and the client's three verbs.
 
     Attributes:
-        confirmed: ids that the gateway has a confirm for.
+        confirmed: keys of the messages that the gateway has a confirm for.
         limit_bytes: of what the client has not read.
         is_reading: false while the client is too slow.
     """
@@ -88,7 +93,7 @@ class Connection:
     peer: Peer
     verdict: Verdict
     dice: Dice
-    confirmed: set[str]
+    confirmed: set[MessageKey]
     limit_bytes: int
     is_reading: bool = True
     outbound_bytes: int = 0
@@ -279,7 +284,7 @@ class Connection:
         self.verdict.check(self.outbound_bytes <= bound, f"{self.outbound_bytes} bytes wait for a slow reader")
         for item in items:
             if item.get("op") == "ack" or item.get("status") == "success":
-                self.verdict.on_client_ack(item, self.confirmed)
+                self.verdict.on_client_ack(item, self.peer.user_id, self.confirmed)
                 self._refusing_since.pop(self.peer.room_of(item), None)
             elif (send := self.peer.send_of(item)) is not None:
                 self._refusals[send] = _Refusal()

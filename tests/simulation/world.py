@@ -110,7 +110,7 @@ class World:
         if self.verdict.findings:
             raise Broken(f"{self.verdict.findings[0]}\n  repeat with: simulate({self.scenario})")
         acked = sum(len(lane.acked) for client in self.clients for lane in client.lanes.values())
-        return Outcome(loop.digest, loop.steps, loop.time(), len(self.store.by_id), len(self.store.dead), acked)
+        return Outcome(loop.digest, loop.steps, loop.time(), len(self.store.by_key), len(self.store.dead), acked)
 
     def _begin(self) -> None:
         for _ in range(self.scenario.gateways):

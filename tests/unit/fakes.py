@@ -24,7 +24,7 @@ from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.ports.broker import Envelope, LiveEnvelope, envelope_of
 from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable, ChatflowError, RowRejected
-from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
 from chatflow.ports.store import Appended
 from tests.harness.clock import FakeClock
 
@@ -141,9 +141,9 @@ class FakeStore:
         self.calls.append(("room_range", (room_id, after_seq, limit)))
         return await self._read(lambda: self.memory.room_range(room_id, after_seq=after_seq, limit=limit))
 
-    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        self.calls.append(("locate", list(message_ids)))
-        return await self._read(lambda: self.memory.locate(message_ids))
+    async def locate(self, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+        self.calls.append(("locate", list(keys)))
+        return await self._read(lambda: self.memory.locate(keys))
 
     def put(self, *items: Message) -> list[StoredMessage]:
         """Commit without a call: another process did it."""

@@ -7,15 +7,15 @@ import attrs
 import pytest
 
 from chatflow.domain.auditing import CHUNK, SHOWN, Ack, InvalidLedger, audit, read_ledger
-from chatflow.ports.store import Finding
+from chatflow.ports.store import AckedKey, Copy, Finding
 from tests.unit.fakes import message_id
 
 
 @attrs.define
 class FakeAuditor:
-    """Copies by message id, and the findings of a recount."""
+    """Rows by message id, as user and room, and the findings of a recount."""
 
-    rooms: dict[str, list[str]] = attrs.field(factory=dict)
+    rooms: dict[str, list[Copy]] = attrs.field(factory=dict)
     findings: list[Finding] = attrs.field(factory=list)
     asked: list[int] = attrs.field(factory=list)
 
@@ -24,9 +24,10 @@ class FakeAuditor:
     ) -> tuple[int, list[Finding]]:
         return len(self.rooms), [each for each in self.findings if summaries or each.check == "sequence"][:limit]
 
-    async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:
-        self.asked.append(len(message_ids))
-        return {each: self.rooms[each] for each in message_ids if each in self.rooms}
+    async def copies(self, keys: Sequence[AckedKey]) -> dict[AckedKey, list[Copy]]:
+        self.asked.append(len(keys))
+        rows = {key: [row for row in self.rooms.get(key[0], ()) if key[1] in {None, row[0]}] for key in keys}
+        return {key: found for key, found in rows.items() if found}
 
 
 def acks(*numbers: int) -> list[Ack]:
@@ -38,13 +39,17 @@ def line(number: int, room: object = "lobby", **more: object) -> str:
 
 
 async def test_a_store_that_holds_every_ack_once_is_clean() -> None:
-    report = await audit(FakeAuditor({message_id(n): ["lobby"] for n in (1, 2, 3)}), summaries=True, ledger=acks(1, 3))
+    report = await audit(
+        FakeAuditor({message_id(n): [(7, "lobby")] for n in (1, 2, 3)}), summaries=True, ledger=acks(1, 3)
+    )
     assert report.is_clean
     assert (report.messages, report.acks, report.findings) == (3, 2, [])
 
 
 async def test_each_kind_of_wrong_ack_is_counted_and_named() -> None:
-    auditor = FakeAuditor({message_id(1): ["lobby"], message_id(2): ["den"], message_id(3): ["lobby", "lobby"]})
+    auditor = FakeAuditor(
+        {message_id(1): [(7, "lobby")], message_id(2): [(7, "den")], message_id(3): [(7, "lobby"), (7, "lobby")]}
+    )
     report = await audit(auditor, summaries=True, ledger=acks(1, 2, 3, 4))
     assert not report.is_clean
     assert (report.missing, report.doubled, report.misplaced) == (1, 1, 1)
@@ -53,6 +58,33 @@ async def test_each_kind_of_wrong_ack_is_counted_and_named() -> None:
         ("doubled", message_id(3)),
         ("missing", message_id(4)),
     }
+
+
+async def test_an_ack_that_names_its_user_is_looked_for_among_that_users_messages() -> None:
+    auditor = FakeAuditor({message_id(1): [(7, "lobby"), (8, "den")]})
+    ledger = [
+        Ack(message_id(1), "lobby", 7),
+        Ack(message_id(1), "den", 8),
+        Ack(message_id(1), "den", 9),
+        Ack(message_id(2), "den", 7),
+    ]
+    report = await audit(auditor, summaries=True, ledger=ledger)
+    assert (report.acks, report.missing, report.misplaced, report.doubled) == (4, 2, 0, 0)
+    report = await audit(auditor, summaries=True, ledger=[Ack(message_id(1), "den", 7)])
+    assert (report.misplaced, report.findings[0].found) == (1, "in room lobby")
+
+
+async def test_each_of_two_acks_of_one_id_is_looked_for() -> None:
+    auditor = FakeAuditor({message_id(1): [(7, "lobby")]})
+    report = await audit(auditor, summaries=True, ledger=[Ack(message_id(1), "den"), Ack(message_id(1), "lobby")])
+    assert (report.acks, report.misplaced) == (2, 1)
+
+
+async def test_an_ack_that_names_no_user_is_found_among_everybodys_messages() -> None:
+    auditor = FakeAuditor({message_id(1): [(7, "lobby"), (8, "den")]})
+    for room in ("den", "lobby"):
+        assert (await audit(auditor, summaries=True, ledger=[Ack(message_id(1), room)])).is_clean
+    assert (await audit(auditor, summaries=True, ledger=[Ack(message_id(1), "attic")])).misplaced == 1
 
 
 @pytest.mark.parametrize(
@@ -79,7 +111,7 @@ async def test_a_long_ledger_is_looked_up_in_chunks_and_listed_in_part() -> None
 
 
 async def test_an_ack_that_came_twice_is_one_message() -> None:
-    report = await audit(FakeAuditor({message_id(1): ["lobby"]}), summaries=True, ledger=acks(1, 1))
+    report = await audit(FakeAuditor({message_id(1): [(7, "lobby")]}), summaries=True, ledger=acks(1, 1))
     assert report.is_clean
     assert report.acks == 2
 
@@ -89,13 +121,13 @@ def test_a_ledger_names_rooms_as_any_frame_may_and_may_say_more() -> None:
         line(1, "room5"),
         "\n",
         "  \n",
-        line(2, seq=7),
+        line(2, seq=7, userId="41"),
         line(3).upper().replace("MESSAGEID", "messageId").replace("ROOMID", "roomId"),
     ]
-    assert [(each.message_id, each.room_id) for each in read_ledger(lines)] == [
-        (message_id(1), "5"),
-        (message_id(2), "lobby"),
-        (message_id(3), "LOBBY"),
+    assert list(read_ledger(lines)) == [
+        Ack(message_id(1), "5"),
+        Ack(message_id(2), "lobby", 41),
+        Ack(message_id(3), "LOBBY"),
     ]
 
 
@@ -113,6 +145,7 @@ def test_a_last_line_that_was_cut_short_is_left_out() -> None:
         ('{"roomId":"a"}\n', "messageId is required"),
         (line(1, None), "roomId is required"),
         (line(1, "no/room"), "Invalid roomId"),
+        (line(1, userId="ada"), "userId must be a valid number"),
     ],
 )
 def test_a_line_that_is_not_an_ack_is_refused_with_its_number(broken: str, reason: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chatflow.adapters.aiohttp.openapi import openapi_document
-from chatflow.domain.messages.errors import InvalidMessage, InvalidRoom, Malformed
+from chatflow.domain.messages.errors import Conflict, InvalidMessage, InvalidRoom, Malformed
 from chatflow.domain.session import errors
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.errors import BufferFull, StoreUnavailable
@@ -25,7 +25,7 @@ def section(title: str) -> str:
 
 def test_the_page_lists_every_error_code_of_ws() -> None:
     ours = {errors.error_code(error) for error in (InvalidMessage(""), InvalidRoom(64), Malformed(""), BufferFull(""))}
-    ours |= {errors.error_code(StoreUnavailable(""))}
+    ours |= {errors.error_code(StoreUnavailable("")), errors.error_code(Conflict())}
     ours |= {code for source in SOURCES for code in re.findall(r'Denied\(\s*"(\w+)"', source)}
     assert set(re.findall(r"^\| `(\w+)` \| (?:yes|no) \|", section("error"), re.MULTILINE)) == ours
 

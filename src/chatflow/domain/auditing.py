@@ -1,17 +1,19 @@
 """Use case: prove from the store alone that nothing acknowledged was lost, doubled or reordered."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
 from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import normalise_room
-from chatflow.domain.messages.validation import valid_message_id
-from chatflow.ports.store import Auditor, Finding
+from chatflow.domain.messages.validation import MessageLimits, valid_message_id, valid_user_id
+from chatflow.ports.store import AckedKey, Auditor, Copy, Finding
 
 CHUNK = 1_000
 SHOWN = 100
+LIMITS = MessageLimits()
 
 
 class InvalidLedger(InvalidInput):
@@ -23,10 +25,20 @@ class InvalidLedger(InvalidInput):
 
 @attrs.frozen
 class Ack:
-    """One acknowledgement that a client got."""
+    """One acknowledgement that a client got.
+
+    Attributes:
+        user_id: whose message it was; ``None`` in a ledger that does not say.
+    """
 
     message_id: str
     room_id: str
+    user_id: int | None = None
+
+    @property
+    def key(self) -> AckedKey:
+        """What it is looked up by."""
+        return self.message_id, self.user_id
 
 
 @attrs.define
@@ -63,9 +75,10 @@ class AuditReport:
 
 
 def read_ledger(lines: Iterable[str]) -> Iterator[Ack]:
-    """Acks from JSON lines of ``{"messageId","roomId"}``; further members are ignored, as are blank lines.
+    """Acks from JSON lines of ``{"messageId","roomId","userId"}``; other members and blank lines are ignored.
 
-    A last line without its line end was cut short while it was written, and is left out.
+    Ids are unique per user. Without ``userId``, which older ledgers do not have, any user's message will do. A last
+    line without its line end was cut short while it was written, and is left out.
 
     Raises:
         InvalidLedger: names the line.
@@ -99,31 +112,37 @@ async def audit(
     report.messages, findings = await auditor.recount(summaries=summaries, limit=SHOWN, started=started)
     report.structural = len(findings)
     report.findings += findings
-    chunk: dict[str, Ack] = {}
+    chunk: set[Ack] = set()
     for ack in ledger:
         report.acks += 1
-        chunk[ack.message_id] = ack
+        chunk.add(ack)
         if len(chunk) >= CHUNK:
             started(f"acks of the ledger, {report.acks} so far")
             await _compare(auditor, chunk, report)
-            chunk = {}
+            chunk = set()
     await _compare(auditor, chunk, report)
     return report
 
 
-async def _compare(auditor: Auditor, chunk: dict[str, Ack], report: AuditReport) -> None:
-    copies = await auditor.copies(list(chunk)) if chunk else {}
-    for message_id, ack in chunk.items():
-        rooms = copies.get(message_id, [])
-        if not rooms:
+async def _compare(auditor: Auditor, chunk: set[Ack], report: AuditReport) -> None:
+    copies = await auditor.copies(list({ack.key for ack in chunk})) if chunk else {}
+    for ack in chunk:
+        stored = copies.get(ack.key, [])
+        rooms = sorted({room for _, room in stored})
+        if not stored:
             report.missing += 1
-            _note(report, Finding("missing", message_id, f"in room {ack.room_id}", "not stored"))
-        elif len(rooms) > 1:
+            _note(report, Finding("missing", ack.message_id, f"in room {ack.room_id}", "not stored"))
+        elif (most := _most_of_one_user(stored)) > 1:
             report.doubled += 1
-            _note(report, Finding("doubled", message_id, "1 row", f"{len(rooms)} rows"))
-        elif rooms[0] != ack.room_id:
+            _note(report, Finding("doubled", ack.message_id, "1 row", f"{most} rows"))
+        elif ack.room_id not in rooms:
             report.misplaced += 1
-            _note(report, Finding("misplaced", message_id, f"in room {ack.room_id}", f"in room {rooms[0]}"))
+            found = f"in room {', '.join(rooms)}"
+            _note(report, Finding("misplaced", ack.message_id, f"in room {ack.room_id}", found))
+
+
+def _most_of_one_user(copies: list[Copy]) -> int:
+    return max(Counter(user_id for user_id, _ in copies).values())
 
 
 def _note(report: AuditReport, finding: Finding) -> None:
@@ -144,8 +163,10 @@ def _ack(line: str, number: int) -> Ack:
     try:
         message_id = valid_message_id(fields.get("messageId"), "messageId")
         room_id = normalise_room(room)
+        user = fields.get("userId")
+        user_id = None if user is None else valid_user_id(user, LIMITS, "userId")
     except InvalidInput as exc:
         raise InvalidLedger(number, str(exc)) from exc
     if message_id is None:
         raise InvalidLedger(number, "messageId is required")
-    return Ack(message_id, room_id)
+    return Ack(message_id, room_id, user_id)

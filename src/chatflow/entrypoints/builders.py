@@ -9,6 +9,7 @@ import structlog
 
 from chatflow.adapters.aiohttp.encoding import encode, encode_row
 from chatflow.adapters.sql.database import Database
+from chatflow.domain.messages.conflicts import FoundConflicts
 from chatflow.domain.messages.validation import MessageLimits
 from chatflow.domain.persistence.batch_policy import BatchPolicy
 from chatflow.domain.persistence.metrics import PersistenceMetrics
@@ -19,19 +20,33 @@ from chatflow.domain.reading.cache_policy import CachePolicy, Family
 from chatflow.domain.reading.local_cache import LocalCache, LocalTier
 from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.recent_ids import RecentIds
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.resources import SharedServices
 from chatflow.entrypoints.roles.reporting import Identity
-from chatflow.entrypoints.settings import ApiSettings, Common, MessageSettings, ProcessorSettings
+from chatflow.entrypoints.settings import ApiSettings, Common, GatewaySettings, MessageSettings, ProcessorSettings
 from chatflow.ports.broker import Broker
 from chatflow.ports.errors import SequenceCollision, StoreError
 
 log = structlog.get_logger()
 
+EMBEDDED_CONFLICTS = 10_000
+"""Found and not told: far more than may wait for a confirm at one time."""
+
 
 def breaker_of(common: Common) -> CircuitBreaker:
     """A circuit breaker with the configured thresholds."""
     return CircuitBreaker(time.monotonic, common.breaker_failures, common.breaker_reset_s)
+
+
+def found_conflicts_of(common: Common) -> FoundConflicts:
+    """What a commit finds reaches its confirm only where both happen in one process."""
+    return FoundConflicts(EMBEDDED_CONFLICTS if common.is_embedded else 0)
+
+
+def recent_ids_of(gateway: GatewaySettings) -> RecentIds:
+    """Where the confirm comes from the commit, the store decides about every id, and nothing need be remembered."""
+    return RecentIds(0 if gateway.common.is_embedded else gateway.remembered_ids)
 
 
 def identity_of(

@@ -33,7 +33,16 @@ from chatflow.domain.reading.read_cache import ReadCache
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.audit_trails import open_audit_log
-from chatflow.entrypoints.builders import breaker_of, identity_of, limits_of, local_tier_of, pool_gauges, processors_of
+from chatflow.entrypoints.builders import (
+    breaker_of,
+    found_conflicts_of,
+    identity_of,
+    limits_of,
+    local_tier_of,
+    pool_gauges,
+    processors_of,
+    recent_ids_of,
+)
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.identity import open_authenticator
 from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
@@ -86,6 +95,7 @@ class Container(containers.DeclarativeContainer):
     summary_tables = providers.Singleton(SqlSummaries, database)
     analytics = providers.Singleton(SummaryAnalytics, database)
 
+    conflicts = providers.Singleton(found_conflicts_of, common)
     publisher = providers.Singleton(
         IngestPublisher,
         broker,
@@ -96,6 +106,7 @@ class Container(containers.DeclarativeContainer):
         patience_s=gateway_settings.accept_patience_s,
         limit_bytes=gateway_settings.accept_buffer_bytes,
         light_rate=gateway_settings.light_rate,
+        conflicts=conflicts,
     )
     context = providers.Singleton(
         GatewayContext,
@@ -117,6 +128,7 @@ class Container(containers.DeclarativeContainer):
         connection_memory_bytes=gateway_settings.connection_memory_bytes,
         authenticator=authenticator,
         audit_trail=audit_trail,
+        recent_ids=providers.Singleton(recent_ids_of, gateway_settings),
     )
     gateway = providers.Singleton(
         GatewayRole,
@@ -148,6 +160,7 @@ class Container(containers.DeclarativeContainer):
         cache,
         feed,
         commit_of=cache_policy.provided.commit_of,
+        on_conflict=conflicts.provided.add,
     )
     processor = providers.Singleton(
         ProcessorRole,

@@ -2,13 +2,16 @@
 
 import attrs
 
+MessageKey = tuple[str, int]
+"""What no two stored messages share: message id and user id. So nobody's id can take another's place."""
+
 
 @attrs.frozen
 class Message:
     """A validated, stamped message on its way to the store.
 
     Attributes:
-        message_id: canonical lower-case UUID text; the identity under every retry and redelivery.
+        message_id: canonical lower-case UUID text; with ``user_id`` the identity under every retry and redelivery.
         room_id: 1-64 characters of ``A-Z a-z 0-9 . _ -``.
         user_id: 1 .. 2**53-1.
         username: the sender's name at the time of sending.
@@ -30,6 +33,11 @@ class Message:
     accepted_at_us: int
     server_id: str = ""
     client_ip: str = ""
+
+    @property
+    def key(self) -> MessageKey:
+        """Its identity."""
+        return self.message_id, self.user_id
 
 
 @attrs.frozen

@@ -2,7 +2,7 @@
 
 Promises of every adapter:
 
-* One message id, one row. One ``(room_id, seq)``, one row; a room's ``seq`` has no gaps.
+* One message id of one user, one row. One ``(room_id, seq)``, one row; a room's ``seq`` has no gaps.
 * ``append_batch`` is one transaction: all of it is visible, or nothing is. Summaries change in the same one.
 * Reads see whole transactions only.
 """
@@ -12,7 +12,7 @@ from typing import Protocol
 
 import attrs
 
-from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
 
 
 @attrs.frozen
@@ -42,7 +42,7 @@ class MessageStore(Protocol):
         """
 
     async def add_dead_letter(self, message: Message, reason: str) -> None:
-        """Keep a message that cannot be stored, with the reason, for inspection and replay; idempotent by id.
+        """Keep a message that cannot be stored, with the reason, for inspection and replay; idempotent by key.
 
         Raises:
             StoreUnavailable: not kept; do not ack it.
@@ -92,8 +92,8 @@ class MessageReader(Protocol):
     ) -> list[StoredMessage]:
         """Newest first by ``(accepted_at, room_id, seq)``; only rows before the cursor when given."""
 
-    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        """Which of these ids are stored, and as what."""
+    async def locate(self, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+        """Which of these are stored, and as what."""
 
 
 @attrs.frozen
@@ -184,6 +184,7 @@ class DeadLetter:
         retry_count: replays so far.
         created_at_us: microseconds since the epoch.
         last_retry_us: of the latest replay, or of the message's return from it; ``None``: never replayed.
+        user_id: of the message, as text, as it came; ``""`` when unreadable.
     """
 
     id: int
@@ -194,6 +195,7 @@ class DeadLetter:
     created_at_us: int
     last_retry_us: int | None
     resolved: bool
+    user_id: str = ""
 
 
 class DeadLetters(Protocol):
@@ -228,6 +230,13 @@ class Finding:
     found: str
 
 
+AckedKey = tuple[str, int | None]
+"""Message id and user id of an ack; ``None`` where nobody noted the user."""
+
+Copy = tuple[int, str]
+"""User id and room of one stored row."""
+
+
 class Auditor(Protocol):
     """Recount everything from the messages. All methods raise ``StoreUnavailable``."""
 
@@ -240,5 +249,5 @@ class Auditor(Protocol):
         is told what is counted next, in words; from any thread.
         """
 
-    async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:
-        """For each id that is stored, the room of every row that carries it (one, unless something is very wrong)."""
+    async def copies(self, keys: Sequence[AckedKey]) -> dict[AckedKey, list[Copy]]:
+        """Every stored row of each: of that user, or of everybody where the user is ``None``."""

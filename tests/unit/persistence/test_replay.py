@@ -13,7 +13,7 @@ from chatflow.ports.broker import DeadEnvelope
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, StoreUnavailable
 from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter
-from tests.unit.fakes import FakeBroker, message
+from tests.unit.fakes import FakeBroker, FakeStore, message
 
 PARTITIONS = 8
 
@@ -101,24 +101,41 @@ def dead_envelope(*messages: Message, unreadable: str = "") -> DeadEnvelope:
 
 async def test_a_row_is_published_as_it_was_with_its_id_to_its_partition_and_then_resolved() -> None:
     box, broker = FakeBox(letter(message(1, "attic"))), FakeBroker()
-    result = await Republisher(broker, box, PARTITIONS).replay(box.letter)
+    result = await Republisher(broker, box, FakeStore(), PARTITIONS).replay(box.letter)
     (published,) = broker.confirmed
     assert published.partition == partition_of("attic", PARTITIONS)
     assert published.messages == (message(1, "attic"),)
     assert (result.outcome, box.letter.resolved, box.letter.retry_count) == (Outcome.PUBLISHED, True, 1)
 
 
+async def test_a_row_whose_id_stands_for_another_message_of_its_sender_is_refused_and_stays_open() -> None:
+    box, broker, store = FakeBox(letter(message(1, "attic"))), FakeBroker(), FakeStore()
+    store.put(message(1, "den"))
+    result = await Republisher(broker, box, store, PARTITIONS).replay(box.letter)
+    assert (result.outcome, broker.confirmed) == (Outcome.REFUSED, [])
+    assert "message 1 of room den" in result.reason
+    assert (box.letter.resolved, box.letter.retry_count) == (False, 1)
+
+
+async def test_a_row_whose_id_stands_for_the_message_itself_or_for_somebody_elses_is_published() -> None:
+    for first in (message(1, "attic"), message(1, "den", user_id=8)):
+        box, broker, store = FakeBox(letter(message(1, "attic"))), FakeBroker(), FakeStore()
+        store.put(first)
+        result = await Republisher(broker, box, store, PARTITIONS).replay(box.letter)
+        assert (result.outcome, box.letter.resolved, len(broker.confirmed)) == (Outcome.PUBLISHED, True, 1)
+
+
 @pytest.mark.parametrize("error", [BrokerUnavailable("down"), BrokerFull("full")])
 async def test_a_row_without_a_confirm_stays_open_and_the_try_is_counted(error) -> None:
     box, broker = FakeBox(letter(message(1))), FakeBroker(down=error)
     with pytest.raises(type(error)):
-        await Republisher(broker, box, PARTITIONS).replay(box.letter)
+        await Republisher(broker, box, FakeStore(), PARTITIONS).replay(box.letter)
     assert (box.letter.resolved, box.letter.retry_count) == (False, 1)
 
 
 async def test_a_row_that_could_not_be_resolved_stays_open_and_is_published_again() -> None:
     box, broker = FakeBox(letter(message(1)), down=True), FakeBroker()
-    again = Republisher(broker, box, PARTITIONS)
+    again = Republisher(broker, box, FakeStore(), PARTITIONS)
     with pytest.raises(StoreUnavailable):
         await again.replay(box.letter)
     assert not box.letter.resolved
@@ -131,7 +148,7 @@ async def test_a_row_that_could_not_be_resolved_stays_open_and_is_published_agai
 async def test_a_row_that_comes_back_before_it_was_resolved_stays_open() -> None:
     box = FakeBox(letter(message(1)))
     broker = Hooked(then=lambda: box.add_dead_letter("still too long"))
-    result = await Republisher(broker, box, PARTITIONS).replay(box.letter)
+    result = await Republisher(broker, box, FakeStore(), PARTITIONS).replay(box.letter)
     assert (result.outcome, result.reason) == (Outcome.REFUSED, "still too long")
     assert (box.letter.resolved, box.letter.retry_count) == (False, 1)
 
@@ -142,16 +159,16 @@ async def test_a_row_that_somebody_else_replays_at_the_same_time_is_left_to_the_
     def claim() -> None:
         box.letter = attrs.evolve(box.letter, retry_count=2, last_retry_us=999)
 
-    result = await Republisher(Hooked(then=claim), box, PARTITIONS).replay(box.letter)
+    result = await Republisher(Hooked(then=claim), box, FakeStore(), PARTITIONS).replay(box.letter)
     assert (result.outcome, box.letter.resolved) == (Outcome.PUBLISHED, False)
 
 
 async def test_a_resolved_row_is_published_again_and_stays_resolved_even_without_a_confirm() -> None:
     box, broker = FakeBox(letter(message(1), resolved=True)), FakeBroker(outcomes=deque([BrokerUnavailable("down")]))
     with pytest.raises(BrokerUnavailable):
-        await Republisher(broker, box, PARTITIONS).replay(box.letter)
+        await Republisher(broker, box, FakeStore(), PARTITIONS).replay(box.letter)
     assert box.letter.resolved
-    assert (await Republisher(broker, box, PARTITIONS).replay(box.letter)).outcome is Outcome.PUBLISHED
+    assert (await Republisher(broker, box, FakeStore(), PARTITIONS).replay(box.letter)).outcome is Outcome.PUBLISHED
 
 
 WRONG = [
@@ -168,7 +185,7 @@ WRONG = [
 @pytest.mark.parametrize("original", WRONG)
 async def test_an_original_that_no_processor_could_read_is_not_sent_and_the_try_is_counted(original) -> None:
     box, broker = FakeBox(letter(original)), FakeBroker()
-    result = await Republisher(broker, box, PARTITIONS).replay(box.letter)
+    result = await Republisher(broker, box, FakeStore(), PARTITIONS).replay(box.letter)
     assert result.outcome is Outcome.REFUSED
     assert "the original cannot be" in result.reason
     assert broker.attempts == []
@@ -179,7 +196,7 @@ async def test_an_envelope_is_published_in_its_order_by_partition_and_then_settl
     rooms = ["a", "b", "a", "c"]
     mixed = [message(n, room) for n, room in enumerate(rooms, 1)]
     dead, broker = FakeDead(deque([dead_envelope(*mixed)])), FakeBroker()
-    again = Republisher(broker, FakeBox(None), PARTITIONS)
+    again = Republisher(broker, FakeBox(None), FakeStore(), PARTITIONS)
     results = [await again.replay_envelope(each, dead) async for each in oldest(dead)]
     assert [result.outcome for result in results] == [Outcome.PUBLISHED]
     assert {each.partition for each in broker.confirmed} == {partition_of(room, PARTITIONS) for room in rooms}
@@ -192,7 +209,7 @@ async def test_an_envelope_is_published_in_its_order_by_partition_and_then_settl
 
 async def test_an_envelope_that_could_not_be_settled_comes_back_and_is_published_again() -> None:
     dead, broker = FakeDead(deque([dead_envelope(message(1))]), down=True), FakeBroker()
-    again = Republisher(broker, FakeBox(None), PARTITIONS)
+    again = Republisher(broker, FakeBox(None), FakeStore(), PARTITIONS)
     with pytest.raises(BrokerUnavailable):
         [await again.replay_envelope(each, dead) async for each in oldest(dead)]
     await dead.close()
@@ -210,7 +227,7 @@ async def test_an_envelope_without_a_confirm_for_each_of_its_parts_stays() -> No
     assert partition_of("a", PARTITIONS) != partition_of("b", PARTITIONS)
     with pytest.raises(BrokerUnavailable):
         [
-            await Republisher(broker, FakeBox(None), PARTITIONS).replay_envelope(each, dead)
+            await Republisher(broker, FakeBox(None), FakeStore(), PARTITIONS).replay_envelope(each, dead)
             async for each in oldest(dead)
         ]
     await dead.close()
@@ -219,7 +236,7 @@ async def test_an_envelope_without_a_confirm_for_each_of_its_parts_stays() -> No
 
 async def test_an_envelope_that_cannot_be_read_stays_and_is_said_to_be_so() -> None:
     dead, broker = FakeDead(deque([dead_envelope(unreadable="not JSON")])), FakeBroker()
-    again = Republisher(broker, FakeBox(None), PARTITIONS)
+    again = Republisher(broker, FakeBox(None), FakeStore(), PARTITIONS)
     (result,) = [await again.replay_envelope(each, dead) async for each in oldest(dead)]
     assert (result.dead.id, result.outcome, result.message_ids) == ("abc", Outcome.REFUSED, ())
     assert "not JSON" in result.reason
@@ -231,7 +248,7 @@ async def test_an_envelope_that_cannot_be_read_stays_and_is_said_to_be_so() -> N
 async def test_envelopes_that_die_again_while_they_are_replayed_do_not_keep_a_replay_going() -> None:
     dead = FakeDead(deque([dead_envelope(message(n)) for n in range(1, 4)]))
     broker = Hooked(then=lambda: dead.letters.append(dead_envelope(message(9))))
-    again = Republisher(broker, FakeBox(None), PARTITIONS)
+    again = Republisher(broker, FakeBox(None), FakeStore(), PARTITIONS)
     results = [await again.replay_envelope(each, dead) async for each in oldest(dead)]
     assert len(results) == 3
     assert len(dead.letters) == 3

@@ -14,8 +14,8 @@ from chatflow.domain.messages.rooms import is_room
 from chatflow.domain.persistence.replay import message_to_json
 from chatflow.ports.clock import WallClock
 from chatflow.ports.errors import RowRejected
-from chatflow.ports.messages import Message, StoredMessage
-from chatflow.ports.store import Appended, DeadLetter, Finding, TimeWindow, UserCursor
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
+from chatflow.ports.store import AckedKey, Appended, Copy, DeadLetter, Finding, TimeWindow, UserCursor
 
 MIN_TIME_US = -30_610_224_000_000_000
 """The year 1000."""
@@ -28,7 +28,10 @@ NUMBERS = {
 }
 LENGTHS = {"username": 64, "message_type": 16, "text": 4000, "server_id": 64, "client_ip": 45}
 DEAD_LETTER_ID_LENGTH = 255
+DEAD_LETTER_USER_LENGTH = 64
 REASON_LENGTH = 1000
+
+_Key = tuple[uuid.UUID, int]
 
 
 @attrs.define(eq=False)
@@ -37,12 +40,12 @@ class MemoryTables:
 
     Attributes:
         rooms: by room, in the order of ``seq``.
-        by_key: by the UUID of the message.
+        by_key: by the UUID of the message and its user.
         dead: by number, from 1.
     """
 
     rooms: dict[str, list[StoredMessage]] = attrs.field(factory=dict)
-    by_key: dict[uuid.UUID, StoredMessage] = attrs.field(factory=dict)
+    by_key: dict[_Key, StoredMessage] = attrs.field(factory=dict)
     dead: dict[int, DeadLetter] = attrs.field(factory=dict)
 
     @property
@@ -51,7 +54,7 @@ class MemoryTables:
         return self.by_key.values()
 
     def insert(self, message: Message) -> StoredMessage:
-        """Store a message with the next number of its room; one whose id is stored stays as it is.
+        """Store a message with the next number of its room; one whose key is stored stays as it is.
 
         Raises:
             RowRejected: its id is not a UUID.
@@ -72,7 +75,7 @@ class MemoryStore:
     tables: MemoryTables = attrs.field(factory=MemoryTables)
 
     async def append_batch(self, messages: Sequence[Message]) -> Appended:
-        distinct: dict[uuid.UUID, Message] = {}
+        distinct: dict[_Key, Message] = {}
         for message in messages:
             distinct.setdefault(_key_of(message), message)
         fresh = [message for key, message in distinct.items() if key not in self.tables.by_key]
@@ -107,22 +110,25 @@ class MemoryStore:
             theirs = [row for row in theirs if _place(row) < edge]
         return sorted(theirs, key=_place, reverse=True)[: max(limit, 0)]
 
-    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        found = [self.tables.by_key.get(key) for key in map(_parsed, message_ids) if key is not None]
-        return {row.message.message_id: row for row in found if row is not None}
+    async def locate(self, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+        found = [self.tables.by_key.get((parsed, user_id)) for text, user_id in keys if (parsed := _parsed(text))]
+        return {row.message.key: row for row in found if row is not None}
 
     async def add_dead_letter(self, message: Message, reason: str) -> None:
         message_id, now_us = _printable(str(message.message_id))[:DEAD_LETTER_ID_LENGTH], self.wall_clock()
+        user_id = _printable(str(message.user_id))[:DEAD_LETTER_USER_LENGTH]
         reason = reason.encode("utf-8", "backslashreplace").decode()[:REASON_LENGTH]
         for letter in self.tables.dead.values():
-            if message_id and letter.message_id == message_id:
+            if message_id and (letter.message_id, letter.user_id) == (message_id, user_id):
                 returned_us = None if letter.last_retry_us is None else now_us
                 again = attrs.evolve(letter, error_reason=reason, last_retry_us=returned_us, resolved=False)
                 self.tables.dead[letter.id] = again
                 return
         number = len(self.tables.dead) + 1
         original = message_to_json(message)
-        self.tables.dead[number] = DeadLetter(number, message_id, original, reason, 0, now_us, None, resolved=False)
+        self.tables.dead[number] = DeadLetter(
+            number, message_id, original, reason, 0, now_us, None, resolved=False, user_id=user_id
+        )
 
     async def list_dead(self, *, limit: int, include_resolved: bool = False, after_id: int = 0) -> list[DeadLetter]:
         wanted = [letter for letter in self.tables.dead.values() if include_resolved or not letter.resolved]
@@ -160,9 +166,13 @@ class MemoryStore:
         ]
         return len(self.tables.by_key), findings[:limit]
 
-    async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:
-        found = await self.locate(message_ids)
-        return {message_id: [row.message.room_id] for message_id, row in found.items()}
+    async def copies(self, keys: Sequence[AckedKey]) -> dict[AckedKey, list[Copy]]:
+        found: dict[AckedKey, list[Copy]] = {}
+        for row in self.tables.rows:
+            message_id, user_id = row.message.key
+            for key in {(message_id, user_id), (message_id, None)} & set(keys):
+                found.setdefault(key, []).append((user_id, row.message.room_id))
+        return found
 
 
 def check_storable(message: Message) -> None:
@@ -192,10 +202,12 @@ def is_within(row: StoredMessage, window: TimeWindow | None) -> bool:
     return (start_us is None or at_us >= start_us) and (end_us is None or at_us <= end_us)
 
 
-def _key_of(message: Message) -> uuid.UUID:
-    if (key := _parsed(message.message_id)) is None:
+def _key_of(message: Message) -> _Key:
+    if (parsed := _parsed(message.message_id)) is None:
         raise RowRejected("message_id: not a UUID")
-    return key
+    if type(message.user_id) is not int:
+        raise RowRejected("user_id: not a number in range")
+    return parsed, message.user_id
 
 
 def _parsed(message_id: object) -> uuid.UUID | None:

@@ -1,8 +1,8 @@
 """The commit transaction: lock the heads, number, insert, summarise, raise the heads.
 
 Order and gaplessness come from the head lock (MySQL: ``FOR UPDATE``; SQLite: ``BEGIN IMMEDIATE``), never from the hope
-that there is one consumer. The insert is plain, so an id that exists fails the whole transaction with
-``AlreadyStored``: the caller rolls back, looks the ids up, and starts again without them.
+that there is one consumer. The insert is plain, so a message that exists fails the whole transaction with
+``AlreadyStored``: the caller rolls back, looks the keys up, and starts again without them.
 """
 
 from collections import Counter
@@ -24,8 +24,11 @@ from chatflow.domain.messages.rooms import is_known_room
 from chatflow.ports.errors import RowRejected
 from chatflow.ports.messages import Message, StoredMessage
 
-Known = Mapping[bytes, StoredMessage]
-"""Messages that were stored before, by their 16-byte id."""
+Key = tuple[bytes, int]
+"""The 16 bytes of a message id, and the user id."""
+
+Known = Mapping[Key, StoredMessage]
+"""Messages that were stored before."""
 
 
 class AppendStatements(Protocol):
@@ -60,7 +63,7 @@ class Committed:
         new: how many of them are new, by room.
     """
 
-    by_key: dict[bytes, StoredMessage]
+    by_key: dict[Key, StoredMessage]
     new: Mapping[str, int]
 
     @property
@@ -85,7 +88,7 @@ def append_batch(conn: Connection, batch: Sequence[Message], known: Known, table
     """Store what is not ``known``, inside the transaction that ``conn`` is in.
 
     Raises:
-        AlreadyStored: an id exists that is not in ``known``; the transaction must be rolled back.
+        AlreadyStored: a key exists that is not in ``known``; the transaction must be rolled back.
         RowRejected: a value cannot be stored.
         SequenceCollision: a number above the head is taken.
     """
@@ -98,12 +101,12 @@ def append_together(
     """Do what ``append_batch`` would for each call in turn, in one pass.
 
     Raises:
-        AlreadyStored: also when two calls share an id; each must then run alone.
+        AlreadyStored: also when two calls share a key; each must then run alone.
     """
     parts = [distinct_by_key(batch) for batch, _ in calls]
     merged = {key: message for part in parts for key, message in part.items()}
     if len(merged) != sum(map(len, parts)):
-        raise AlreadyStored("an id stands in two batches of one group")
+        raise AlreadyStored("a message stands in two batches of one group")
     known = {key: stored for _, known in calls for key, stored in known.items()}
     stored = iter(_append(conn, merged, known, tables).by_key.items())
     return [
@@ -114,7 +117,7 @@ def append_together(
     ]
 
 
-def _append(conn: Connection, distinct: dict[bytes, Message], known: Known, tables: Tables) -> Committed:
+def _append(conn: Connection, distinct: dict[Key, Message], known: Known, tables: Tables) -> Committed:
     fresh = distinct if not known else {key: message for key, message in distinct.items() if key not in known}
     if not fresh:
         return Committed({key: known[key] for key in distinct}, {})
@@ -138,25 +141,25 @@ def settle_counts(conn: Connection, rows: Sequence[CountRow]) -> dict[int, int]:
     return {row.partition_id: row.committed for row in conn.execute(wanted)}
 
 
-def distinct_by_key(batch: Sequence[Message]) -> dict[bytes, Message]:
-    """The first message of each id, in arrival order.
+def distinct_by_key(batch: Sequence[Message]) -> dict[Key, Message]:
+    """The first message of each key, in arrival order.
 
     Raises:
-        RowRejected: an id is not a UUID.
+        RowRejected: an id is not a UUID, or a user id no number.
     """
-    distinct: dict[bytes, Message] = {}
+    distinct: dict[Key, Message] = {}
     try:
         for message in batch:
             key = bytes.fromhex(message.message_id.replace("-", ""))  # as `schema.key_of`, without a call per message
             if len(key) != KEY_BYTES:
                 raise ValueError("not 16 bytes")  # noqa: TRY301 - as any other id that is none
-            distinct.setdefault(key, message)
+            distinct.setdefault((key, message.user_id), message)
     except (ValueError, TypeError, AttributeError) as exc:
-        raise RowRejected(f"message_id: {exc}") from exc
+        raise RowRejected(f"message_id or user_id: {exc}") from exc
     return distinct
 
 
-def _sorted_rooms(fresh: Mapping[bytes, Message]) -> list[str]:
+def _sorted_rooms(fresh: Mapping[Key, Message]) -> list[str]:
     """The rooms in lock order. Only valid names: a server may compare other text in its own way, or not at all."""
     try:
         rooms = {message.room_id for message in fresh.values()}
@@ -167,9 +170,9 @@ def _sorted_rooms(fresh: Mapping[bytes, Message]) -> list[str]:
     raise RowRejected("room_id: not the name of a room")
 
 
-def _number(fresh: Mapping[bytes, Message], heads: dict[str, int]) -> tuple[dict[bytes, StoredMessage], list[object]]:
+def _number(fresh: Mapping[Key, Message], heads: dict[str, int]) -> tuple[dict[Key, StoredMessage], list[object]]:
     """Give each message the next ``seq`` of its room, advance ``heads``, and lay the rows out flat."""
-    numbered: dict[bytes, StoredMessage] = {}
+    numbered: dict[Key, StoredMessage] = {}
     values: list[object] = []
     for key, message in fresh.items():
         room_id = message.room_id
@@ -178,7 +181,7 @@ def _number(fresh: Mapping[bytes, Message], heads: dict[str, int]) -> tuple[dict
         values += (
             room_id,
             seq,
-            key,
+            key[0],
             message.user_id,
             message.username,
             message.message_type,

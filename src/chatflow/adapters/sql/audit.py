@@ -9,9 +9,13 @@ from sqlalchemy import Connection, Select, func, select
 from chatflow.adapters.sql.audit_recounts import HEAD, SUMMARIES, differences, gaps
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.json_rows import Row, chunks, fetch
-from chatflow.adapters.sql.reader import is_id
+from chatflow.adapters.sql.keyed import KeyedSelect, is_id
 from chatflow.adapters.sql.schema import commit_counts, messages
-from chatflow.ports.store import Finding
+from chatflow.ports.messages import MessageKey
+from chatflow.ports.store import AckedKey, Copy, Finding
+
+COPIES = select(messages.c.message_id, messages.c.user_id, messages.c.room_id)
+COPIES_BY_KEY = KeyedSelect(COPIES)
 
 
 @attrs.frozen
@@ -25,11 +29,15 @@ class SqlAuditor:
     ) -> tuple[int, list[Finding]]:
         return await self.database.snapshot(recount, summaries, limit, started)
 
-    async def copies(self, message_ids: Sequence[str]) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-        for chunk in chunks([text for text in message_ids if is_id(text)]):
-            for message_id, room_id in await self.database.snapshot(_copies, chunk):
-                found.setdefault(message_id, []).append(room_id)
+    async def copies(self, keys: Sequence[AckedKey]) -> dict[AckedKey, list[Copy]]:
+        found: dict[AckedKey, list[Copy]] = {}
+        possible = [key for key in keys if is_id(key[0])]
+        of_users = [(message_id, user_id) for message_id, user_id in possible if user_id is not None]
+        for message_id, user_id, room_id in await self.database.snapshot(_copies_of_users, of_users):
+            found.setdefault((message_id, user_id), []).append((user_id, room_id))
+        for ids in chunks([message_id for message_id, user_id in possible if user_id is None]):
+            for message_id, user_id, room_id in await self.database.snapshot(_copies_of_anybody, ids):
+                found.setdefault((message_id, None), []).append((user_id, room_id))
         return found
 
 
@@ -99,9 +107,12 @@ def _confirmed(committed: int) -> str:
     return f"{committed} rows confirmed to processors"
 
 
-def _copies(conn: Connection, message_ids: Sequence[str]) -> Sequence[Row]:
-    wanted = select(messages.c.message_id, messages.c.room_id).where(messages.c.message_id.in_(message_ids))
-    return fetch(conn, wanted)
+def _copies_of_users(conn: Connection, keys: Sequence[MessageKey]) -> Sequence[Row]:
+    return list(COPIES_BY_KEY.rows(conn, keys))
+
+
+def _copies_of_anybody(conn: Connection, message_ids: Sequence[str]) -> Sequence[Row]:
+    return fetch(conn, COPIES.where(messages.c.message_id.in_(message_ids)))
 
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter
 
 ID_LENGTH = 255
+USER_ID_LENGTH = 64
 REASON_LENGTH = 1000
 
 
 def add_dead_letter(conn: Connection, message: Message, reason: str, now_us: int) -> None:
-    """Keep one letter per message id; one that was resolved and has come back is open again.
+    """Keep one letter per message id and user; one that was resolved and has come back is open again.
 
     The time of its return tells whoever has just replayed it that it must not be resolved.
     """
@@ -32,6 +33,7 @@ def add_dead_letter(conn: Connection, message: Message, reason: str, now_us: int
         "retry_count": 0,
         "created_at": now_us,
         "resolved": False,
+        "user_id": _ascii(str(message.user_id))[:USER_ID_LENGTH],
     }
     returned_at = case((dead_letters.c.last_retry.is_(None), null()), else_=literal(now_us, EpochMicros()))
     again = {"error_reason": letter["error_reason"], "resolved": False, "last_retry": returned_at}
@@ -39,7 +41,7 @@ def add_dead_letter(conn: Connection, message: Message, reason: str, now_us: int
         conn.execute(insert(dead_letters).values(letter))
     elif conn.dialect.name == "sqlite":
         upsert = sqlite.insert(dead_letters).values(letter)
-        conn.execute(upsert.on_conflict_do_update(index_elements=["message_id"], set_=again))
+        conn.execute(upsert.on_conflict_do_update(index_elements=["message_id", "user_id"], set_=again))
     else:
         conn.execute(mysql.insert(dead_letters).values(letter).on_duplicate_key_update(again))
 
@@ -86,9 +88,9 @@ def _letters(conn: Connection, wanted: Select[Any]) -> list[DeadLetter]:
 
 
 def _letter(row: Row) -> DeadLetter:
-    letter_id, message_id, message_json, reason, retry_count, created_at, last_retry, resolved = row
+    letter_id, message_id, message_json, reason, retry_count, created_at, last_retry, resolved, user_id = row
     return DeadLetter(
-        letter_id, message_id or "", message_json, reason, retry_count, created_at, last_retry, bool(resolved)
+        letter_id, message_id or "", message_json, reason, retry_count, created_at, last_retry, bool(resolved), user_id
     )
 
 

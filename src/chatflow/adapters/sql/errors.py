@@ -1,6 +1,6 @@
 """Every driver error, translated in one place.
 
-duplicate key on messages.message_id   -> AlreadyStored (inside this package only)
+duplicate (message_id, user_id)        -> AlreadyStored (inside this package only)
 duplicate key on (room_id, seq)        -> SequenceCollision
 data that no retry can store           -> RowRejected
 deadline passed, statement interrupted -> QueryTimeout
@@ -25,6 +25,11 @@ MYSQL_TRY_AGAIN = frozenset({1205, 1213})
 """Lock wait timeout and deadlock, or a lost certification: the server rolled back, the same transaction may succeed."""
 MYSQL_NO_SAVEPOINT = 1305
 """The transaction that was begun is gone; see `mysql.proven`."""
+MYSQL_MESSAGE_KEYS = ("uq_messages_sender_message_id'", "uq_messages_message_id'")
+SQLITE_MESSAGE_KEYS = (": messages.message_id, messages.user_id", ": messages.message_id")
+"""How an error ends that names a message's unique key: today's, and that of before revision 0011, which stands until
+that revision has dropped it. Older processors look for ``message_id'``, so MySQL's names both end in it."""
+
 MYSQL_STATEMENT_FAILED = {MYSQL_DUPLICATE} | MYSQL_BAD_DATA | MYSQL_TIMED_OUT | MYSQL_TRY_AGAIN
 
 BAD_BINDING = (OverflowError, TypeError, ValueError)
@@ -32,7 +37,7 @@ BAD_BINDING = (OverflowError, TypeError, ValueError)
 
 
 class AlreadyStored(StoreError):
-    """A message id of this batch exists; find out which and try again without them."""
+    """A message of this batch exists; find out which and try again without them."""
 
 
 class TryAgain(StoreUnavailable):
@@ -90,7 +95,7 @@ def _meaning_on_sqlite(driver: BaseException | None, text: str) -> StoreError:
     name = getattr(driver, "sqlite_errorname", "")
     if name == "SQLITE_CONSTRAINT_PRIMARYKEY" and "messages.seq" in text:
         return SequenceCollision(text)
-    if name == "SQLITE_CONSTRAINT_UNIQUE" and text.endswith(": messages.message_id"):
+    if name == "SQLITE_CONSTRAINT_UNIQUE" and text.endswith(SQLITE_MESSAGE_KEYS):
         return AlreadyStored(text)
     if isinstance(driver, SqliteIntegrityError) or name in {"SQLITE_TOOBIG", "SQLITE_MISMATCH"}:
         return RowRejected(text)
@@ -113,7 +118,7 @@ def is_of_the_statement(error: MySQLError) -> bool:
 def _meaning_on_mysql(driver: Any) -> StoreError:
     code, text = driver.args if len(driver.args) == 2 else (None, str(driver))
     if code == MYSQL_DUPLICATE:
-        return AlreadyStored(text) if text.endswith("message_id'") else SequenceCollision(text)
+        return AlreadyStored(text) if text.endswith(MYSQL_MESSAGE_KEYS) else SequenceCollision(text)
     if code == MYSQL_NO_SAVEPOINT:
         return TransactionLost(text)
     if code in MYSQL_TRY_AGAIN:

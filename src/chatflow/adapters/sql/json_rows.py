@@ -6,7 +6,7 @@ rows from a socket buffer and has no such trouble.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -16,6 +16,7 @@ from sqlalchemy.dialects import sqlite
 from chatflow.adapters.sql.schema import MessageId, id_of
 
 Row = Sequence[Any]
+V = TypeVar("V")
 
 CHUNK = 500
 """Values per ``IN`` list."""
@@ -53,7 +54,7 @@ class CompiledSelect:
         return _unpacked(packed, self._ids)
 
 
-def chunks(values: Sequence[str]) -> Iterator[Sequence[str]]:
+def chunks(values: Sequence[V]) -> Iterator[Sequence[V]]:
     """The values in lists short enough for one statement."""
     return (values[start : start + CHUNK] for start in range(0, len(values), CHUNK))
 

@@ -9,18 +9,18 @@ from sqlalchemy import bindparam as param
 
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.json_rows import CompiledSelect, Row, chunks, fetch
+from chatflow.adapters.sql.keyed import KeyedSelect
 from chatflow.adapters.sql.schema import (
     MAX_SEQ,
     MAX_TIME_US,
     MAX_USER_ID,
     MIN_TIME_US,
     EpochMicros,
-    key_of,
     messages,
     room_heads,
 )
 from chatflow.adapters.sql.sqlite.append import read_heads
-from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.messages import Message, MessageKey, StoredMessage
 from chatflow.ports.store import TimeWindow, UserCursor
 
 _m = messages.c
@@ -74,6 +74,7 @@ USER_PAGE = CompiledSelect(
     .order_by(_m.accepted_at.desc(), _m.room_id.desc(), _m.seq.desc())
     .limit(_limit)
 )
+BY_KEY = KeyedSelect(select(messages))
 NEWEST = UserCursor(accepted_at_us=MAX_TIME_US, room_id="~", seq=0)
 """After every row: room ids sort below a tilde."""
 EVER = TimeWindow()
@@ -118,27 +119,13 @@ class SqlMessageReader:
         }
         return await self.database.read(_page, USER_PAGE, params)
 
-    async def locate(self, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-        return await self.database.read(locate, message_ids)
+    async def locate(self, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+        return await self.database.read(locate, keys)
 
 
-def locate(conn: Connection, message_ids: Sequence[str]) -> dict[str, StoredMessage]:
-    """The stored messages among these ids; a text that is no id is not stored."""
-    found: dict[str, StoredMessage] = {}
-    for chunk in chunks([each for each in message_ids if is_id(each)]):
-        for row in fetch(conn, select(messages).where(_m.message_id.in_(chunk))):
-            stored = stored_message(row)
-            found[stored.message.message_id] = stored
-    return found
-
-
-def is_id(text: str) -> bool:
-    """Whether this could be the id of a row."""
-    try:
-        key_of(text)
-    except ValueError:
-        return False
-    return True
+def locate(conn: Connection, keys: Sequence[MessageKey]) -> dict[MessageKey, StoredMessage]:
+    """The stored messages among these; what cannot be a key is not stored."""
+    return {stored.message.key: stored for stored in map(stored_message, BY_KEY.rows(conn, keys))}
 
 
 def stored_message(row: Row) -> StoredMessage:

@@ -23,7 +23,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    UniqueConstraint,
     false,
 )
 from sqlalchemy.dialects import mysql
@@ -130,7 +129,7 @@ messages = Table(
     Column("accepted_at", EpochMicros, nullable=False),
     Column("server_id", _unicode(64), nullable=False),
     Column("client_ip", _ascii(45), nullable=False),
-    UniqueConstraint("message_id", name="uq_messages_message_id"),
+    Index("uq_messages_sender_message_id", "message_id", "user_id", unique=True),
     Index("ix_messages_user_accepted", "user_id", "accepted_at"),
     Index("ix_messages_accepted_user", "accepted_at", "user_id"),
     _check("ck_messages_room_id", "length(room_id) BETWEEN 1 AND 64 AND room_id NOT GLOB '*[^A-Za-z0-9._-]*'"),
@@ -209,6 +208,7 @@ dead_letter_messages = Table(
     Column("created_at", EpochMicros, nullable=False),
     Column("last_retry", EpochMicros),
     Column("resolved", Boolean, nullable=False, server_default=false()),
-    UniqueConstraint("message_id", name="uq_dead_letter_messages_message_id"),
+    Column("user_id", _ascii(64), nullable=False, server_default=""),
+    Index("uq_dead_letter_messages_sender_message_id", "message_id", "user_id", unique=True),
     **INNODB,
 )

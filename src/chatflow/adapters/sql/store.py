@@ -9,6 +9,7 @@ from sqlalchemy import Connection, update
 
 from chatflow.adapters.sql.append import (
     Committed,
+    Key,
     Known,
     Tables,
     append_batch,
@@ -23,12 +24,12 @@ from chatflow.adapters.sql.errors import AlreadyStored
 from chatflow.adapters.sql.reader import locate
 from chatflow.adapters.sql.schema import key_of, room_heads
 from chatflow.ports.clock import WallClock
-from chatflow.ports.errors import StoreUnavailable
+from chatflow.ports.errors import RowRejected, StoreUnavailable
 from chatflow.ports.messages import Message, StoredMessage
 from chatflow.ports.store import Appended
 
 DUPLICATE_ROUNDS = 16
-"""How often a batch may meet ids that another writer has just committed."""
+"""How often a batch may meet messages that another writer has just committed."""
 
 _room_of = attrgetter("room_id")
 
@@ -56,7 +57,7 @@ class SqlMessageStore:
         return _appended(messages, committed)
 
     async def _append_new(self, messages: Sequence[Message], partitions: frozenset[int]) -> Committed:
-        known: dict[bytes, StoredMessage] = {}
+        known: dict[Key, StoredMessage] = {}
         for _ in range(DUPLICATE_ROUNDS):
             try:
                 return await self.database.write(
@@ -97,11 +98,17 @@ def _appended(messages: Sequence[Message], committed: Committed) -> Appended:
 
 def _known(
     conn: Connection, messages: Sequence[Message], rows: Sequence[CountRow]
-) -> tuple[dict[bytes, StoredMessage], dict[int, int]]:
-    """Which of these messages are stored, and the counts of doubted partitions."""
+) -> tuple[dict[Key, StoredMessage], dict[int, int]]:
+    """Which of these messages are stored, and the counts of doubted partitions.
+
+    Raises:
+        RowRejected: a user id is no integer; SQLite might store it as one, and would never be found under it.
+    """
     counted = settle_counts(conn, rows) if rows else {}
-    ids = [message.message_id for message in distinct_by_key(messages).values()]
-    return {key_of(message_id): stored for message_id, stored in locate(conn, ids).items()}, counted
+    keys = [message.key for message in distinct_by_key(messages).values()]
+    if any(type(user_id) is not int for _, user_id in keys):
+        raise RowRejected("user_id: not an integer")
+    return {(key_of(message_id), user_id): row for (message_id, user_id), row in locate(conn, keys).items()}, counted
 
 
 def _ping(conn: Connection) -> None:

@@ -28,7 +28,10 @@ class Sink(Protocol):
         """The broker has confirmed it, so it survives any crash."""
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
-        """It was not confirmed. The broker may have it all the same; sending it again with its id is safe."""
+        """It was not confirmed. The broker may have it all the same; sending it again with its id is safe.
+
+        `Conflict` is the exception: it is not stored, and never will be under its id.
+        """
 
 
 Pending = tuple[Message, Sink, Ref]

@@ -7,18 +7,21 @@ Promises:
   sender offers to one room is stored in that order. Senders of much are served behind the others
   (`chatflow.domain.ingest.fairness`). When an envelope is given up, everything that waits behind it in its partition is
   refused with it: a later message is never accepted over an earlier one that its sender still has to repeat.
+* Where the confirm comes from the commit, a message that conflicts with a stored one is refused with `Conflict`.
 * What waits is bounded in bytes; beyond it `offer` refuses and nothing is kept. Senders are to pause before that, those
   of much first.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 
 import attrs
 
 from chatflow.domain.ingest.fairness import LIGHT_RATE, HeavyBudget, HeavyLane, SenderShare
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.pending import Pending, PendingPublishes, Ref, Sink
+from chatflow.domain.messages.conflicts import FoundConflicts
+from chatflow.domain.messages.errors import Conflict
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.backoff import Backoff
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
@@ -52,6 +55,7 @@ class IngestPublisher:
         limit_bytes: estimated bytes that may wait for a confirm, over all partitions.
         light_rate: messages a second up to which a sender is served first.
         envelope_messages, envelope_bytes: the most that one envelope carries.
+        conflicts: what the commit has found, in one process with it; empty elsewhere.
     """
 
     broker: Broker
@@ -64,6 +68,7 @@ class IngestPublisher:
     light_rate: float = attrs.field(kw_only=True, default=LIGHT_RATE)
     envelope_messages: int = attrs.field(kw_only=True, default=1_000)
     envelope_bytes: int = attrs.field(kw_only=True, default=2**20)
+    conflicts: FoundConflicts = attrs.field(kw_only=True, factory=FoundConflicts)
     sleep: Callable[[float], Awaitable[None]] = attrs.field(kw_only=True, default=asyncio.sleep)
     _pending: list[PendingPublishes] = attrs.field(init=False)
     _wake: list[asyncio.Event] = attrs.field(init=False)
@@ -205,8 +210,17 @@ class IngestPublisher:
         self.metrics.queue_published += 1
         self.metrics.messages_published += len(batch)
         self.metrics.envelope_messages.observe(len(batch))
+        if self.conflicts:
+            batch = list(self._without_conflicts(batch))
         for message, sink, ref in batch:
             sink.accepted(message, ref)
+
+    def _without_conflicts(self, batch: list[Pending]) -> Iterator[Pending]:
+        for message, sink, ref in batch:
+            if self.conflicts.take(message):
+                sink.refused(message, ref, Conflict())
+            else:
+                yield message, sink, ref
 
     def _refuse(self, batch: list[Pending], error: ChatflowError) -> None:
         self.metrics.refused += len(batch)

@@ -6,7 +6,7 @@ import attrs
 
 from chatflow.ports.broker import LiveEnvelope
 from chatflow.ports.clock import Clock
-from chatflow.ports.messages import StoredMessage
+from chatflow.ports.messages import MessageKey, StoredMessage
 from chatflow.ports.store import MessageReader
 
 CHUNK = 500
@@ -16,7 +16,7 @@ class Waiter(Protocol):
     """One send that waits; compared by identity."""
 
     def told(self, stored: StoredMessage) -> None:
-        """It is committed; ``stored.seq`` is its place in the room."""
+        """What is stored under its key: the first message that used it, which may be another one."""
 
     def given_up(self) -> None:
         """No commit was seen in time: it may still be on its way, or have become a dead letter."""
@@ -41,30 +41,32 @@ class StoredAcks:
     overdue_s: float = 1.0
     patience_s: float = 10.0
     is_idle: bool = attrs.field(default=True, init=False)
-    _waiting: dict[str, list[tuple[float, Waiter]]] = attrs.field(factory=dict, init=False)
+    _waiting: dict[MessageKey, list[tuple[float, Waiter]]] = attrs.field(factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def expect(self, message_id: str, waiter: Waiter) -> None:
+    def expect(self, key: MessageKey, waiter: Waiter) -> None:
         """Call before the message is offered: it may be committed before the confirm is known."""
-        self._waiting.setdefault(message_id, []).append((self.clock(), waiter))
+        self._waiting.setdefault(key, []).append((self.clock(), waiter))
         self.is_idle = False
 
-    def forget(self, message_id: str, waiter: Waiter) -> None:
+    def forget(self, key: MessageKey, waiter: Waiter) -> None:
         """Stop waiting: the sender was told something else, or has gone."""
-        left = [entry for entry in self._waiting.get(message_id, ()) if entry[1] is not waiter]
+        left = [entry for entry in self._waiting.get(key, ()) if entry[1] is not waiter]
         if left:
-            self._waiting[message_id] = left
+            self._waiting[key] = left
         else:
-            self._waiting.pop(message_id, None)
+            self._waiting.pop(key, None)
             self.is_idle = not self._waiting
 
     def on_live(self, envelope: LiveEnvelope) -> None:
         """Take what was just committed."""
-        if self._waiting:
+        if waiting := self._waiting:
             for stored in envelope.messages:
-                self._tell(stored)
+                message = stored.message
+                if (message.message_id, message.user_id) in waiting:
+                    self._tell(stored)
 
     async def resync(self) -> None:
         """Look up what is overdue, and give up what has waited for ``patience_s``.
@@ -73,22 +75,22 @@ class StoredAcks:
             StoreError: nothing was looked up; call again.
         """
         before = self.clock() - self.overdue_s
-        overdue = [message_id for message_id, entries in self._waiting.items() if entries[0][0] <= before]
+        overdue = [key for key, entries in self._waiting.items() if entries[0][0] <= before]
         for start in range(0, len(overdue), CHUNK):
             for stored in (await self.reader.locate(overdue[start : start + CHUNK])).values():
                 self._tell(stored)
         self._give_up(overdue)
 
     def _tell(self, stored: StoredMessage) -> None:
-        waiters = self._waiting.pop(stored.message.message_id, ())
+        waiters = self._waiting.pop(stored.message.key, ())
         self.is_idle = not self._waiting
         for _, waiter in waiters:
             waiter.told(stored)
 
-    def _give_up(self, overdue: list[str]) -> None:
+    def _give_up(self, overdue: list[MessageKey]) -> None:
         before = self.clock() - self.patience_s
-        for message_id in overdue:
-            for since, waiter in list(self._waiting.get(message_id, ())):
+        for key in overdue:
+            for since, waiter in list(self._waiting.get(key, ())):
                 if since <= before:
-                    self.forget(message_id, waiter)
+                    self.forget(key, waiter)
                     waiter.given_up()

@@ -4,6 +4,7 @@ ChatflowError
 └── InvalidInput         final: the same input is refused again
     ├── InvalidRoom
     ├── InvalidMessage
+    ├── Conflict
     └── Malformed        not JSON, or not the shape that the protocol has
 """
 
@@ -23,6 +24,13 @@ class InvalidRoom(InvalidInput):
 
 class InvalidMessage(InvalidInput):
     """A field of a message breaks a rule."""
+
+
+class Conflict(InvalidInput):
+    """The sender's id stands for another message of theirs, which came first."""
+
+    def __init__(self) -> None:
+        super().__init__("the message id was used before, with another room or text")
 
 
 class Malformed(InvalidInput):

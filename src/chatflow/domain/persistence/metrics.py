@@ -11,6 +11,7 @@ class PersistenceMetrics:
 
     Attributes:
         dropped: were buffered when their consumer ended; the broker delivers them again.
+        conflicts: duplicates that differed from what is stored in room or text.
         consume_errors: consumers that broke, or could not be opened.
         batch_s: seconds of each commit.
         write_s: seconds of all batches, each from the start of its commit to its announcement.
@@ -21,6 +22,7 @@ class PersistenceMetrics:
     consume_errors: int = 0
     stored: int = 0
     duplicates: int = 0
+    conflicts: int = 0
     dead_lettered: int = 0
     batches: int = 0
     batch_failures: int = 0

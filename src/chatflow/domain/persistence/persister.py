@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 
+from chatflow.domain.messages.conflicts import conflicting
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.ports.broker import LiveChannel, LiveEnvelope
 from chatflow.ports.cache import Cache
@@ -27,6 +28,7 @@ class Persister:
         cache: voided when a partition changes hands; ``None`` where nothing is cached.
         feed: each commit is published on it, which invalidates the cache; ``None`` where nothing is cached.
         commit_of: what the feed carries of the commit of these messages.
+        on_conflict: called with each message that is not stored, since its sender's id stood for another one before.
     """
 
     store: MessageStore
@@ -37,6 +39,7 @@ class Persister:
     cache: Cache | None = None
     feed: CommitFeed | None = None
     commit_of: Callable[[Sequence[StoredMessage]], Commit] = attrs.field(kw_only=True, default=lambda _: Commit(()))
+    on_conflict: Callable[[Message], None] = attrs.field(kw_only=True, default=lambda _: None)
 
     async def persist(self, partition: int, messages: Sequence[Message]) -> None:
         """Return when each message is stored, or kept as a dead letter.
@@ -52,6 +55,8 @@ class Persister:
             await self._isolate(partition, messages, exc)
             return
         self._count(appended, len(messages), self.clock() - started)
+        if appended.duplicates:
+            self._tell_of_conflicts(messages, appended.stored)
         if self.feed is not None:
             await self._invalidate(self.feed.publish(self.commit_of(appended.stored)))
         await self._announce(partition, appended.stored)
@@ -84,6 +89,11 @@ class Persister:
             await self.live.publish_live(LiveEnvelope(partition, stored))
         except BrokerUnavailable:
             self.metrics.live_failures += 1  # gateways compare heads from time to time and repair
+
+    def _tell_of_conflicts(self, messages: Sequence[Message], stored: Sequence[StoredMessage]) -> None:
+        for message in conflicting(messages, stored):
+            self.metrics.conflicts += 1
+            self.on_conflict(message)
 
     def _count(self, appended: Appended, taken: int, took_s: float) -> None:
         metrics, stored = self.metrics, appended.stored

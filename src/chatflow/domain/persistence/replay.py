@@ -15,12 +15,13 @@ from typing import Any
 
 import attrs
 
+from chatflow.domain.messages.conflicts import conflicts
 from chatflow.domain.messages.errors import InvalidInput
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.ports.broker import DeadEnvelope, DeadLetterQueue, Envelope, EnvelopePublisher, envelope_of
 from chatflow.ports.errors import RowRejected
-from chatflow.ports.messages import Message
-from chatflow.ports.store import DeadLetter, DeadLetters, MessageStore
+from chatflow.ports.messages import Message, StoredMessage
+from chatflow.ports.store import DeadLetter, DeadLetters, MessageReader, MessageStore
 
 
 class UnreadableOriginal(InvalidInput):
@@ -59,18 +60,26 @@ class Replayed:
 
 
 async def replay_into_store(dead: DeadLetter, store: MessageStore, dead_letters: DeadLetters) -> Replayed:
-    """Store the original and resolve the row, or count the failed try.
+    """Store the original and resolve the row, or count the failed try. One that conflicts stays: it is not stored.
 
     Raises:
         StoreUnavailable: the outcome is unknown; try again.
     """
     try:
-        appended = await store.append_batch([message_from_json(dead.message_json)])
+        original = message_from_json(dead.message_json)
+        (stored,) = (await store.append_batch([original])).stored
     except (RowRejected, UnreadableOriginal) as exc:
         await dead_letters.mark_retried(dead.id, resolved=False)
         return Replayed(dead, Outcome.REFUSED, reason=str(exc))
+    if conflicts(original, stored.message):
+        await dead_letters.mark_retried(dead.id, resolved=False)
+        return Replayed(dead, Outcome.REFUSED, reason=_taken_by(stored))
     await dead_letters.mark_retried(dead.id, resolved=True)
-    return Replayed(dead, Outcome.STORED, appended.stored[0].seq)
+    return Replayed(dead, Outcome.STORED, stored.seq)
+
+
+def _taken_by(stored: StoredMessage) -> str:
+    return f"its sender's id stands for message {stored.seq} of room {stored.message.room_id}"
 
 
 @attrs.frozen
@@ -79,10 +88,13 @@ class Republisher:
 
     broker: EnvelopePublisher
     dead_letters: DeadLetters
+    reader: MessageReader
     partitions: int
 
     async def replay(self, dead: DeadLetter) -> Replayed:
         """Publish a row's original and resolve the row, or count the failed try.
+
+        One whose id stands for another message of its sender's would be dropped as a duplicate, so it is refused.
 
         Raises:
             StoreUnavailable: it may be published, and the row stays open.
@@ -92,7 +104,10 @@ class Republisher:
         if tried is None:
             return Replayed(dead, Outcome.REFUSED, reason="somebody has just removed it")
         try:
-            await self._publish([message_from_json(dead.message_json)])
+            original = message_from_json(dead.message_json)
+            if (first := await self._conflicting(original)) is not None:
+                return Replayed(dead, Outcome.REFUSED, reason=_taken_by(first))
+            await self._publish([original])
         except UnreadableOriginal as exc:
             return Replayed(dead, Outcome.REFUSED, reason=str(exc))
         if not await self.dead_letters.resolve(tried):
@@ -111,6 +126,13 @@ class Republisher:
             return Replayed(dead, Outcome.REFUSED, reason=str(exc))
         await queue.remove(dead)
         return Replayed(dead, Outcome.PUBLISHED)
+
+    async def _conflicting(self, original: Message) -> StoredMessage | None:
+        check_sendable(original)
+        for stored in (await self.reader.locate([original.key])).values():
+            if conflicts(original, stored.message):
+                return stored
+        return None
 
     async def _publish(self, messages: Iterable[Message]) -> None:
         for envelope in self._envelopes(messages):

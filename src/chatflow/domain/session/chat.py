@@ -7,7 +7,7 @@ from typing import cast
 import attrs
 
 from chatflow.domain.ingest.pending import Ref
-from chatflow.domain.messages.errors import InvalidInput, Malformed
+from chatflow.domain.messages.errors import Conflict, InvalidInput, Malformed
 from chatflow.domain.session.chat_frame import message_from_chat
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import QUEUE_UNAVAILABLE, Denied, OutOfTurn
@@ -106,7 +106,10 @@ class ChatSession(Session):
 
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
         """See `Sink.refused`."""
-        self._refuse(cast("ChatReply", ref), error)
+        reply = cast("ChatReply", ref)
+        if not error.retryable and reply.message_id is not None and self.guard.is_active:
+            self.guard.accepted(self.room_id, reply.message_id)  # it is settled, and holds nothing up
+        self._refuse(reply, error)
 
     def _reply(self, original: bytes) -> ChatReply:
         self.context.metrics.messages_received += 1
@@ -126,6 +129,7 @@ class ChatSession(Session):
             access.check_write(self.room_id)
         if fields.get("messageId") is not None:
             reply.message_id = message.message_id
+            context.recent_ids.check(message)
         if self._untold or (self.guard.is_active and not self.guard.admits(self.room_id, reply.message_id)):
             raise OutOfTurn
         context.publisher.offer(message, self, reply)
@@ -137,6 +141,8 @@ class ChatSession(Session):
 
     def _refuse(self, reply: ChatReply, error: ChatflowError) -> None:
         self.context.metrics.errors += 1
+        if type(error) is Conflict:
+            self.context.metrics.conflicts += 1
         if error.retryable:
             self._keep_order(reply, out_of_turn=type(error) is OutOfTurn)
         text = str(error) if isinstance(error, InvalidInput | Denied) else QUEUE_UNAVAILABLE

@@ -9,6 +9,7 @@ from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.session.memory_budget import MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import Pacer
+from chatflow.domain.session.recent_ids import RecentIds
 from chatflow.domain.session.roster import Roster
 from chatflow.ports.audit_trail import AuditTrail
 from chatflow.ports.clock import Clock
@@ -35,6 +36,7 @@ class GatewayContext:
         audit_trail: ``None`` where nobody keeps one.
         roster: who is connected.
         protocol_errors_max: of one ``/ws`` connection; more close it, unless they are spread over minutes.
+        recent_ids: what the senders' own ids stood for lately.
         connection_memory_bytes: what all connections together may hold before the largest is paused, then closed.
     """
 
@@ -56,6 +58,7 @@ class GatewayContext:
     revocations: Revocations | None = None
     audit_trail: AuditTrail | None = None
     roster: Roster = attrs.field(factory=Roster, init=False)
+    recent_ids: RecentIds = attrs.field(factory=RecentIds)
     pacer: Pacer = attrs.field(init=False)
     memory: MemoryBudget = attrs.field(init=False)
 

@@ -13,6 +13,7 @@ ChatflowError
 | `Malformed` and other invalid input | ``malformed`` |
 | `InvalidMessage` | ``invalid_message`` |
 | `InvalidRoom` | ``invalid_room`` |
+| `Conflict` | ``conflict`` |
 | `Denied` | its own: ``unauthorized`` or ``forbidden`` |
 | `TokenRefused` | ``unauthorized`` |
 | `BufferFull`, `BrokerFull`, `StoreOverloaded` | ``busy`` |
@@ -21,7 +22,7 @@ ChatflowError
 
 from types import UnionType
 
-from chatflow.domain.messages.errors import InvalidInput, InvalidMessage, InvalidRoom
+from chatflow.domain.messages.errors import Conflict, InvalidInput, InvalidMessage, InvalidRoom
 from chatflow.ports.errors import (
     BrokerFull,
     BufferFull,
@@ -97,6 +98,7 @@ _CODES: tuple[tuple[type[ChatflowError] | UnionType, str], ...] = (
     (TokenRefused, "unauthorized"),
     (InvalidMessage, "invalid_message"),
     (InvalidRoom, "invalid_room"),
+    (Conflict, "conflict"),
     (InvalidInput, "malformed"),
     (BufferFull | BrokerFull | StoreOverloaded, "busy"),
 )

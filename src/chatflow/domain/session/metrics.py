@@ -5,10 +5,14 @@ import attrs
 
 @attrs.define
 class SessionMetrics:
-    """Since the gateway started. ``errors`` counts refused frames; the rest count messages or connections."""
+    """Since the gateway started, in messages or connections.
+
+    ``errors`` counts refused frames, ``conflicts`` those of them whose id stands for another message.
+    """
 
     messages_received: int = 0
     errors: int = 0
+    conflicts: int = 0
     connections_opened: int = 0
     connections_open: int = 0
     slow_readers_dropped: int = 0

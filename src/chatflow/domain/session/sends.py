@@ -5,7 +5,8 @@ from typing import Any, cast
 import attrs
 
 from chatflow.domain.ingest.pending import Ref
-from chatflow.domain.messages.errors import InvalidMessage, InvalidRoom
+from chatflow.domain.messages.conflicts import conflicts
+from chatflow.domain.messages.errors import Conflict, InvalidMessage, InvalidRoom
 from chatflow.domain.messages.rooms import normalise_room
 from chatflow.domain.messages.validation import valid_message_id, valid_text
 from chatflow.domain.session.answers import Answer, failed
@@ -55,7 +56,7 @@ class SendingSession(Session):
     user: tuple[int, str] | None = attrs.field(default=None, init=False)
     answers: list[Answer] = attrs.field(factory=list, init=False)
     uncharged_bytes: int = attrs.field(default=0, init=False)
-    _expected: dict[Sent, str] = attrs.field(factory=dict, init=False)
+    _expected: dict[Sent, Message] = attrs.field(factory=dict, init=False)
     _unwritten: int = attrs.field(default=0, init=False)
 
     def take_answers(self) -> list[Answer]:
@@ -75,6 +76,8 @@ class SendingSession(Session):
     def error(self, ref: object, error: ChatflowError) -> None:
         """Answer that something cannot be done."""
         self.context.metrics.errors += 1
+        if type(error) is Conflict:
+            self.context.metrics.conflicts += 1
         self.answer(failed(ref, error))
 
     def send(self, item: dict[str, Any], ref: object, user_id: int, username: str) -> None:
@@ -82,7 +85,8 @@ class SendingSession(Session):
 
         Raises:
             InvalidMessage, InvalidRoom: a field breaks a rule.
-        Denied: the token does not cover the room.
+            Denied: the token does not cover the room.
+            Conflict: the id stands for another message.
         """
         context = self.context
         context.metrics.messages_received += 1
@@ -106,12 +110,15 @@ class SendingSession(Session):
             context.stamps.server_id,
             self.client_ip,
         )
+        if own_id is not None and not sent.wants_stored:
+            context.recent_ids.check(message)
         if self.guard.is_active and not self.guard.admits(room_id, own_id):
             self.charge(ANSWER_S)
             self._refuse(sent, OutOfTurn())
             return
         if sent.wants_stored:
-            self._expect(sent, message.message_id)
+            self._expected[sent] = message
+            context.stored_acks.expect(message.key, sent)
         try:
             context.publisher.offer(message, self, sent)
         except ChatflowError as exc:
@@ -136,6 +143,8 @@ class SendingSession(Session):
     def refused(self, message: Message, ref: Ref, error: ChatflowError) -> None:
         """See `Sink.refused`."""
         sent = cast("Sent", ref)
+        if not error.retryable and sent.message_id is not None and self.guard.is_active:
+            self.guard.accepted(sent.room_id, sent.message_id)  # it is settled, and holds nothing up
         if sent.wants_stored:
             if sent not in self._expected:
                 return  # it was stored all the same, and the sender knows
@@ -144,10 +153,15 @@ class SendingSession(Session):
         self._refuse(sent, error)
 
     def stored(self, sent: Sent, stored: StoredMessage) -> None:
-        """A send was committed whose sender waits for that."""
-        del self._expected[sent]
+        """A send was committed whose sender waits for that, or another message of the same key was before."""
+        message = self._expected.pop(sent)
         self.inflight.settle()
-        self._queue((sent.ref, stored.message, stored.seq))
+        if sent.message_id is not None:
+            self.context.recent_ids.learn(stored.message)
+        if conflicts(message, stored.message):
+            self.error(sent.ref, Conflict())
+        else:
+            self._queue((sent.ref, stored.message, stored.seq))
 
     def not_seen_stored(self, sent: Sent) -> None:
         """A send was accepted, but its commit was not seen in time."""
@@ -178,12 +192,8 @@ class SendingSession(Session):
         for expected in tuple(self._expected):
             self._forget(expected)
 
-    def _expect(self, sent: Sent, message_id: str) -> None:
-        self._expected[sent] = message_id
-        self.context.stored_acks.expect(message_id, sent)
-
     def _forget(self, sent: Sent) -> None:
-        self.context.stored_acks.forget(self._expected.pop(sent), sent)
+        self.context.stored_acks.forget(self._expected.pop(sent).key, sent)
 
     def _refuse(self, sent: Sent, error: ChatflowError) -> None:
         if error.retryable:

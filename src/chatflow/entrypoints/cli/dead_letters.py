@@ -17,7 +17,14 @@ from chatflow.adapters.sql.database import Database
 from chatflow.adapters.sql.dlq import SqlDeadLetters
 from chatflow.adapters.sql.reader import SqlMessageReader
 from chatflow.adapters.sql.store import SqlMessageStore
-from chatflow.domain.persistence.replay import Outcome, Replayed, Republisher, oldest, replay_into_store
+from chatflow.domain.persistence.replay import (
+    Outcome,
+    Replayed,
+    Republisher,
+    message_from_json,
+    oldest,
+    replay_into_store,
+)
 from chatflow.entrypoints.audit_trails import open_audit_log, operator
 from chatflow.entrypoints.cli.database import open_existing
 from chatflow.entrypoints.cli.dead_letter_views import (
@@ -122,7 +129,7 @@ async def _replay_dead(common: Common, names: Sequence[str]) -> ReplayReport:
             await _collect(replays, _replayed_embedded(common, database, found))
             return replays
         async with _open_broker(common) as broker:
-            again = Republisher(broker, dead_letters, common.partitions)
+            again = Republisher(broker, dead_letters, SqlMessageReader(database), common.partitions)
             chosen = await _chosen(dead_letters, numbers, names)
             await _collect(replays, _republished(again, broker, chosen, ids, every=not names))
     return replays
@@ -142,12 +149,12 @@ async def _replayed_embedded(
         return
     reader = SqlMessageReader(database)
     try:
-        again = Republisher(socket, dead_letters, common.partitions)
+        again = Republisher(socket, dead_letters, reader, common.partitions)
         async for dead in found:
             replayed = await again.replay(dead)
-            stored = await reader.locate([dead.message_id])
-            if replayed.outcome is Outcome.PUBLISHED and dead.message_id in stored:
-                replayed = Replayed(dead, Outcome.STORED, stored[dead.message_id].seq)
+            if replayed.outcome is Outcome.PUBLISHED:
+                for stored in (await reader.locate([message_from_json(dead.message_json).key])).values():
+                    replayed = Replayed(dead, Outcome.STORED, stored.seq)
             yield replayed
     finally:
         await socket.close()

@@ -27,7 +27,8 @@ def audit(
     ledger: Annotated[
         Path | None,
         typer.Option(
-            help='JSON lines of {"messageId","roomId"}, one for each ack that clients received.', metavar="FILE"
+            help='JSON lines of {"messageId","roomId","userId"}, one for each ack that a client got.',
+            metavar="FILE",
         ),
     ] = None,
 ) -> None:

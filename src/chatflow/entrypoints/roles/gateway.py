@@ -102,6 +102,7 @@ class GatewayRole:
             "rooms": float(self.context.hub.active_rooms),
             "pending_bytes": float(self.context.publisher.pending_bytes),
             "connection_bytes": float(self.context.memory.total_bytes),
+            "remembered_ids": float(len(self.context.recent_ids)),
         }
         return self.identity.snapshot(
             counts | {"breaker_trips": breaker.trips}, gauges, {"circuitBreaker": breaker.state.value}

@@ -9,7 +9,7 @@ from chatflow.domain.persistence import batch_policy, write_behind
 from chatflow.domain.persistence.partition_processor import PREFETCH
 from chatflow.domain.reading import local_cache
 from chatflow.domain.reading.read_cache import UNCACHED_LIMIT
-from chatflow.domain.session import context
+from chatflow.domain.session import context, recent_ids
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
 from chatflow.entrypoints.settings.identity import IdentitySettings
@@ -44,6 +44,9 @@ class GatewaySettings:
     )
     connection_memory_bytes: int = integer(
         context.CONNECTION_MEMORY_BYTES, "bytes all connections may hold before the largest is closed", least=2**20
+    )
+    remembered_ids: int = integer(
+        recent_ids.REMEMBERED_IDS, "message ids whose repeat with another room or text is refused at once", least=0
     )
     accept_buffer_bytes: int = integer(publisher.LIMIT_BYTES, "bytes of accepted messages that may wait for the broker")
     light_rate: int = integer(
