@@ -148,7 +148,7 @@ async def provider() -> AsyncIterator[Provider]:
     app = web.Application()
     app.router.add_get("/keys", served._keys)
     app.router.add_post("/whose", served._whose)
-    runner = web.AppRunner(app)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", 0)
