@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.conftest import need
+from tests.harness.certificates import Authority
 from tests.harness.maria import MariaServer
 from tests.harness.proxy import FaultProxy, fault_proxies
 from tests.harness.rabbit import RabbitServer
@@ -26,6 +27,12 @@ def server_guard() -> Iterator[Guard]:
 def _needed(kind: type[Server]) -> None:
     missing = kind.missing()
     need(missing is None, missing or "")
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """A private certificate authority."""
+    return Authority(tmp_path_factory.mktemp("authority"))
 
 
 @pytest.fixture(scope="session")

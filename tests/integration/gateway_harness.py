@@ -10,16 +10,20 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
 import attrs
 import msgspec
+import pytest
 import uuid_utils
 
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
+from chatflow.adapters.tls.certificate import Certificate
+from chatflow.adapters.tls.entry import TlsEntrance
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.delivery.metrics import DeliveryMetrics
@@ -36,11 +40,37 @@ from chatflow.domain.persistence.write_behind import WriteBehindBuffer
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
 from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
+from chatflow.ports.tls import TlsListener
+from tests.harness.certificates import Authority
 from tests.harness.waiting import eventually
 from tests.harness.ws_client import WsClient, client_of
 from tests.unit.fakes import FakeStore
 
 DEADLINE_S = 10.0
+
+
+@attrs.frozen
+class Encryption:
+    """TLS on the gateway's port, and what its clients trust."""
+
+    listener: TlsListener
+    trust: ssl.SSLContext
+
+
+ENCRYPTION: list[Encryption] = []
+"""The last one is that of every gateway and client; none: no TLS."""
+
+
+@pytest.fixture
+def encrypted(authority: Authority) -> Iterator[TlsEntrance]:
+    """Gateways and clients of the test speak TLS."""
+    files = authority.issue("127.0.0.1")
+    entrance = TlsEntrance(Certificate(files.certificate, files.key))
+    ENCRYPTION.append(Encryption(entrance, authority.trust()))
+    yield entrance
+    ENCRYPTION.clear()
+
+
 PARTITIONS = 4
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 
@@ -109,11 +139,13 @@ class Gateway:
             self._processing = None
 
     def url(self, path: str) -> str:
-        return f"ws://127.0.0.1:{self.port}{path}"
+        return f"{'wss' if ENCRYPTION else 'ws'}://127.0.0.1:{self.port}{path}"
 
     @contextlib.asynccontextmanager
     async def peer(self, path: str, **options: Any) -> AsyncIterator[WsClient]:
         """A client of any path, closed at the end."""
+        if ENCRYPTION:
+            options.setdefault("ssl", ENCRYPTION[-1].trust)
         async with client_of(self.url(path), **options) as client:
             yield client
 
@@ -162,6 +194,8 @@ async def open_gateway(
     **context: Any,
 ) -> AsyncIterator[Gateway]:
     """Start it; each dictionary goes to the constructor of that part, the rest to `GatewayContext`."""
+    if ENCRYPTION:
+        server = {"tls": ENCRYPTION[-1].listener, **(server or {})}
     log = _ErrorLog()
     logging.getLogger().addHandler(log)
     clock, store = time.monotonic, FakeStore()
@@ -244,7 +278,10 @@ class RawPeer:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", port))
-        return cls(*await asyncio.open_connection(sock=sock, limit=2**12))
+        options: dict[str, Any] = {}
+        if ENCRYPTION:
+            options = {"ssl": ENCRYPTION[-1].trust, "server_hostname": "127.0.0.1"}
+        return cls(*await asyncio.open_connection(sock=sock, limit=2**12, **options))
 
     async def handshake(self, path: str) -> None:
         self.write(upgrade(path))
@@ -290,6 +327,8 @@ class RawPeer:
     def reset(self) -> None:
         """Cut the connection with a RST, unread data and all."""
         sock = self.writer.get_extra_info("socket")
+        if sock is None:  # it was cut already
+            return
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
 

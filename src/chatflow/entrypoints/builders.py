@@ -8,7 +8,9 @@ import attrs
 import structlog
 
 from chatflow.adapters.aiohttp.encoding import encode, encode_row
+from chatflow.adapters.audit_log import AuditLog
 from chatflow.adapters.sql.database import Database
+from chatflow.adapters.tls.entry import TlsEntrance
 from chatflow.domain.messages.conflicts import FoundConflicts
 from chatflow.domain.messages.validation import MessageLimits
 from chatflow.domain.persistence.batch_policy import BatchPolicy
@@ -54,6 +56,11 @@ def identity_of(
 ) -> Identity:
     """The identity of a role that starts now."""
     return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also, counts)
+
+
+def counts_of_process(trail: AuditLog, tls: TlsEntrance | None) -> Callable[[], Mapping[str, int]]:
+    """Counters of what all roles of a process share."""
+    return trail.counts if tls is None else lambda: {**trail.counts(), **tls.counts()}
 
 
 def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:

@@ -35,6 +35,7 @@ from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.audit_trails import open_audit_log
 from chatflow.entrypoints.builders import (
     breaker_of,
+    counts_of_process,
     found_conflicts_of,
     identity_of,
     limits_of,
@@ -44,6 +45,7 @@ from chatflow.entrypoints.builders import (
     recent_ids_of,
 )
 from chatflow.entrypoints.clocks import new_id, now_us
+from chatflow.entrypoints.encryption import open_tls
 from chatflow.entrypoints.identity import open_authenticator
 from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
 from chatflow.entrypoints.roles.api import ApiRole
@@ -65,7 +67,8 @@ class Container(containers.DeclarativeContainer):
 
     summaries = providers.Object(True)
     audit_trail = providers.Singleton(open_audit_log, common)
-    counts = providers.Callable(lambda trail: trail.counts, audit_trail)
+    tls = providers.Singleton(open_tls, common, audit_trail)
+    counts = providers.Callable(counts_of_process, audit_trail, tls)
 
     database = providers.Resource(
         ready, "database", providers.Factory(database_of, common, processor_settings.writer_pool)
@@ -141,12 +144,14 @@ class Container(containers.DeclarativeContainer):
             providers.Object(new_id),
             frame_max_bytes=gateway_settings.frame_max_bytes,
             connections_max=gateway_settings.connections_max,
+            tls=tls,
             driver_fallback=common.driver_fallback,
         ),
         broker,
         live_channel,
         database,
         fleet,
+        tls=tls,
     )
 
     processor_metrics = providers.Singleton(PersistenceMetrics)
@@ -173,6 +178,7 @@ class Container(containers.DeclarativeContainer):
         cache,
         fleet,
         providers.Factory(Rates, providers.Object(time.monotonic), tuple(RATES)),
+        tls=tls,
     )
 
     read_cache = providers.Singleton(
@@ -201,6 +207,7 @@ class Container(containers.DeclarativeContainer):
         database,
         fleet,
         gateway_settings.gateway_port,
+        tls=tls,
     )
     replay_socket = providers.Singleton(ReplaySocketRole, common, broker)
 

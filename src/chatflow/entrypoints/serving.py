@@ -13,6 +13,7 @@ import structlog
 
 from chatflow.adapters.audit_log import AuditLog
 from chatflow.adapters.sql import migrate
+from chatflow.adapters.tls.entry import TlsEntrance
 from chatflow.domain.resilience.tasks import end
 from chatflow.entrypoints.containers import Container, build_container, start_opening
 from chatflow.entrypoints.data_directory import in_use
@@ -68,7 +69,11 @@ async def serve_roles(
     with contextlib.suppress(Stopped):
         is_alone = "processor" in names and settings.common.is_embedded
         container = build_container(settings, is_alone=is_alone)
-        async with recorded(container.audit_trail(), settings, names), opened(container, lifetime, names):
+        async with (
+            recorded(container.audit_trail(), settings, names),
+            renewing(container.tls()),
+            opened(container, lifetime, names),
+        ):
             await lifetime.unless_stopped(_prepare_database(container, settings))
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
@@ -96,6 +101,20 @@ async def recorded(trail: AuditLog, settings: Settings, names: Collection[str]) 
         await end([summing])
         trail.acted("process.stopped", "process", role=",".join(names))
         trail.close()
+
+
+@contextlib.asynccontextmanager
+async def renewing(tls: TlsEntrance | None) -> AsyncIterator[None]:
+    """Follow the renewals of the ports' certificate; at the end let go of handshakes that have not ended."""
+    if tls is None:
+        yield
+        return
+    watching = asyncio.create_task(tls.certificate.watch())
+    try:
+        yield
+    finally:
+        await end([watching])
+        await tls.close()
 
 
 @contextlib.asynccontextmanager

@@ -47,9 +47,10 @@ def _greet(common: Common, roles: Mapping[str, Role]) -> None:
     shown = f"[{shown}]" if ":" in shown else shown
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"[bold]chatflow is up[/] (profile {common.profile}, data in {common.data_dir})")
-    console.print(f"  open       [bold cyan]http://{shown}:{api.port}/[/]")
-    console.print(f"  websocket  ws://{shown}:{gateway.port}/ws")
-    console.print(f"  rest api   http://{shown}:{api.port}/docs")
+    http, ws = ("https", "wss") if common.tls.is_on else ("http", "ws")
+    console.print(f"  open       [bold cyan]{http}://{shown}:{api.port}/[/]")
+    console.print(f"  websocket  {ws}://{shown}:{gateway.port}/ws")
+    console.print(f"  rest api   {http}://{shown}:{api.port}/docs")
     if common.auth == "open":
         console.print("  open mode  user ids are claimed, not proven (CHATFLOW_AUTH)")
     else:

@@ -1,6 +1,8 @@
-"""TLS parameters of a server's URL: spelt and read the same way for databases and caches."""
+"""TLS: the parameters of a server's URL, spelt and read the same way for every server, and our own listeners."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 import attrs
 
@@ -47,3 +49,21 @@ def flag_of(parameters: Mapping[str, str], name: str, *, default: bool) -> bool:
     if (value := _FLAGS.get(text.lower())) is None:
         raise ValueError(f"{name} is neither true nor false")
     return value
+
+
+Secured = Callable[[asyncio.Transport, asyncio.Transport], None]
+"""Called with the transport that encrypts and the one below it, which shows what still waits for the peer and can stop
+reading at once; nothing is written to the second."""
+
+
+class TlsListener(Protocol):
+    """What makes the connections of a port encrypted."""
+
+    def encrypt(self, raw_transport: asyncio.BaseTransport, protocol: asyncio.BaseProtocol, secured: Secured) -> None:
+        """Begin the handshake; to be called in `connection_made`, in place of what that does without TLS.
+
+        Args:
+            raw_transport: of the new TCP connection.
+            protocol: gets what is decrypted.
+            secured: called after the handshake, to do what `connection_made` does; never if the handshake fails.
+        """

@@ -265,8 +265,8 @@ def unexpected(*, forced: bool = False) -> list[str]:
     return failed_checks(CHECKS, forced=forced)
 
 
-async def listen(runner: web.AppRunner, host: str, port: int, *, backlog: int, reuse_port: bool) -> asyncio.Server:
-    """Listen with `DirectHandler`s for an application that was marked as `DIRECT`."""
+def handlers(runner: web.AppRunner) -> Callable[[], DirectHandler]:
+    """Makes a `DirectHandler` for each connection of an application that was marked as `DIRECT`."""
     loop, repeats = asyncio.get_running_loop(), Repeats()
 
     def connected() -> DirectHandler:
@@ -274,4 +274,4 @@ async def listen(runner: web.AppRunner, host: str, port: int, *, backlog: int, r
             raise ConnectionAbortedError("the application is closed")
         return DirectHandler(runner.server, repeats, loop=loop, access_log=None)
 
-    return await loop.create_server(connected, host, port, backlog=backlog, reuse_port=reuse_port)
+    return connected

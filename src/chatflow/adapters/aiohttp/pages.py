@@ -63,11 +63,13 @@ class GatewayAddress:
     Attributes:
         public_url: ``ws://`` or ``wss://``; ``""``: the host that the page came from, at ``port``.
         auth: ``jwt``: the page asks for a token; ``open``: for a name.
+        is_encrypted: the gateway speaks TLS.
     """
 
     public_url: str = ""
     port: int = 8080
     auth: str = "open"
+    is_encrypted: bool = False
 
     def url(self, host: str) -> str:
         """The WebSocket address for a page asked for under this ``Host``.
@@ -75,7 +77,7 @@ class GatewayAddress:
         Raises:
             InvalidParameter: the header is not a host.
         """
-        return self.public_url or f"ws://{_host_name(host)}:{self.port}/ws"
+        return self.public_url or f"{'wss' if self.is_encrypted else 'ws'}://{_host_name(host)}:{self.port}/ws"
 
     def policy_source(self, host: str) -> str:
         """The same as a source of a content security policy, whose grammar has no IPv6 addresses."""

@@ -33,6 +33,7 @@ from websockets.server import ServerProtocol
 from websockets.version import version
 
 from chatflow.domain.resilience.self_check import failed_checks
+from chatflow.ports.tls import TlsListener
 
 HANG_UP = getattr(select, "POLLRDHUP", 0)
 """Besides errors and resets, which are always told."""
@@ -41,7 +42,13 @@ log = structlog.get_logger()
 
 
 class DirectPeer(ServerConnection):
-    """The library's connection with its inside in reach. `GatewayConnection` says what happens."""
+    """The library's connection with its inside in reach. `GatewayConnection` says what happens.
+
+    Attributes:
+        raw_transport: the one below the transport that encrypts; ``None`` without TLS.
+    """
+
+    raw_transport: asyncio.Transport | None = None
 
     parse = ServerConnection.data_received
     """Take frames apart; each comes to `data_frame` or `control_frame` before this returns. `data_received`, which the
@@ -117,13 +124,17 @@ class DirectPeer(ServerConnection):
         self.send_data()
 
     def unsent_bytes(self) -> int:
-        """What waits in the transport."""
-        return self.transport.get_write_buffer_size()
+        """What waits in the transport, and in the one below it."""
+        if (raw := self.raw_transport) is None:
+            return self.transport.get_write_buffer_size()
+        return self.transport.get_write_buffer_size() + raw.get_write_buffer_size()
 
     def listen(self, is_listening: bool) -> None:
         """Read from the transport, or leave what comes to the kernel."""
         if not self.transport.is_closing():
             (self.transport.resume_reading if is_listening else self.transport.pause_reading)()
+            if (raw := self.raw_transport) is not None and not raw.is_closing():  # else it would read on, uncounted
+                (raw.resume_reading if is_listening else raw.pause_reading)()
 
     def is_writing_paused(self) -> bool:
         """Whether the peer reads slower than we write."""
@@ -138,6 +149,20 @@ class DirectPeer(ServerConnection):
     def abort(self) -> None:
         """Cut the connection."""
         self.transport.abort()
+
+
+def encrypted(make: type[ServerConnection], tls: TlsListener) -> type[ServerConnection]:
+    """The same kind of connection, which begins after a TLS handshake."""
+
+    class EncryptedConnection(make):  # type: ignore[misc, valid-type]  # of either kind
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            tls.encrypt(transport, self, self._secured)
+
+        def _secured(self, transport: asyncio.Transport, raw: asyncio.Transport) -> None:
+            self.raw_transport = raw
+            super().connection_made(transport)
+
+    return EncryptedConnection
 
 
 def uses_private_parts(*, forced_fallback: bool = False) -> bool:

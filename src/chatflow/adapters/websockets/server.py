@@ -10,7 +10,7 @@ import attrs
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from chatflow.adapters.websockets.compat import uses_private_parts
+from chatflow.adapters.websockets.compat import encrypted, uses_private_parts
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.reading import OpenConnections
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
@@ -18,6 +18,7 @@ from chatflow.adapters.websockets.tokens import select_subprotocol, stands_in_ur
 from chatflow.domain.session.context import CONNECTIONS_MAX, FRAME_MAX_BYTES, GatewayContext
 from chatflow.domain.session.errors import RESTARTING
 from chatflow.domain.session.pacing import HANDSHAKE_S, Pacer
+from chatflow.ports.tls import TlsListener
 
 SWEEP_S = 1.0
 DOOR_WAIT_S = 1.0
@@ -36,6 +37,7 @@ class GatewayServer:
         new_session_id: names a ``/ws`` session.
         frame_max_bytes: a longer frame closes its connection with 1009.
         connections_max: beyond it a handshake is answered with 503.
+        tls: encrypts every connection.
         driver_fallback: serve on documented parts of the driver alone, as after a failed self-check.
     """
 
@@ -43,6 +45,7 @@ class GatewayServer:
     new_session_id: Callable[[], str]
     frame_max_bytes: int = attrs.field(kw_only=True, default=FRAME_MAX_BYTES)
     connections_max: int = attrs.field(kw_only=True, default=CONNECTIONS_MAX)
+    tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     driver_fallback: bool = attrs.field(kw_only=True, default=False)
     _server: Server | None = attrs.field(default=None, init=False)
     _open: OpenConnections = attrs.field(init=False)
@@ -65,11 +68,12 @@ class GatewayServer:
             OSError: the address cannot be bound.
         """
         is_direct = uses_private_parts(forced_fallback=self.driver_fallback)
+        connection = GatewayConnection if is_direct else ServerConnection
         self._server = await serve(
             self._open.handle if is_direct else self._open.handle_public,
             host,
             port,
-            create_connection=GatewayConnection if is_direct else ServerConnection,
+            create_connection=connection if self.tls is None else encrypted(connection, self.tls),
             process_request=self._process_request,
             select_subprotocol=select_subprotocol,
             compression=None,

@@ -13,6 +13,8 @@ from chatflow.domain.session.memory_budget import SMALL_BYTES
 from chatflow.ports.socket import Socket
 
 CLOSE_GRACE_S = 5.0
+RAW_LOW_BYTES = 32 * 2**10
+RAW_POLL_S = 0.02
 
 
 class SocketOwner(DirectPeer):
@@ -89,6 +91,9 @@ class WebSocketSocket:
     async def drained(self) -> bool:
         """See `Socket.drained`."""
         await self.writable.wait()
+        if (raw := self._connection.raw_transport) is not None:
+            while raw.get_write_buffer_size() > RAW_LOW_BYTES and self.is_open():  # noqa: ASYNC110  # it tells nobody
+                await asyncio.sleep(RAW_POLL_S)
         return self.is_open()
 
     async def echoed(self) -> bool:

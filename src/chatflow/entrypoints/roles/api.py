@@ -18,6 +18,7 @@ from chatflow.entrypoints.roles.reporting import Identity, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.lifecycle import Lifecycle
+from chatflow.ports.tls import TlsListener
 
 FLEET_FRESH_S = 0.25
 """Seconds for which the api may answer from the same snapshots; processes report four times as rarely."""
@@ -35,6 +36,7 @@ class ApiRole:
     store: Lifecycle
     fleet: Fleet
     gateway_port: int
+    tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     port: int = attrs.field(default=0, init=False)
     _server: HttpServer | None = attrs.field(default=None, init=False)
 
@@ -47,7 +49,9 @@ class ApiRole:
         common, port = self.settings.common, self.settings.api_port
         host = common.host
         with listening("CHATFLOW_API_PORT", host, port):
-            self._server = await serve(self._application(), host=host, port=port, fallback=common.driver_fallback)
+            self._server = await serve(
+                self._application(), host=host, port=port, tls=self.tls, fallback=common.driver_fallback
+            )
         self.port = self._server.port
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         if (local := self.queries.cache.local) is not None:
@@ -64,7 +68,9 @@ class ApiRole:
             own=self.snapshot,
             health=self.health,
             registry=registry,
-            gateway=GatewayAddress(public_url=settings.gateway_url, port=self.gateway_port, auth=settings.common.auth),
+            gateway=GatewayAddress(
+                settings.gateway_url, self.gateway_port, settings.common.auth, is_encrypted=self.tls is not None
+            ),
             limits=PageLimits(limits.message_max_chars, limits.username_min_chars, limits.username_max_chars),
             allow_origin=settings.cors_origin,
             fleet_fresh_s=FLEET_FRESH_S,

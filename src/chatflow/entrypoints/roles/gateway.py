@@ -20,6 +20,7 @@ from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.lifecycle import Lifecycle
+from chatflow.ports.tls import TlsListener
 
 CLOSE_SPREAD_S = 2.0
 
@@ -38,6 +39,7 @@ class GatewayRole:
     live: LiveChannel
     store: Lifecycle
     fleet: Fleet
+    tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     port: int = attrs.field(default=0, init=False)
     _store_is_up: bool = attrs.field(default=True, init=False)
     _health: HttpServer | None = attrs.field(default=None, init=False)
@@ -52,7 +54,7 @@ class GatewayRole:
         port, fallback = settings.gateway_health_port, settings.common.driver_fallback
         app = build_health("gateway", self.health, registry_of(self.snapshot, self._histograms))
         with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, port):
-            self._health = await serve(app, host=host, port=port, fallback=fallback)
+            self._health = await serve(app, host=host, port=port, tls=self.tls, fallback=fallback)
         lifetime.run(self.context.publisher.run(), self.server.sweep(), self._delivery().run())
         lifetime.run(self._watch_store())
         lifetime.run(report_for_ever(self.fleet, self.snapshot))

@@ -22,6 +22,7 @@ from chatflow.ports.broker import Broker
 from chatflow.ports.cache import Cache
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.store import MessageStore
+from chatflow.ports.tls import TlsListener
 
 RATES = {"consumed": "consume", "written": "write", "stored": "insert"}
 
@@ -41,6 +42,7 @@ class ProcessorRole:
     cache: Cache | None
     fleet: Fleet
     rates: Rates
+    tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     _health: HttpServer | None = attrs.field(default=None, init=False)
     _partitions: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
@@ -54,7 +56,7 @@ class ProcessorRole:
         host = common.host
         app = build_health("processor", self.health, registry_of(self.snapshot, self._histograms))
         with listening("CHATFLOW_PROCESSOR_HEALTH_PORT", host, port):
-            self._health = await serve(app, host=host, port=port, fallback=common.driver_fallback)
+            self._health = await serve(app, host=host, port=port, tls=self.tls, fallback=common.driver_fallback)
         (self._partitions,) = lifetime.run(run_processors(self.processors))
         lifetime.run(report_for_ever(self.fleet, self._tick))
         lifetime.run(watch_for_recovery(self._breakers, self.store.ping))

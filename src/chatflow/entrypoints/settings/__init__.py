@@ -18,6 +18,8 @@ from chatflow.entrypoints.settings.roles import (
     ProcessorSettings,
     Settings,
 )
+from chatflow.entrypoints.settings.secret_files import check_secrecy
+from chatflow.entrypoints.settings.transport import TlsSettings
 
 __all__ = [
     "ApiSettings",
@@ -30,7 +32,9 @@ __all__ = [
     "Settings",
     "SettingsError",
     "Start",
+    "TlsSettings",
     "all_variables",
+    "check_secrecy",
     "describe",
     "load_settings",
 ]

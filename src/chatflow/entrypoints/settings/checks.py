@@ -93,5 +93,17 @@ def check_auth(start: Start, common: Common) -> None:
     )
 
 
+def check_tls(common: Common) -> None:
+    """Require a certificate with its key, or neither.
+
+    Raises:
+        SettingsError: one of them is missing.
+    """
+    given = {"CHATFLOW_TLS_CERT": common.tls.tls_cert, "CHATFLOW_TLS_KEY": common.tls.tls_key}
+    for name, other in itertools.permutations(given):
+        if given[name] and not given[other]:
+            raise SettingsError(other, f"must be set too, because {name} is: TLS needs both")
+
+
 def _variable(group: type[attrs.AttrsInstance], name: str) -> str:
     return variable_of(getattr(attrs.fields(group), name))

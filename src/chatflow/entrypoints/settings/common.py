@@ -14,6 +14,7 @@ from chatflow.domain.resilience import circuit_breaker
 from chatflow.entrypoints.settings.addresses import check_broker, check_cache, check_database
 from chatflow.entrypoints.settings.environment import Origin
 from chatflow.entrypoints.settings.fields import choice, directory, flag, integer, listed, seconds, text, url
+from chatflow.entrypoints.settings.transport import TlsSettings
 from chatflow.entrypoints.settings.urls import split_urls
 from chatflow.ports.broker import QUEUE_LIMIT_BYTES
 
@@ -116,6 +117,7 @@ class Common:
     driver_fallback: bool = flag(
         False, "true: use only documented parts of every driver, as after a failed self-check; slower, for tests"
     )
+    tls: TlsSettings = attrs.field(factory=TlsSettings)
     origins: Mapping[str, Origin] = attrs.field(factory=dict, eq=False, repr=False)
 
     @property

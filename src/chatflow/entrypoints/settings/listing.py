@@ -10,10 +10,12 @@ from chatflow.entrypoints.settings.fields import variable_of, variables_of
 from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.messages import MessageSettings
 from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
+from chatflow.entrypoints.settings.transport import TlsSettings
 
 _GROUPS: tuple[type[attrs.AttrsInstance], ...] = (
     Common,
     IdentitySettings,
+    TlsSettings,
     MessageSettings,
     GatewaySettings,
     ProcessorSettings,

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from chatflow.entrypoints.settings.checks import Start, check_auth, check_order, check_ports, check_shared
+from chatflow.entrypoints.settings.checks import Start, check_auth, check_order, check_ports, check_shared, check_tls
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import read_assignments, read_group
 from chatflow.entrypoints.settings.identity import IdentitySettings
@@ -12,6 +12,7 @@ from chatflow.entrypoints.settings.listing import all_variables
 from chatflow.entrypoints.settings.messages import MessageSettings
 from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
 from chatflow.entrypoints.settings.token_keys import check_identity
+from chatflow.entrypoints.settings.transport import TlsSettings
 
 
 def load_settings(
@@ -27,7 +28,8 @@ def load_settings(
             ``CHATFLOW_AUTH``, or tokens that nobody could check.
     """
     assignments = read_assignments(environ, dotenv, [name for name, _, _ in all_variables()])
-    common = read_group(Common, assignments, origins=assignments.origins)
+    tls = read_group(TlsSettings, assignments)
+    common = read_group(Common, assignments, origins=assignments.origins, tls=tls)
     limits = read_group(MessageSettings, assignments)
     settings = Settings(
         common,
@@ -41,4 +43,5 @@ def load_settings(
     check_shared(start, common)
     check_auth(start, common)
     check_identity(start, common, settings.identity)
+    check_tls(common)
     return settings

@@ -41,6 +41,16 @@ def read_secret(path: Path) -> str:
     return text
 
 
+def check_secrecy(path: Path) -> None:
+    """Require that others can neither read nor change a file that somebody else reads.
+
+    Raises:
+        OSError: there is no such file.
+        ValueError: it is too open.
+    """
+    _check_kind(path.stat(), path)
+
+
 def _check_kind(found: os.stat_result, path: Path) -> None:
     mode = stat.S_IMODE(found.st_mode)
     if not stat.S_ISREG(found.st_mode):
