@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 from playwright.async_api import Browser, Playwright, async_playwright
 
-from tests.e2e.browser_page import CHROMIUM_ARGS, ChatPage, Open
+from tests.e2e.browser_page import CHROMIUM_ARGS, PLAIN_HOST, ChatPage, Open
 from tests.e2e.browser_server import UpServer, running_server
 
 
@@ -26,7 +26,7 @@ async def browser(playwright: Playwright, chromium_path: str) -> AsyncIterator[B
 @pytest.fixture(scope="session")
 async def chat_server(chromium_path: str) -> AsyncIterator[UpServer]:
     """One for all tests that leave it running as they found it: each works in rooms of its own."""
-    async with running_server() as server:
+    async with running_server(CHATFLOW_ALLOWED_HOSTS=PLAIN_HOST) as server:
         yield server
 
 
