@@ -22,11 +22,21 @@ from chatflow.domain.reading.cache_policy import CachePolicy, Family
 from chatflow.domain.reading.local_cache import LocalCache, LocalTier
 from chatflow.domain.reading.room_tails import RoomTails
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker
+from chatflow.domain.session.metrics import SessionMetrics
+from chatflow.domain.session.quotas import Quotas
+from chatflow.domain.session.rates import RateLimiter, Rates
 from chatflow.domain.session.recent_ids import RecentIds
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.resources import SharedServices
 from chatflow.entrypoints.roles.reporting import Identity
-from chatflow.entrypoints.settings import ApiSettings, Common, GatewaySettings, MessageSettings, ProcessorSettings
+from chatflow.entrypoints.settings import (
+    ApiSettings,
+    Common,
+    GatewaySettings,
+    MessageSettings,
+    ProcessorSettings,
+    RateSettings,
+)
 from chatflow.ports.broker import Broker
 from chatflow.ports.errors import SequenceCollision, StoreError
 
@@ -81,6 +91,35 @@ def limits_of(limits: MessageSettings) -> MessageLimits:
         username_max=limits.username_max_chars,
         text_max=limits.message_max_chars,
         room_max=limits.room_max_chars,
+    )
+
+
+def rates_of(settings: RateSettings, metrics: SessionMetrics) -> RateLimiter:
+    """The configured rates."""
+
+    def per(scope: str) -> Rates:
+        return Rates(**{each: getattr(settings, f"{each}_per_{scope}") for each in attrs.fields_dict(Rates)})
+
+    return RateLimiter(
+        time.monotonic,
+        metrics,
+        per("connection"),
+        per("user"),
+        per("address"),
+        settings.rate_burst_s,
+        settings.rate_abuse_s,
+    )
+
+
+def quotas_of(settings: RateSettings, metrics: SessionMetrics) -> Quotas:
+    """The configured quotas."""
+    return Quotas(
+        time.monotonic,
+        metrics,
+        settings.connections_per_address,
+        settings.sessions_per_user,
+        settings.new_rooms_per_hour,
+        settings.bytes_per_day,
     )
 
 

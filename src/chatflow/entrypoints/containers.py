@@ -42,6 +42,8 @@ from chatflow.entrypoints.builders import (
     local_tier_of,
     pool_gauges,
     processors_of,
+    quotas_of,
+    rates_of,
     recent_ids_of,
 )
 from chatflow.entrypoints.clocks import new_id, now_us
@@ -111,6 +113,7 @@ class Container(containers.DeclarativeContainer):
         light_rate=gateway_settings.light_rate,
         conflicts=conflicts,
     )
+    session_metrics = providers.Singleton(SessionMetrics)
     context = providers.Singleton(
         GatewayContext,
         publisher,
@@ -118,7 +121,7 @@ class Container(containers.DeclarativeContainer):
             RoomHub, reader, providers.Singleton(DeliveryMetrics), replay_limit=gateway_settings.replay_limit
         ),
         providers.Singleton(StoredAcks, reader, providers.Object(time.monotonic)),
-        providers.Singleton(SessionMetrics),
+        session_metrics,
         providers.Callable(limits_of, gateway_settings.limits),
         providers.Factory(Stamps, providers.Callable(new_id), providers.Object(now_us), providers.Object(new_id)),
         providers.Object(time.monotonic),
@@ -129,6 +132,8 @@ class Container(containers.DeclarativeContainer):
         outbound_limit_bytes=gateway_settings.outbound_limit_bytes,
         protocol_errors_max=gateway_settings.protocol_errors_max,
         connection_memory_bytes=gateway_settings.connection_memory_bytes,
+        rates=providers.Callable(rates_of, gateway_settings.rates, session_metrics),
+        quotas=providers.Callable(quotas_of, gateway_settings.rates, session_metrics),
         authenticator=authenticator,
         audit_trail=audit_trail,
         recent_ids=providers.Singleton(recent_ids_of, gateway_settings),

@@ -3,7 +3,9 @@ import asyncio
 import pytest
 
 from chatflow.adapters.websockets.turns import OnePerTurn, Replays, pay
+from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import BUSY_TRIFLE_S, SHARE, TRIFLE_S, WARY_S, Debt, Pacer
+from chatflow.domain.session.rates import RateLimiter
 from tests.harness.clock import FakeClock
 from tests.unit.fakes import settle
 
@@ -115,7 +117,7 @@ def test_who_owed_lately_is_watched_for_a_while(pacer, clock):
 
 
 async def test_one_connection_has_one_place_in_the_line_for_all_its_replays(pacer):
-    replays = Replays(pacer)
+    replays = Replays(pacer, RateLimiter(pacer.clock, SessionMetrics()).connection("", Debt(pacer)))
     pacer.reserve(1.0)
     tasks = [asyncio.create_task(replays.turn(100)) for _ in range(5)]
     await settle()

@@ -82,7 +82,7 @@ class SessionDriver:
     def __attrs_post_init__(self) -> None:
         session = self.session
         self.backpressure = Backpressure(session.inflight)
-        self._replays = Replays(session.context.pacer)
+        self._replays = Replays(session.context.pacer, session.rates)
         session.wake = self._wake
         self.perform()
 

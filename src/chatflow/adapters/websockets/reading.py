@@ -89,6 +89,8 @@ class OpenConnections:
         metrics = self.context.metrics
         connection.socket.limit_bytes = self.context.outbound_limit_bytes
         connection.memory, connection.turns = self.context.memory, self._turns
+        address = client_address(connection)
+        self.context.quotas.connected(address)
         self.connections.add(connection)
         metrics.connections_opened += 1
         metrics.connections_open += 1
@@ -98,12 +100,13 @@ class OpenConnections:
             await self._turn_away(connection, POLICY, str(exc))
         finally:
             self.connections.discard(connection)
+            self.context.quotas.disconnected(address)
             metrics.connections_open -= 1
             metrics.slow_readers_dropped += connection.socket.overflowed
 
     async def _turn_away(self, connection: Served, code: int, reason: str) -> None:
         connection.socket.close(code, reason)
-        session = SilentSession(self.context, _client_ip(connection))
+        session = SilentSession(self.context, client_address(connection))
         await _drive(connection, drive_silent(session, connection.socket))
 
     async def _serve(self, connection: Served) -> None:
@@ -120,15 +123,17 @@ class OpenConnections:
             await self._serve_feed(connection, room_id, since_of(parse_qs(query).get("since", ())))
 
     async def _serve_ws(self, connection: Served) -> None:
-        session = WsSession(self.context, _client_ip(connection), self.new_session_id(), token=self._token(connection))
+        session = WsSession(
+            self.context, client_address(connection), self.new_session_id(), token=self._token(connection)
+        )
         await _drive(connection, drive_ws(session, connection.socket))
 
     async def _serve_chat(self, connection: Served, room_id: str) -> None:
-        session = ChatSession(self.context, _client_ip(connection), room_id, token=self._token(connection))
+        session = ChatSession(self.context, client_address(connection), room_id, token=self._token(connection))
         await _drive(connection, drive_chat(session, connection.socket))
 
     async def _serve_feed(self, connection: Served, room_id: str, since: int | None) -> None:
-        session = FeedSession(self.context, _client_ip(connection), room_id, since, token=self._token(connection))
+        session = FeedSession(self.context, client_address(connection), room_id, since, token=self._token(connection))
         await _drive(connection, drive_silent(session, connection.socket))
 
     def _token(self, connection: Served) -> str | None:
@@ -144,7 +149,8 @@ async def _drive(connection: Served, driver: SessionDriver) -> None:
         driver.close()
 
 
-def _client_ip(connection: Served) -> str:
+def client_address(connection: Served | ServerConnection) -> str:
+    """Where it comes from, ``""`` if that is not known."""
     address: Any = connection.remote_address
     return str(address[0]) if address else ""
 

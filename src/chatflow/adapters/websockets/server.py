@@ -12,7 +12,7 @@ from websockets.http11 import Request, Response
 
 from chatflow.adapters.websockets.compat import encrypted, uses_private_parts
 from chatflow.adapters.websockets.connection import GatewayConnection
-from chatflow.adapters.websockets.reading import OpenConnections
+from chatflow.adapters.websockets.reading import OpenConnections, client_address
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
 from chatflow.adapters.websockets.tokens import select_subprotocol, stands_in_url
 from chatflow.domain.session.context import CONNECTIONS_MAX, FRAME_MAX_BYTES, GatewayContext
@@ -126,6 +126,10 @@ class GatewayServer:
             return connection.respond(
                 http.HTTPStatus.NOT_FOUND, "chatflow gateway: WebSocket at /ws, /chat/{room} and /feed/{room}\n"
             )
+        if not self.context.quotas.admits(client_address(connection)):
+            response = connection.respond(http.HTTPStatus.TOO_MANY_REQUESTS, "too many connections from your address\n")
+            response.headers["Retry-After"] = "10"
+            return response
         if self._draining or len(self._open.connections) >= self.connections_max:
             response = connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "overloaded or restarting\n")
             response.headers["Retry-After"] = "1"

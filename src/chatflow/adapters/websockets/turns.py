@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import attrs
 
 from chatflow.domain.session.pacing import MESSAGE_S, PAGE_S, Debt, Pacer
+from chatflow.domain.session.rates import Action, RateLimits
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -33,6 +34,7 @@ class Replays:
     """The pages of history that one connection asks for: one after the other, each paid for before the next."""
 
     pacer: Pacer
+    rates: RateLimits
     _lock: asyncio.Lock | None = attrs.field(default=None, init=False)
     _debt: Debt | None = attrs.field(default=None, init=False)
 
@@ -44,3 +46,5 @@ class Replays:
             self._debt.charge(PAGE_S + messages * MESSAGE_S)
             if self._debt.is_due:
                 await pay(self._debt)
+            if (wait_s := self.rates.spend(Action.PAGE)) > 0:
+                await asyncio.sleep(wait_s)

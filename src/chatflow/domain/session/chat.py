@@ -12,6 +12,7 @@ from chatflow.domain.session.chat_frame import message_from_chat
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import QUEUE_UNAVAILABLE, Denied, OutOfTurn
 from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S
+from chatflow.domain.session.rates import Action
 from chatflow.domain.session.sign_in import SignIn
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.identity import Principal
@@ -114,6 +115,8 @@ class ChatSession(Session):
     def _reply(self, original: bytes) -> ChatReply:
         self.context.metrics.messages_received += 1
         self.arrivals += 1
+        if self.arrivals >= self.rates.next_look:
+            self.rates.sent()
         reply = ChatReply(self.arrivals, REPLY_OVERHEAD_BYTES + len(original), original)
         self._replies.append(reply)
         self.inflight.count += 1
@@ -132,9 +135,13 @@ class ChatSession(Session):
             context.recent_ids.check(message)
         if self._untold or (self.guard.is_active and not self.guard.admits(self.room_id, reply.message_id)):
             raise OutOfTurn
+        if context.quotas.are_written:
+            context.quotas.write(self.writer, message)
         context.publisher.offer(message, self, reply)
 
     def _fault(self, reply: ChatReply, size: int, error: ChatflowError) -> None:
+        if not error.retryable:
+            self.rates.spend(Action.ERROR)
         self.inflight.charge_answer(ANSWER_S + FRAME_S + size * BYTE_S)
         self.note_denial(error)
         self._refuse(reply, error)

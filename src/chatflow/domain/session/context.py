@@ -1,14 +1,19 @@
 """What the connections of one gateway share."""
 
+from weakref import WeakValueDictionary
+
 import attrs
 
 from chatflow.domain.delivery.room_hub import RoomHub
+from chatflow.domain.ingest.fairness import SenderShare
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.ingest.stored_acks import StoredAcks
 from chatflow.domain.messages.validation import MessageLimits, Stamps
 from chatflow.domain.session.memory_budget import MemoryBudget
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.domain.session.pacing import Pacer
+from chatflow.domain.session.quotas import Quotas
+from chatflow.domain.session.rates import RateLimiter
 from chatflow.domain.session.recent_ids import RecentIds
 from chatflow.domain.session.roster import Roster
 from chatflow.ports.audit_trail import AuditTrail
@@ -22,7 +27,7 @@ ROOMS_PER_CONNECTION = 500
 INFLIGHT_PER_CONNECTION = 1_024
 OUTBOUND_LIMIT_BYTES = 2**20
 PROTOCOL_ERRORS_MAX = 128
-CONNECTION_MEMORY_BYTES = 64 * 2**20
+CONNECTION_MEMORY_BYTES = 32 * 2**20
 """The defaults, of the settings too."""
 
 
@@ -35,6 +40,7 @@ class GatewayContext:
         revocations: ``None`` where nothing is ever revoked.
         audit_trail: ``None`` where nobody keeps one.
         roster: who is connected.
+        rates, quotas: how fast, and how much.
         protocol_errors_max: of one ``/ws`` connection; more close it, unless they are spread over minutes.
         recent_ids: what the senders' own ids stood for lately.
         connection_memory_bytes: what all connections together may hold before the largest is paused, then closed.
@@ -59,8 +65,26 @@ class GatewayContext:
     audit_trail: AuditTrail | None = None
     roster: Roster = attrs.field(factory=Roster, init=False)
     recent_ids: RecentIds = attrs.field(factory=RecentIds)
+    rates: RateLimiter = attrs.field()
+    quotas: Quotas = attrs.field()
+    shares: WeakValueDictionary[int, SenderShare] = attrs.field(factory=WeakValueDictionary, init=False)
     pacer: Pacer = attrs.field(init=False)
     memory: MemoryBudget = attrs.field(init=False)
+
+    def share_of(self, user_id: int) -> SenderShare:
+        """What all connections of a proven user share."""
+        share = self.shares.get(user_id)
+        if share is None:
+            share = self.shares[user_id] = SenderShare()
+        return share
+
+    @rates.default
+    def _new_rates(self) -> RateLimiter:
+        return RateLimiter(self.clock, self.metrics)
+
+    @quotas.default
+    def _new_quotas(self) -> Quotas:
+        return Quotas(self.clock, self.metrics)
 
     @pacer.default
     def _new_pacer(self) -> Pacer:

@@ -14,7 +14,7 @@ Where one sender's messages are kept in order and slowed down:
 
 import sys
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import attrs
@@ -25,6 +25,7 @@ from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.effects import Close, Effect
 from chatflow.domain.session.errors import NotGranted
 from chatflow.domain.session.inflight import Inflight
+from chatflow.domain.session.rates import RateLimits
 from chatflow.domain.session.resend_guard import ResendGuard
 from chatflow.ports.errors import ChatflowError
 
@@ -56,12 +57,14 @@ class Session:
     is_ended: bool = attrs.field(default=False, init=False)
     inflight: Inflight = attrs.field(init=False)
     share: SenderShare = attrs.field(init=False)
+    rates: RateLimits = attrs.field(init=False)
     guard: ResendGuard = attrs.field(init=False)
     arrivals: int = attrs.field(default=0, init=False)
 
     def __attrs_post_init__(self) -> None:
         self.inflight = Inflight(self.context)
         self.share = self.inflight.share
+        self.rates = self.context.rates.connection(self.client_ip, self.inflight.debt)
         self.guard = ResendGuard(self.inflight.reading_time, self.effects)
 
     @abstractmethod
@@ -75,6 +78,11 @@ class Session:
     def go_on(self, most: int) -> int:
         """Handle that many more items of the last frame; how many are left."""
         return 0
+
+    @property
+    def writer(self) -> Hashable:
+        """Whose quota a message counts against: the user's if it is proven, else this connection's."""
+        return self if self.access is None else self.access.principal.user_id
 
     def held_bytes(self) -> int:
         """About what it keeps in memory."""

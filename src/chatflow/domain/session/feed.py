@@ -11,6 +11,7 @@ from chatflow.domain.session.core import Session
 from chatflow.domain.session.effects import Follow
 from chatflow.domain.session.errors import FORBIDDEN, OVERLOADED, POLICY, Denied
 from chatflow.domain.session.pacing import BYTE_S, FRAME_S
+from chatflow.domain.session.rates import Action
 from chatflow.domain.session.sign_in import SignIn
 from chatflow.domain.session.violations import Violations
 from chatflow.ports.identity import Principal
@@ -34,6 +35,7 @@ class SilentSession(Session):
     def receive_malformed(self, size: int) -> None:
         """Drop it."""
         self.inflight.debt.charge(FRAME_S + size * BYTE_S)
+        self.rates.spend(Action.ERROR)
         if self._violations.count():
             self.end(POLICY, "nothing is to be said here")
 

@@ -25,3 +25,8 @@ class SessionMetrics:
     not_granted: int = 0
     memory_holders_paused: int = 0
     memory_holders_dropped: int = 0
+    rate_pauses: int = 0
+    rate_abusers_dropped: int = 0
+    connections_refused: int = 0
+    sessions_refused: int = 0
+    quota_refused: int = 0

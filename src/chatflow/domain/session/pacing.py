@@ -22,6 +22,9 @@ BUSY_TRIFLE_S = 3e-4
 at once would owe a hundred trifles in one turn of the loop. The smaller one covers a hello and a join. The larger one
 is forgiven each second."""
 
+PAUSE_STEP_S = 1.0
+"""A longer pause is taken in steps, so that a connection that ends meanwhile is noticed."""
+
 WARY_S = 10.0
 """For so long after it owed, a connection is read from in small pieces."""
 
@@ -77,6 +80,7 @@ class Debt:
     _owed_s: float = attrs.field(default=0.0, init=False)
     _charged_at: float = attrs.field(default=-math.inf, init=False)
     _due_at: float = attrs.field(default=-math.inf, init=False)
+    _paused_until: float = attrs.field(default=-math.inf, init=False)
 
     def charge(self, cost_s: float) -> None:
         """Add to what is owed."""
@@ -88,14 +92,21 @@ class Debt:
             self.is_due = True
             self._due_at = now
 
+    def pause(self, until: float) -> None:
+        """Whatever is owed, be due until then; see `chatflow.domain.session.rates`."""
+        self._paused_until = until
+        self.is_due = True
+
     def reserve(self) -> float:
-        """Take a place in the line for all that is owed; seconds until `paid` is to be called."""
+        """Take a place in the line for all that is owed; seconds until `paid` is to be called, which may be early."""
         owed, self._owed_s = self._owed_s, 0.0
-        return self.pacer.reserve(owed)
+        wait_s = self.pacer.reserve(owed) if owed else 0.0
+        return max(wait_s, min(self._paused_until - self.pacer.clock(), PAUSE_STEP_S))
 
     def paid(self) -> None:
-        """The turn has come: only what was charged meanwhile is owed."""
-        self.is_due = self._owed_s > self.pacer.trifle(self.pacer.clock())
+        """The turn has come: only what was charged meanwhile is owed, and pauses go on."""
+        now = self.pacer.clock()
+        self.is_due = self._owed_s > self.pacer.trifle(now) or self._paused_until > now
 
     def is_wary(self) -> bool:
         """Whether it owed in the last ``WARY_S`` seconds."""

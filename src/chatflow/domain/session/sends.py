@@ -13,6 +13,7 @@ from chatflow.domain.session.answers import Answer, failed
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import NotSeenStored, OutOfTurn
 from chatflow.domain.session.pacing import ANSWER_S, BYTE_S, FRAME_S
+from chatflow.domain.session.rates import Action
 from chatflow.ports.errors import ChatflowError
 from chatflow.ports.messages import Message, StoredMessage
 
@@ -78,6 +79,8 @@ class SendingSession(Session):
         self.context.metrics.errors += 1
         if type(error) is Conflict:
             self.context.metrics.conflicts += 1
+        if not error.retryable:
+            self.rates.spend(Action.ERROR)
         self.answer(failed(ref, error))
 
     def send(self, item: dict[str, Any], ref: object, user_id: int, username: str) -> None:
@@ -96,6 +99,8 @@ class SendingSession(Session):
         if (access := self.access) is not None:
             access.check_write(room_id)
         self.arrivals += 1
+        if self.arrivals >= self.rates.next_look:
+            self.rates.sent()
         sent = Sent(self, room_id, ref, self.arrivals, own_id, wants_stored(item.get("ack")))
         now_us = context.stamps.now_us()
         message = Message(
@@ -116,6 +121,8 @@ class SendingSession(Session):
             self.charge(ANSWER_S)
             self._refuse(sent, OutOfTurn())
             return
+        if context.quotas.are_written:
+            context.quotas.write(self.writer, message)
         if sent.wants_stored:
             self._expected[sent] = message
             context.stored_acks.expect(message.key, sent)

@@ -59,8 +59,11 @@ class SignIn:
 
     def enter(self, principal: Principal) -> None:
         """From now on the session is this principal's."""
+        if self.principal is None:
+            self.session.share = self.session.inflight.share = self.session.context.share_of(principal.user_id)
         self.principal = principal
         self.session.access = Access(principal)
+        self.session.rates.enter(principal.user_id)
         self.session.context.roster.enter(self.session, principal)
         self._watch(principal)
 
@@ -71,6 +74,7 @@ class SignIn:
             return
         try:
             self._check(principal)
+            self._check_sessions(principal)
             accept(principal)
         except ChatflowError as exc:
             self._refused(exc)
@@ -111,6 +115,11 @@ class SignIn:
             raise TokenRefused(TokenFault.EXPIRED)
         if revocations is not None and revocations.is_revoked(principal):
             raise TokenRefused(TokenFault.REVOKED)
+
+    def _check_sessions(self, principal: Principal) -> None:
+        if self.principal is None:
+            context = self.session.context
+            context.quotas.check_sessions(context.roster.sessions_of(principal.user_id))
 
     def _left_s(self, principal: Principal) -> float:
         return principal.expires_at - self.session.context.stamps.now_us() / 1_000_000

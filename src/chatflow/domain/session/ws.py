@@ -13,6 +13,7 @@ from chatflow.domain.session.errors import NO_HELLO, POLICY, Denied
 from chatflow.domain.session.hello import Hello
 from chatflow.domain.session.joins import Joins
 from chatflow.domain.session.pacing import ANSWER_S, JOIN_S
+from chatflow.domain.session.rates import Action, closing
 from chatflow.domain.session.sends import SendingSession
 from chatflow.domain.session.violations import Violations
 from chatflow.ports.errors import ChatflowError
@@ -44,6 +45,7 @@ class WsSession(SendingSession):
         self.joins = Joins(self)
         self._violations = Violations(self.context.clock, self.context.protocol_errors_max)
         self.effects.append(Timer(self.context.hello_timeout_s, self.hello_overdue))
+        self.rates.abused = closing(self.end, POLICY)
         self.hello = Hello(self, self.session_id, self.joins, self.fault)
 
     def receive(self, value: Any, size: int, most: int = sys.maxsize) -> int:
@@ -141,6 +143,7 @@ class WsSession(SendingSession):
             self.access.check_read(room_id)
         self.joins.check_room_for(room_id)
         self.charge(JOIN_S)
+        self.rates.spend(Action.JOIN)
         self.joins.join(room_id, ref, since)
 
     def _leave(self, item: dict[str, Any], ref: object) -> None:

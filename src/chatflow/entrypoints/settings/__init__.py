@@ -12,6 +12,7 @@ from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.listing import all_variables, describe
 from chatflow.entrypoints.settings.loading import load_settings
 from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.rates import RateSettings
 from chatflow.entrypoints.settings.roles import (
     ApiSettings,
     GatewaySettings,
@@ -29,6 +30,7 @@ __all__ = [
     "MessageSettings",
     "ProcessorSettings",
     "Profile",
+    "RateSettings",
     "Settings",
     "SettingsError",
     "Start",

@@ -9,6 +9,7 @@ from chatflow.entrypoints.settings.environment import Origin
 from chatflow.entrypoints.settings.fields import variable_of, variables_of
 from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.rates import RateSettings
 from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
 from chatflow.entrypoints.settings.transport import TlsSettings
 
@@ -17,6 +18,7 @@ _GROUPS: tuple[type[attrs.AttrsInstance], ...] = (
     IdentitySettings,
     TlsSettings,
     MessageSettings,
+    RateSettings,
     GatewaySettings,
     ProcessorSettings,
     ApiSettings,

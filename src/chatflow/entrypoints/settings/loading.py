@@ -10,6 +10,7 @@ from chatflow.entrypoints.settings.environment import read_assignments, read_gro
 from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.listing import all_variables
 from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.rates import RateSettings
 from chatflow.entrypoints.settings.roles import ApiSettings, GatewaySettings, ProcessorSettings, Settings
 from chatflow.entrypoints.settings.token_keys import check_identity
 from chatflow.entrypoints.settings.transport import TlsSettings
@@ -31,9 +32,10 @@ def load_settings(
     tls = read_group(TlsSettings, assignments)
     common = read_group(Common, assignments, origins=assignments.origins, tls=tls)
     limits = read_group(MessageSettings, assignments)
+    rates = read_group(RateSettings, assignments)
     settings = Settings(
         common,
-        read_group(GatewaySettings, assignments, common=common, limits=limits),
+        read_group(GatewaySettings, assignments, common=common, limits=limits, rates=rates),
         read_group(ProcessorSettings, assignments, common=common),
         read_group(ApiSettings, assignments, common=common, limits=limits),
         read_group(IdentitySettings, assignments, common=common, limits=limits),

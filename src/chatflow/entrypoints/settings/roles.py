@@ -14,6 +14,7 @@ from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, port, seconds, text, url
 from chatflow.entrypoints.settings.identity import IdentitySettings
 from chatflow.entrypoints.settings.messages import MessageSettings
+from chatflow.entrypoints.settings.rates import RateSettings
 from chatflow.ports.broker import CONFIRM_TIMEOUT_S
 
 
@@ -23,6 +24,7 @@ class GatewaySettings:
 
     common: Common = attrs.field(factory=Common)
     limits: MessageSettings = attrs.field(factory=MessageSettings)
+    rates: RateSettings = attrs.field(factory=RateSettings)
     gateway_port: int = port(8080, "WebSocket port (0: any free one, here and below)")
     gateway_health_port: int = port(8081, "port of the gateway's health and metrics")
     frame_max_bytes: int = integer(context.FRAME_MAX_BYTES, "largest frame a client may send", least=1024)
