@@ -19,6 +19,7 @@ from sqlalchemy import (
     case,
     distinct,
     func,
+    literal_column,
     or_,
     select,
     true,
@@ -78,19 +79,27 @@ def _rooms() -> Subquery:
 
 
 def _users() -> Subquery:
-    """The counts from the index alone, in its order; the name from the latest message, the greatest of several."""
+    """The counts from the index alone, in its order; the name from the latest message, the greatest of several.
+
+    The limit, which is none, keeps MariaDB from pushing conditions past the name, where it does not find its columns.
+    """
     counted = select(_m.user_id, func.count().label("total_messages"), _latest("last_seen"))
-    user = counted.group_by(_m.user_id).subquery("counted")
+    user = _sorted(counted.group_by(_m.user_id)).subquery("counted")
     theirs = messages.alias("theirs")
-    latest = and_(theirs.c.user_id == user.c.user_id, theirs.c.accepted_at == user.c.last_seen)
-    name = func.max(theirs.c.username).label("username")
-    named = select(user.c.user_id, name, user.c.total_messages, user.c.last_seen).select_from(user.join(theirs, latest))
-    return named.group_by(user.c.user_id, user.c.total_messages, user.c.last_seen).subquery("recount")
+    latest = theirs.c.user_id == user.c.user_id, theirs.c.accepted_at == user.c.last_seen
+    name = select(func.max(theirs.c.username)).where(*latest).scalar_subquery().label("username")
+    named = select(user.c.user_id, name, user.c.total_messages, user.c.last_seen)
+    return named.limit(literal_column(str(2**62))).subquery("recount")
 
 
 def _pairs() -> Subquery:
     counted = select(_m.user_id, _m.room_id, func.count().label("message_count"), _latest("last_activity"))
-    return counted.group_by(_m.user_id, _m.room_id).subquery("recount")
+    return _sorted(counted.group_by(_m.user_id, _m.room_id)).subquery("recount")
+
+
+def _sorted(groups: Select[Any]) -> Select[Any]:
+    """Where MariaDB would look up each row's group in a table, which takes ten times as long for many groups."""
+    return groups.prefix_with("SQL_BIG_RESULT", dialect="mysql")
 
 
 def _latest(name: str) -> ColumnElement[int]:
