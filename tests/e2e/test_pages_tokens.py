@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import Request, expect
+from playwright.async_api import Request, Route, expect
 
 from tests.e2e.browser_page import ChatPage, Open
 from tests.e2e.browser_server import UpServer, running_server
@@ -154,6 +154,24 @@ async def test_tabs_share_one_sign_in_and_sign_out_together(token_server: UpServ
     await _paste(ada, token_of(GRACE, "grace"))
     await expect(ada.part("my-name")).to_have_text("grace")
     await expect(ada.part("composer")).to_have_value("")
+
+
+async def test_the_api_page_tries_with_the_token_of_the_chat_page(token_server: UpServer, open_page: Open) -> None:
+    ada, token, asked = await open_page(token_server), token_of(ADA), list[str | None]()
+
+    async def answer(route: Route) -> None:
+        asked.append(await route.request.header_value("Authorization"))
+        await route.fulfill(status=200 if asked[-1] else 401, json={})
+
+    await ada.page.route("**/api/metrics", answer)
+    await ada.page.goto(f"{ada.url}/docs")
+    await ada.part("try-api_metrics").dispatch_event("click")
+    await expect(ada.page.get_by_text("This needs a token: sign in on the chat page first.")).to_have_count(1)
+    await _sign_in(ada, token, "docs")
+    await ada.page.goto(f"{ada.url}/docs")
+    await ada.part("try-api_metrics").dispatch_event("click")
+    await expect(ada.part("status")).to_contain_text("200")
+    assert asked == [None, f"Bearer {token}"]
 
 
 async def test_a_room_that_the_token_does_not_cover_says_so_until_one_does(

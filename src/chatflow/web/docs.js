@@ -85,6 +85,11 @@ function pretty(text, type) {
   return shown.length > SHOWN_CHARS ? `${shown.slice(0, SHOWN_CHARS)}\n… ${shown.length - SHOWN_CHARS} more characters` : shown;
 }
 
+/** The forms use the token of the chat page. */
+function signInHint() {
+  return el("p", {}, "This needs a token: ", el("a", { href: "./" }, "sign in on the chat page"), " first.");
+}
+
 async function ask(path, form, output) {
   const filled = [...new FormData(form)].filter(([, value]) => value !== "");
   const query = new URLSearchParams(filled).toString();
@@ -101,6 +106,7 @@ async function ask(path, form, output) {
     if (tier) facts.push(`X-Cache: ${tier}`);
     output.replaceChildren(
       el("p", { className: response.ok ? "good" : "bad", "data-testid": "status" }, facts.join(" · ")),
+      ...(response.status === 401 ? [signInHint()] : []),
       el("p", {}, el("code", {}, `GET ${address}`)),
       el("pre", { tabIndex: 0 }, pretty(text, response.headers.get("Content-Type") ?? "")),
     );
