@@ -30,7 +30,7 @@ async def _sign_in(page: ChatPage, token: str, room: str) -> None:
 
 async def _paste(page: ChatPage, token: str) -> None:
     await page.part("token-input").fill(token)
-    await page.part("sign-in-button").click()
+    await page.part("token-input").press("Enter")
 
 
 def _said(wire: Wire, op: str) -> list[str]:
@@ -139,15 +139,15 @@ async def test_tabs_share_one_sign_in_and_sign_out_together(token_server: UpServ
     await wire.install(other.page)
     await other.page.goto(f"{other.url}/#/shared")
     await other.connected()
-    await ada.part("me").click()
+    await ada.part("me").dispatch_event("click")
     await expect(ada.part("account-dialog")).to_contain_text("Signed in until")
-    await ada.part("new-token").click()
+    await ada.part("new-token").dispatch_event("click")
     newer = token_of(ADA, jti="two")
     await _paste(ada, newer)
     await eventually(lambda: _said(wire, "refresh") == [newer])
     await other.part("composer").fill("a draft of ada's")
-    await ada.part("me").click()
-    await ada.part("sign-out").click()
+    await ada.part("me").dispatch_event("click")
+    await ada.part("sign-out").dispatch_event("click")
     for page in (ada, other):
         await expect(page.part("sign-in-page")).to_be_visible()
     assert "eyJ" not in await ada.page.evaluate("JSON.stringify({ ...localStorage, ...sessionStorage })")
