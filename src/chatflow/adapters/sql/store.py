@@ -58,17 +58,19 @@ class SqlMessageStore:
 
     async def _append_new(self, messages: Sequence[Message], partitions: frozenset[int]) -> Committed:
         known: dict[Key, StoredMessage] = {}
+        met = ""
         for _ in range(DUPLICATE_ROUNDS):
             try:
                 return await self.database.write(
                     self._append, messages, known, together=self._append_together, weight=len(messages)
                 )
-            except AlreadyStored:  # it may have been this very process, in a group whose outcome nobody knew
+            except AlreadyStored as exc:  # it may have been this very process, in a group whose outcome nobody knew
+                met = str(exc)
                 self.counts.doubt(partitions)
                 found, counted = await self.database.write(_known, messages, self.counts.doubted_rows(partitions))
                 self.counts.settle(counted)
                 known |= found
-        raise StoreUnavailable(f"met new duplicates {DUPLICATE_ROUNDS} times in a row")
+        raise StoreUnavailable(f"met new duplicates {DUPLICATE_ROUNDS} times in a row: {met}")
 
     def _append(self, conn: Connection, messages: Sequence[Message], known: Known) -> Committed:
         return append_batch(conn, messages, known, self._tables)
