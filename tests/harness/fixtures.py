@@ -36,27 +36,27 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 
 @pytest.fixture(scope="session")
-def rabbit_server(server_guard: Guard) -> Iterator[RabbitServer]:
+def rabbit_server(server_guard: Guard, authority: Authority) -> Iterator[RabbitServer]:
     _needed(RabbitServer)
-    server = RabbitServer(server_guard)
+    server = RabbitServer(server_guard, certificate=authority.issue("localhost"))
     server.make_ready()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="session")
-def maria_server(server_guard: Guard) -> Iterator[MariaServer]:
+def maria_server(server_guard: Guard, authority: Authority) -> Iterator[MariaServer]:
     _needed(MariaServer)
-    server = MariaServer(server_guard)
+    server = MariaServer(server_guard, certificate=authority.issue("localhost"))
     server.make_ready()
     yield server
     server.kill()
 
 
 @pytest.fixture(scope="session")
-def redis_server(server_guard: Guard) -> Iterator[RedisServer]:
+def redis_server(server_guard: Guard, authority: Authority) -> Iterator[RedisServer]:
     _needed(RedisServer)
-    server = RedisServer(server_guard)
+    server = RedisServer(server_guard, certificate=authority.issue("localhost"))
     server.make_ready()
     yield server
     server.kill()

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import attrs
 
+from tests.harness.certificates import Files
 from tests.harness.ports import LOOPBACK, answers
 from tests.harness.programs import absent, run
 from tests.harness.roots import Root
@@ -28,6 +29,8 @@ class MariaServer(Server):
     log_file_bytes: int = attrs.field(default=96 * 2**20, kw_only=True)
     max_connections: int = attrs.field(default=500, kw_only=True)
     options: list[str] = attrs.field(factory=list, kw_only=True)
+    certificate: Files | None = attrs.field(default=None, kw_only=True)
+    """For clients that want TLS."""
     _numbers: "itertools.count[int]" = attrs.field(factory=lambda: itertools.count(1), init=False)
 
     @staticmethod
@@ -120,8 +123,14 @@ class MariaServer(Server):
             "--performance-schema=OFF",
             "--character-set-server=utf8mb4",
             "--skip-name-resolve",
+            *self._tls_options(),
             *self.options,
         ]
+
+    def _tls_options(self) -> list[str]:
+        if (files := self.certificate) is None:
+            return []
+        return [f"--ssl-cert={files.certificate}", f"--ssl-key={files.key}"]
 
     def _answers(self) -> bool:
         # The server speaks first: three bytes of length, packet 0, protocol 10 (255 in an error packet).

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from tests.harness.certificates import Files
 from tests.harness.ports import LOOPBACK, answers, free_port
 from tests.harness.programs import ServerFailed, absent
 from tests.harness.roots import Root
@@ -56,6 +57,9 @@ class RabbitServer(Server):
     schedulers: int = attrs.field(default=2, kw_only=True)
     stats_interval_s: float = attrs.field(default=0.5, kw_only=True)
     config: dict[str, str] = attrs.field(factory=dict, kw_only=True)
+    certificate: Files | None = attrs.field(default=None, kw_only=True)
+    """Of another port, with TLS."""
+    tls_port: int = attrs.field(factory=free_port, init=False)
     api_port: int = attrs.field(factory=free_port, init=False)
     _epmd_port: int = attrs.field(factory=free_port, init=False)
     _dist_port: int = attrs.field(factory=free_port, init=False)
@@ -158,6 +162,13 @@ class RabbitServer(Server):
             "vm_memory_high_watermark.relative": str(WATERMARK),
             "log.console": "false",
         }
+        if self.certificate is not None:
+            settings |= {
+                "listeners.ssl.1": f"{LOOPBACK}:{self.tls_port}",
+                "ssl_options.certfile": str(self.certificate.certificate),
+                "ssl_options.keyfile": str(self.certificate.key),
+                "ssl_options.verify": "verify_none",
+            }
         lines = (f"{name} = {value}\n" for name, value in (settings | self.config).items())
         (self.directory / "rabbitmq.conf").write_text("".join(lines))
         # What rabbitmq.conf cannot say: the settings we recommend, and a quicker tick.

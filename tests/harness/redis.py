@@ -1,6 +1,7 @@
 import attrs
 
-from tests.harness.ports import LOOPBACK, answers
+from tests.harness.certificates import Files
+from tests.harness.ports import LOOPBACK, answers, free_port
 from tests.harness.programs import ServerFailed, absent
 from tests.harness.server import Server
 
@@ -10,6 +11,9 @@ class RedisServer(Server):
     """A Redis without persistence, as a cache is: what it held is gone after a restart."""
 
     limit_bytes: int = attrs.field(default=64 * 2**20, kw_only=True)
+    certificate: Files | None = attrs.field(default=None, kw_only=True)
+    """Of another port, with TLS."""
+    tls_port: int = attrs.field(factory=free_port, init=False)
 
     @staticmethod
     def missing() -> str | None:
@@ -26,6 +30,10 @@ class RedisServer(Server):
     def _command(self) -> list[str]:
         numbers = ["--port", str(self.port), "--maxmemory", str(self.limit_bytes)]
         policy = ["--bind", LOOPBACK, "--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]
+        if (files := self.certificate) is not None:
+            numbers += ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no"]
+            numbers += ["--tls-cert-file", str(files.certificate), "--tls-key-file", str(files.key)]
+            numbers += ["--tls-ca-cert-file", str(files.certificate)]
         return ["redis-server", *numbers, *policy, "--dir", str(self.directory), "--daemonize", "no"]
 
     def _answers(self) -> bool:

@@ -1,6 +1,7 @@
 """TLS: the parameters of a server's URL, spelt and read the same way for every server, and our own listeners."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -35,6 +36,34 @@ def tls_of(parameters: Mapping[str, str]) -> Tls:
         raise ValueError("ssl_key without ssl_cert")
     ca, certificate, key = (parameters.get(name, "") for name in TLS_KEYS[:3])
     return Tls(ca, certificate, key, flag_of(parameters, "ssl_check_hostname", default=True))
+
+
+def context_of(tls: Tls) -> ssl.SSLContext:
+    """What a client verifies a server with; TLS 1.2 is the oldest version.
+
+    Raises:
+        ValueError: names the file that cannot be used.
+    """
+    try:
+        context = ssl.create_default_context(cafile=tls.ca or None)
+    except OSError as exc:  # also OpenSSL's
+        raise ValueError(f"ssl_ca {tls.ca} holds no certificate that can be read") from exc
+    if tls.certificate:
+        try:
+            context.load_cert_chain(tls.certificate, tls.key or None)
+        except OSError as exc:
+            raise ValueError(f"ssl_cert {tls.certificate} and its key cannot be used") from exc
+    context.check_hostname = tls.check_hostname
+    return context
+
+
+def certificate_refusal(error: BaseException | None) -> str | None:
+    """Why the server's certificate was refused, in OpenSSL's words; ``None``: the error has another cause."""
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return f"the server's certificate is refused: {error.verify_message.rstrip('.')}"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def flag_of(parameters: Mapping[str, str], name: str, *, default: bool) -> bool:

@@ -16,6 +16,7 @@ import attrs
 import structlog
 from aio_pika.connection import make_url
 
+from chatflow.adapters.rabbitmq.address import parse
 from chatflow.adapters.rabbitmq.compat import DirectConnection
 from chatflow.adapters.rabbitmq.driver_connection import DriverConnection
 from chatflow.adapters.rabbitmq.errors import starting
@@ -187,8 +188,10 @@ class ReconnectingConnection:
         raise failure
 
     async def _connect_to(self, url: str) -> DriverConnection:
+        address, context = parse(url)
         connection = self.connection_class(
-            make_url(url, heartbeat=self.heartbeat_s),
+            make_url(address, heartbeat=self.heartbeat_s),
+            ssl_context=context,
             on_blocked=self._blocked,
             client_properties={"connection_name": f"chatflow {self.name}"},
         )

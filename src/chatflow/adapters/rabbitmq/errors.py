@@ -25,6 +25,7 @@ from aio_pika.exceptions import (
 from aiormq.exceptions import ChannelAccessRefused, ConnectionNotAllowed
 
 from chatflow.ports.errors import BrokerError, BrokerFull, BrokerMisconfigured, BrokerUnavailable
+from chatflow.ports.tls import certificate_refusal
 
 REFUSED = (AuthenticationError, ProbableAuthenticationError, ChannelAccessRefused, ConnectionNotAllowed)
 DRIVER_ERRORS = (*CONNECTION_EXCEPTIONS, TimeoutError, EOFError)
@@ -82,4 +83,6 @@ def _meaning(error: BaseException, doing: str) -> BrokerError:
         return BrokerFull(f"{doing}: refused by the queue")
     if isinstance(error, TimeoutError):
         return BrokerUnavailable(f"{doing}: no answer in time")
+    if (refusal := certificate_refusal(error)) is not None:
+        return BrokerUnavailable(f"{doing}: {refusal}")
     return BrokerUnavailable(f"{doing}: {error!r}")

@@ -14,7 +14,7 @@ from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import attrs
 
-from chatflow.ports.tls import TLS_KEYS, Tls, tls_of
+from chatflow.ports.tls import TLS_KEYS, Tls, context_of, tls_of
 
 SENTINEL_KEYS = frozenset({"sentinel_username", "sentinel_password"})
 NO_KEYS: frozenset[str] = frozenset()
@@ -89,6 +89,19 @@ def parse(url: str) -> Address:
         parameters.get("sentinel_username"),
         parameters.get("sentinel_password"),
     )
+
+
+def check_files(address: Address) -> None:
+    """Require that its certificates can be read.
+
+    Raises:
+        ValueError: names the file that cannot.
+    """
+    try:
+        if address.tls is not None:
+            context_of(address.tls)
+    except ValueError as exc:
+        raise _wrong(str(exc)) from None
 
 
 def _parameters(parts: SplitResult, known: frozenset[str]) -> dict[str, str]:

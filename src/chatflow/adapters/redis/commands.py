@@ -28,6 +28,7 @@ from chatflow.domain.resilience.tasks import end
 from chatflow.ports.commit_feed import Commit
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen
 from chatflow.ports.messages import StoredMessage
+from chatflow.ports.tls import certificate_refusal
 
 EVERYTHING = f"{SLOT}:everything"
 TAGS_PER_SCRIPT = 4_000
@@ -282,4 +283,6 @@ def _is_break(exc: Exception) -> bool:
 
 
 def _reason(exc: Exception) -> str:
-    return "no answer in time" if isinstance(exc, RedisTimeoutError | TimeoutError) else repr(exc)
+    if isinstance(exc, RedisTimeoutError | TimeoutError):
+        return "no answer in time"
+    return certificate_refusal(exc) or repr(exc)

@@ -27,6 +27,10 @@ def check_broker(value: str) -> None:
             is_address = False
         if not is_address:
             raise ValueError(NO_HOST)
+        if "?" in part:
+            from chatflow.adapters.rabbitmq.address import parse
+
+            parse(part)
 
 
 def check_database(value: str) -> None:
@@ -52,4 +56,4 @@ def check_cache(value: str) -> None:
         ValueError: says what is wrong.
     """
     if not value.startswith("memory:"):
-        redis_address.parse(value)
+        redis_address.check_files(redis_address.parse(value))

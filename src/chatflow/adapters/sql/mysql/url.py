@@ -1,12 +1,11 @@
 """From a database URL to the driver's arguments: address, and TLS."""
 
-import ssl
 from typing import Any
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from chatflow.ports.tls import TLS_KEYS, Tls, flag_of, tls_of
+from chatflow.ports.tls import TLS_KEYS, context_of, flag_of, tls_of
 
 KNOWN_KEYS = ("ssl", *TLS_KEYS, "charset", "connect_timeout", "unix_socket")
 """Other arguments of the driver are chatflow's to choose."""
@@ -35,20 +34,12 @@ def driver_arguments(url: str) -> tuple[URL, dict[str, Any]]:
         is_on = flag_of(given, "ssl", default=bool(given))
         tls = tls_of(given)
         if is_on:
-            arguments["ssl"] = _context(tls)
-    except (OSError, ValueError) as exc:  # OSError is also OpenSSL's
+            arguments["ssl"] = context_of(tls)
+    except ValueError as exc:
         raise ValueError(f"database URL: {exc}") from exc
     if len(given) > 1 and not is_on:
         raise ValueError("database URL: ssl is off, but other ssl parameters are given")
     return parsed.difference_update_query(given), arguments
-
-
-def _context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca or None)
-    if tls.certificate:
-        context.load_cert_chain(tls.certificate, tls.key or None)
-    context.check_hostname = tls.check_hostname
-    return context
 
 
 def _single(url: URL, key: str) -> str:
