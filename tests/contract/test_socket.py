@@ -14,6 +14,7 @@ from websockets.protocol import State
 from websockets.uri import parse_uri
 
 from chatflow.adapters.memory.socket import MemorySocket
+from chatflow.adapters.websockets.arriving import ArrivingConnection
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.public_connection import PublicPeer
 from chatflow.adapters.websockets.sockets import CLOSE_GRACE_S
@@ -188,12 +189,21 @@ class PublicHarness(WebSocketHarness):
         connected: asyncio.Future[PublicPeer] = asyncio.get_running_loop().create_future()
 
         async def handle(connection: ServerConnection) -> None:
+            assert isinstance(connection, ArrivingConnection)
             wrapped = PublicPeer(connection)
             connected.set_result(wrapped)
             await connection.wait_closed()
             await wrapped.aclose()
 
-        server = await serve(handle, "127.0.0.1", 0, compression=None, ping_interval=None, close_timeout=CLOSE_GRACE_S)
+        server = await serve(
+            handle,
+            "127.0.0.1",
+            0,
+            create_connection=ArrivingConnection,
+            compression=None,
+            ping_interval=None,
+            close_timeout=CLOSE_GRACE_S,
+        )
         async with asyncio.timeout(WAIT_S):
             peer = await Peer.connect(server.sockets[0].getsockname()[1])
             connection = await connected

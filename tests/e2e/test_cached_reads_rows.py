@@ -131,7 +131,7 @@ async def test_a_thousand_who_miss_one_page_before_anybody_has_read_it_cost_two_
     await write(site, "cold", 60)
     await site.hits_come(0, "cold")
     await site.hits_come(1, "cold")
-    request = b"GET /api/messages/room?roomId=cold&limit=50 HTTP/1.1\r\nHost: api\r\nConnection: close\r\n\r\n"
+    request = b"GET /api/messages/room?roomId=cold&limit=50 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     ports = [api.port for api in site.fleet.of("api") for _ in range(CONCURRENT // 2)]
     connections = [await asyncio.open_connection("127.0.0.1", port) for port in ports]
     async with logged(tables), held(tables, "messages"):

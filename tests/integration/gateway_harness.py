@@ -24,6 +24,7 @@ import uuid_utils
 from chatflow.adapters.memory.broker import MemoryBroker, MemoryLiveChannel
 from chatflow.adapters.tls.certificate import Certificate
 from chatflow.adapters.tls.entry import TlsEntrance
+from chatflow.adapters.websockets.doorway import Doorway
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.delivery.metrics import DeliveryMetrics
@@ -218,7 +219,13 @@ async def open_gateway(
         clock,
         **context,
     )
-    gateway = Gateway(store, memory, MemoryLiveChannel(), shared, GatewayServer(shared, new_id, **(server or {})))
+    gateway = Gateway(
+        store,
+        memory,
+        MemoryLiveChannel(),
+        shared,
+        GatewayServer(shared, new_id, **({"doorway": Doorway(head_timeout_s=shared.hello_timeout_s)} | (server or {}))),
+    )
     gateway.port = await gateway.server.start("127.0.0.1", 0)
     delivery = LiveDelivery(
         gateway.live, (shared.hub, shared.stored_acks), limit=10_000, resync_s=0.1, resync_failed=_fail
@@ -342,7 +349,7 @@ def upgrade(path: str) -> bytes:
     """The request of an opening handshake (RFC 6455, section 4.1)."""
     key = base64.b64encode(os.urandom(16)).decode()
     return (
-        f"GET {path} HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
     ).encode()
 

@@ -6,6 +6,8 @@ import msgspec
 import pytest
 
 from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.domain.admission.origins import AllowedOrigins
+from chatflow.domain.admission.rules import Admission
 from tests.api_harness import open_api
 
 ROOM = "/api/messages/room?roomId=5"
@@ -59,8 +61,9 @@ async def test_an_answer_may_be_kept_but_must_be_asked_for_again(api):
 
 
 async def test_a_page_of_another_origin_may_read_the_tag(api):
-    async with open_api(allow_origin="https://chat.example.org") as other:
-        _, _, headers = await status_of(other, ROOM)
+    guests = Admission(origins=AllowedOrigins.parse("https://chat.example.org"))
+    async with open_api(admission=guests) as other:
+        _, _, headers = await status_of(other, ROOM, Origin="https://chat.example.org")
         assert headers["Access-Control-Allow-Origin"] == "https://chat.example.org"
         assert "ETag" in headers["Access-Control-Expose-Headers"]
 
@@ -74,7 +77,9 @@ async def raw(api, request: bytes) -> bytes:
 
 
 async def test_head_gets_the_headers_alone(api):
-    answer = await raw(api, b"HEAD /api/messages/room?roomId=1 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    answer = await raw(
+        api, b"HEAD /api/messages/room?roomId=1 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    )
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK")
     assert b"ETag" in head
@@ -84,7 +89,7 @@ async def test_head_gets_the_headers_alone(api):
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 async def test_a_connection_that_is_to_be_closed_is_closed_after_the_whole_answer(api, version):
     answer = await raw(
-        api, b"GET /api/messages/room?roomId=1 HTTP/%b\r\nHost: x\r\nConnection: close\r\n\r\n" % version
+        api, b"GET /api/messages/room?roomId=1 HTTP/%b\r\nHost: localhost\r\nConnection: close\r\n\r\n" % version
     )
     head, _, body = answer.partition(b"\r\n\r\n")
     lengths = [int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")]
@@ -95,8 +100,8 @@ async def test_a_connection_that_is_to_be_closed_is_closed_after_the_whole_answe
 async def test_pipelined_requests_are_answered_in_order_on_one_connection(api):
     for _ in range(3):
         await api.commit("5")
-    one = b"GET /api/messages/room?roomId=5&limit=%d HTTP/1.1\r\nHost: x\r\n\r\n"
-    last = b"GET /api/users/rooms HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    one = b"GET /api/messages/room?roomId=5&limit=%d HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /api/users/rooms HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     answer = await raw(api, one % 1 + one % 2 + one % 3 + last)
     assert [answer.find(b'"resultCount":%d,' % n) for n in (1, 2, 3)] == sorted(
         answer.find(b'"resultCount":%d,' % n) for n in (1, 2, 3)
@@ -108,7 +113,7 @@ async def test_a_client_that_does_not_read_is_not_buffered_for_without_end(api):
     for _ in range(200):
         await api.commit("5", text="x" * 400)
     reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
-    request = b"GET /api/messages/room?roomId=5&limit=200 HTTP/1.1\r\nHost: x\r\n\r\n"
+    request = b"GET /api/messages/room?roomId=5&limit=200 HTTP/1.1\r\nHost: localhost\r\n\r\n"
     for _ in range(400):
         writer.write(request)
     await asyncio.sleep(0.5)  # time to answer all 400, were nobody to wait for the reader

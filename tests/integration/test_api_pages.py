@@ -92,7 +92,7 @@ async def test_nothing_outside_the_pages_is_served(api, path):
 
 HOSTS = [
     ("localhost:9091", "ws://localhost:8123/ws", "'self' ws://localhost:8123"),
-    ("chat.example", "ws://chat.example:8123/ws", "'self' ws://chat.example:8123"),
+    ("chat.localhost", "ws://chat.localhost:8123/ws", "'self' ws://chat.localhost:8123"),
     ("192.168.1.7:9091", "ws://192.168.1.7:8123/ws", "'self' ws://192.168.1.7:8123"),
     ("[::1]:9091", "ws://[::1]:8123/ws", "'self' ws:"),
     ("[fe80::1]", "ws://[fe80::1]:8123/ws", "'self' ws:"),
@@ -136,8 +136,8 @@ async def test_a_host_header_that_is_no_host_gets_no_policy(api, host, path):
 )
 async def test_a_configured_gateway_is_the_one_and_only(public_url, source):
     async with open_api(gateway=GatewayAddress(public_url)) as api:
-        assert (await api.get("/config.json", Host="a.example"))[1]["gatewayUrl"] == public_url
-        _, _, headers = await fetch(api, "/", Host="a.example")
+        assert (await api.get("/config.json", Host="a.localhost"))[1]["gatewayUrl"] == public_url
+        _, _, headers = await fetch(api, "/", Host="a.localhost")
         assert connect_sources(headers) == f"'self' {source}"
 
 

@@ -5,6 +5,8 @@ import re
 import pytest
 import structlog
 
+from chatflow.domain.admission.origins import AllowedOrigins
+from chatflow.domain.admission.rules import Admission
 from chatflow.domain.messages.timestamps import format_timestamp
 from chatflow.ports.errors import CacheUnavailable, CircuitOpen, QueryTimeout, StoreOverloaded, StoreUnavailable
 from tests.api_harness import open_api
@@ -401,15 +403,16 @@ async def test_json_is_compact_and_says_so(api, path):
 
 
 async def test_no_origin_may_read_unless_configured(api):
-    _, _, headers = await api.get("/api/all", Origin="https://elsewhere.example")
+    status, body, headers = await api.get("/api/all", Origin="https://elsewhere.example")
+    assert (status, body["error"]) == (403, "origin_not_allowed")
     assert "Access-Control-Allow-Origin" not in headers
 
 
 @pytest.mark.parametrize("path", ["/api/all", "/api/messages/room?roomId=1&limit=0", "/nothing", "/api/health"])
 @pytest.mark.parametrize("origin", ["*", "https://chat.example"])
 async def test_a_configured_origin_may_read_answers_and_errors(path, origin):
-    async with open_api(allow_origin=origin) as api:
-        _, _, headers = await api.get(path)
+    async with open_api(admission=Admission(origins=AllowedOrigins.parse(origin))) as api:
+        _, _, headers = await api.get(path, Origin="https://chat.example")
     assert headers["Access-Control-Allow-Origin"] == origin
     assert ("Vary" in headers) == (origin != "*")
 

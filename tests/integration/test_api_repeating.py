@@ -10,6 +10,8 @@ import msgspec
 import pytest
 
 from chatflow.adapters.aiohttp.compat import LONGEST_HEAD, DirectResponse, Repeats
+from chatflow.domain.admission.origins import AllowedOrigins
+from chatflow.domain.admission.rules import Admission
 from tests.api_harness import open_api
 
 ROOM = "/api/messages/room?roomId=5&limit=1000"
@@ -25,7 +27,7 @@ async def api():
 
 
 def head(path, *lines, method="GET", version="1.1"):
-    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: test", *lines, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: localhost", *lines, "", ""]).encode()
 
 
 @attrs.frozen
@@ -177,11 +179,12 @@ async def test_a_client_that_wants_to_close_is_closed(api, client):
 
 
 async def test_what_the_origin_may_read_is_said_each_time():
-    async with open_api(listens=True, allow_origin="https://chat.example") as api:
+    guests = Admission(origins=AllowedOrigins.parse("https://chat.example"))
+    async with open_api(listens=True, admission=guests) as api:
         reader, writer = await asyncio.open_connection("127.0.0.1", api.port)
         client = Client(reader, writer)
         for _ in range(5):
-            answer = await client.ask(head(TOP))
+            answer = await client.ask(head(TOP, "Origin: https://chat.example"))
             assert answer.headers["Access-Control-Allow-Origin"] == "https://chat.example"
             assert answer.headers["Vary"] == "Origin"
         assert parsed(api) < 5
@@ -382,7 +385,7 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first():
     "request_bytes",
     [
         b"\x16\x03\x01\x02\x00\x01\r\n\r\n",
-        b"GET /health HTTP/1.1\r\n\r\n",
+        b"GET /api/health HTTP/1.1\r\n\r\n",
         head(TOP, "X: " + "x" * 9_000),
         head("/\u00e9"),
         head(TOP, "Content-Length: -1"),

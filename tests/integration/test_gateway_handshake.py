@@ -48,18 +48,18 @@ async def test_a_query_does_not_change_the_path(gateway):
 
 
 async def test_a_plain_http_request_is_told_what_the_port_is_for(gateway):
-    other = await request(gateway, b"GET /index.html HTTP/1.1\r\nHost: x\r\n\r\n")
+    other = await request(gateway, b"GET /index.html HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert other.startswith(b"HTTP/1.1 404 ")
     assert b"WebSocket at /ws" in other
-    assert (await request(gateway, b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n")).startswith(b"HTTP/1.1 426 ")
+    assert (await request(gateway, b"GET /ws HTTP/1.1\r\nHost: localhost\r\n\r\n")).startswith(b"HTTP/1.1 426 ")
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        b"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
-        b"GET /ws HTTP/1.0\r\n\r\n",
-        b"GET /ws HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
+        b"POST /ws HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc",
+        b"GET /ws HTTP/1.0\r\nHost: localhost\r\n\r\n",
+        b"GET /ws HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 20_000 + b"\r\n\r\n",
         b"GET /ws HTTP/1.1\r\n" + b"A: b\r\n" * 2_000 + b"\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500) + b"\r\n\r\n",
         b"\r\n\r\n\r\n",

@@ -52,6 +52,7 @@ from chatflow.entrypoints.identity import open_authenticator
 from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
+from chatflow.entrypoints.roles.ports import admission_of, doorway_of, reading_admission_of
 from chatflow.entrypoints.roles.processor import RATES, ProcessorRole
 from chatflow.entrypoints.roles.replay_socket import ReplaySocketRole
 from chatflow.entrypoints.roles.reporting import Rates
@@ -101,6 +102,9 @@ class Container(containers.DeclarativeContainer):
     analytics = providers.Singleton(SummaryAnalytics, database)
 
     conflicts = providers.Singleton(found_conflicts_of, common)
+    ports: providers.Provider[set[int]] = providers.Singleton(set)
+    admission = providers.Factory(admission_of, api_settings, gateway_settings, ports)
+
     publisher = providers.Singleton(
         IngestPublisher,
         broker,
@@ -149,6 +153,7 @@ class Container(containers.DeclarativeContainer):
             providers.Object(new_id),
             frame_max_bytes=gateway_settings.frame_max_bytes,
             connections_max=gateway_settings.connections_max,
+            doorway=providers.Singleton(doorway_of, gateway_settings, admission),
             tls=tls,
             driver_fallback=common.driver_fallback,
         ),
@@ -183,6 +188,7 @@ class Container(containers.DeclarativeContainer):
         cache,
         fleet,
         providers.Factory(Rates, providers.Object(time.monotonic), tuple(RATES)),
+        admission,
         tls=tls,
     )
 
@@ -212,6 +218,7 @@ class Container(containers.DeclarativeContainer):
         database,
         fleet,
         gateway_settings.gateway_port,
+        providers.Factory(reading_admission_of, api_settings, gateway_settings, ports),
         tls=tls,
     )
     replay_socket = providers.Singleton(ReplaySocketRole, common, broker)

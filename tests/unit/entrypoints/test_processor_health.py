@@ -22,8 +22,8 @@ def role() -> ProcessorRole:
         )
         for partition in range(3)
     ]
-    nothing = SimpleNamespace()
-    return ProcessorRole(nothing, nothing, processors, metrics, FakeBroker(), FakeStore(), None, nothing, nothing)
+    none = SimpleNamespace()
+    return ProcessorRole(none, none, processors, metrics, FakeBroker(), FakeStore(), None, none, none, none)
 
 
 async def test_a_processor_is_fit_while_every_partition_runs(role: ProcessorRole) -> None:

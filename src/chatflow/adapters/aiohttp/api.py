@@ -13,11 +13,13 @@ from chatflow.adapters.aiohttp.compat import Reply, respond
 from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.everything import answer_everything, encode_everything, source_of
 from chatflow.adapters.aiohttp.fleet_view import FleetView
+from chatflow.adapters.aiohttp.guard import guard
 from chatflow.adapters.aiohttp.handlers import add_endpoints, answer, errors_as_json
 from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
 from chatflow.adapters.aiohttp.parameters import check_names
+from chatflow.domain.admission.rules import Admission, BearsToken, no_token
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.ttl_memo import TtlMemo
 from chatflow.ports.errors import CacheUnavailable
@@ -35,7 +37,8 @@ def build_api(
     registry: CollectorRegistry,
     gateway: GatewayAddress | None = None,
     limits: PageLimits | None = None,
-    allow_origin: str = "",
+    admission: Admission | None = None,
+    bears_token: BearsToken = no_token,
     fleet_fresh_s: float = 0.0,
 ) -> web.Application:
     """Assemble the application.
@@ -48,10 +51,13 @@ def build_api(
         registry: for ``/metrics``.
         gateway: where the page's WebSocket goes.
         limits: what the page checks.
-        allow_origin: value of ``Access-Control-Allow-Origin``; ``""``: no such header.
+        admission: who may ask.
+        bears_token: whether a program may ask for its token.
         fleet_fresh_s: seconds for which an answer about the fleet is reused.
     """
-    app = web.Application(middlewares=[errors_as_json(allow_origin=allow_origin)])
+    app = web.Application()
+    guard(app, admission or Admission(), bears_token)
+    app.middlewares.append(errors_as_json)
     add_endpoints(app, queries)
     _FleetRoutes(queries, fleet, own, health, fleet_fresh_s).add_to(app)
     add_health(app, "api", health, registry)

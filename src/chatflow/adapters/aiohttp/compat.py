@@ -15,20 +15,25 @@ What is used, of aiohttp 3.14, and how a change is noticed (``CHECKS``, run at s
 | ``RequestHandler._waiter`` | knowing that a connection owes no answer | check; else answers come out of order: tests |
 | ``RequestHandler._next_keepalive_close_time``, ``_loop`` | keeping an idle connection open | check |
 | ``RequestHandler.keepalive_timeout`` | the same | check |
+| ``RequestHandler.connection_lost``, ``force_close`` | a deadline for heads | check; tests |
 | ``RequestHandler.writing_paused`` | not writing to a client that does not read | check; tests: a slow reader |
 | ``RequestHandler.handle_error`` | refusing in JSON what cannot be parsed, unlogged | check; tests |
 | ``StreamResponse.prepare``, ``write_eof`` | a direct response | check; every test of an answer |
 | ``Request.protocol``, ``Request.writer`` | finding the handler; waiting for a slow reader | check; tests |
 | ``helpers.rfc822_formatted_time`` | the ``Date`` header | check |
 
-When a check fails, `serve` logs one warning and everything goes through `web.Response` and `web.TCPSite`.
+When a check fails, `serve` logs one warning and everything goes through `web.Response` and aiohttp's own connections.
+Those answer what they cannot parse in words of their own, and give the second request of a connection as long to come
+as the connection may be idle.
 """
 
 import asyncio
+import functools
+import http
 import inspect
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from aiohttp import HttpVersion11, hdrs, helpers, web
@@ -43,7 +48,6 @@ LONGEST_HEAD = 2048
 """Bytes; a longer one is not remembered."""
 
 SERVER_ERROR = 500
-_REASONS = {200: "OK", 304: "Not Modified"}
 
 DIRECT: web.AppKey[bool] = web.AppKey("direct", bool)
 """Set in an application whose connections are `DirectHandler`s."""
@@ -57,7 +61,7 @@ class Reply:
     """What differs from one answer to the next.
 
     Attributes:
-        status: 200 or 304.
+        status: not one that a body may not come with, but for 304.
         fields: headers besides ``Date``, ``Content-Length`` and ``Connection``; ASCII.
         body: in parts; empty with 304.
     """
@@ -71,7 +75,7 @@ class Reply:
         if self.status != 304:
             more = f"{more}Content-Length: {sum(map(len, self.body))}\r\n"
         date = f"Date: {helpers.rfc822_formatted_time()}"
-        head = f"HTTP/1.1 {self.status} {_REASONS[self.status]}\r\n{_lines(self.fields)}{more}{date}\r\n\r\n"
+        head = f"HTTP/1.1 {self.status} {_phrase(self.status)}\r\n{_lines(self.fields)}{more}{date}\r\n\r\n"
         return b"".join((head.encode("ascii"), *self.body))
 
 
@@ -91,9 +95,10 @@ def respond(request: web.Request, reply: Reply, again: Callable[[], Reply | None
 class DirectResponse(web.StreamResponse):
     """One answer to one request of HTTP/1.1."""
 
-    def __init__(self, reply: Reply, again: Callable[[], Reply | None]) -> None:
+    def __init__(self, reply: Reply, again: Callable[[], Reply | None], *, closes: bool = False) -> None:
         self._reply = reply
         self._again = again
+        self._closes = closes
         self._more: CIMultiDict[str] | None = None
         self._open = True
 
@@ -120,7 +125,7 @@ class DirectResponse(web.StreamResponse):
         Raises:
             ConnectionResetError: the client is gone.
         """
-        self._open = bool(request.keep_alive)
+        self._open = not self._closes and bool(request.keep_alive)
         transport = request.transport
         if transport is None:
             raise ConnectionResetError("the client is gone")
@@ -161,11 +166,13 @@ class Repeats:
 class DirectHandler(web.RequestHandler):
     """aiohttp's own connection, which gets only the requests that are not repeated."""
 
-    __slots__ = ("_head", "_is_between", "_repeats")
+    __slots__ = ("_head", "_head_overdue", "_head_timeout_s", "_is_between", "_repeats")
 
-    def __init__(self, server: web.Server, repeats: Repeats, **options: Any) -> None:
+    def __init__(self, server: web.Server, repeats: Repeats, *, head_timeout_s: float, **options: Any) -> None:
         super().__init__(server, **options)
         self._repeats = repeats
+        self._head_timeout_s = head_timeout_s
+        self._head_overdue: asyncio.TimerHandle | None = None
         self._head: bytes | None = None
         self._is_between = True
 
@@ -180,6 +187,20 @@ class DirectHandler(web.RequestHandler):
                 self._head = data
         self._is_between = data.endswith(HEAD_END)
         super().data_received(data)
+        if self._head_overdue is not None:
+            if not self._is_waiting():
+                self._stop_timer()
+        elif self._is_waiting():
+            self._head_overdue = self._loop.call_later(self._head_timeout_s, self.force_close)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See `asyncio.Protocol`."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def is_idle(self) -> bool:
+        """Whether it can be closed without anybody missing an answer."""
+        return self._is_waiting() and self._head_overdue is None
 
     def answered(self, request: web.BaseRequest, again: Again) -> None:
         """This request, the one under way, may be answered so when it comes again."""
@@ -197,8 +218,13 @@ class DirectHandler(web.RequestHandler):
         if status >= SERVER_ERROR or request.writer.output_size > 0:
             return super().handle_error(request, status, exc, message)
         refused = refusal(status, "bad_request", "this is no HTTP request that can be read here")
-        refused.force_close()
-        return refused
+        fields = {**refused.headers, "X-Content-Type-Options": "nosniff"}
+        return DirectResponse(Reply(status, fields, (cast("bytes", refused.body),)), again=_never, closes=True)
+
+    def _stop_timer(self) -> None:
+        if self._head_overdue is not None:
+            self._head_overdue.cancel()
+            self._head_overdue = None
 
     def _is_waiting(self) -> bool:
         """Nothing is under way or queued, and the parser has no request that it began."""
@@ -208,6 +234,15 @@ class DirectHandler(web.RequestHandler):
         if self.transport is not None:
             self.transport.write(answer)
             self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
+
+
+def _never() -> None:
+    return None
+
+
+@functools.cache
+def _phrase(status: int) -> str:
+    return http.HTTPStatus(status).phrase
 
 
 def _is_one_head(data: bytes) -> bool:
@@ -248,7 +283,10 @@ def _are_properties(owner: type, *names: str) -> bool:
 
 
 CHECKS: Mapping[str, Callable[[], bool]] = {
-    "RequestHandler()": lambda: _takes(web.RequestHandler.__init__, "manager", "loop", "access_log"),
+    "RequestHandler()": lambda: _takes(
+        web.RequestHandler.__init__, "manager", "loop", "access_log", "keepalive_timeout"
+    ),
+    "RequestHandler.force_close": lambda: callable(web.RequestHandler.force_close),
     "RequestHandler._waiter": _knows_its_waiter,
     "RequestHandler._next_keepalive_close_time": _keeps_alive_by_its_time,
     "RequestHandler's properties": lambda: _are_properties(web.RequestHandler, "keepalive_timeout", "writing_paused"),
@@ -265,13 +303,23 @@ def unexpected(*, forced: bool = False) -> list[str]:
     return failed_checks(CHECKS, forced=forced)
 
 
-def handlers(runner: web.AppRunner) -> Callable[[], DirectHandler]:
-    """Makes a `DirectHandler` for each connection of an application that was marked as `DIRECT`."""
-    loop, repeats = asyncio.get_running_loop(), Repeats()
+def handlers(runner: web.AppRunner, *, head_timeout_s: float, keepalive_s: float) -> Callable[[str], DirectHandler]:
+    """Makes the `DirectHandler`s of an application that was marked as `DIRECT`.
 
-    def connected() -> DirectHandler:
+    What was answered is remembered for each standing of a peer apart: another peer might have been refused.
+    """
+    loop, repeats = asyncio.get_running_loop(), defaultdict[str, Repeats](Repeats)
+
+    def make(standing: str) -> DirectHandler:
         if runner.server is None:
             raise ConnectionAbortedError("the application is closed")
-        return DirectHandler(runner.server, repeats, loop=loop, access_log=None)
+        return DirectHandler(
+            runner.server,
+            repeats[standing],
+            head_timeout_s=head_timeout_s,
+            loop=loop,
+            access_log=None,
+            keepalive_timeout=keepalive_s,
+        )
 
-    return connected
+    return make

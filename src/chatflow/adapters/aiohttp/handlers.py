@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Collection
 
 from aiohttp import ETag, web
-from aiohttp.typedefs import Handler, Middleware
+from aiohttp.typedefs import Handler
 
 from chatflow.adapters.aiohttp.compat import Reply, respond
 from chatflow.adapters.aiohttp.encoding import digest_of, framed
@@ -42,7 +42,7 @@ def conditional(known: Collection[ETag], name: str, answered: Answered) -> Reply
     digest = digest_of(answered)
     fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": "no-cache"}
     if any(tag.value in (digest, ETAG_ANY) for tag in known):
-        return Reply(304, fields)
+        return Reply(304, {**fields, "X-Content-Type-Options": "nosniff"})
     return Reply(200, _HEADERS | fields, framed(name, answered))
 
 
@@ -63,20 +63,10 @@ def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request
     return handle
 
 
-def errors_as_json(*, allow_origin: str = "") -> Middleware:
-    """Turn what a handler raises into an answer; say which origin may read it, when one is configured."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            response = await handler(request)
-        except Exception as exc:  # noqa: BLE001 - the last frame before aiohttp's own answer, which would not be JSON
-            response = error_answer(request, exc)
-        if allow_origin:
-            response.headers["Access-Control-Allow-Origin"] = allow_origin
-            response.headers["Access-Control-Expose-Headers"] = "X-Cache, ETag, Retry-After"
-            if allow_origin != "*":
-                response.headers["Vary"] = "Origin"
-        return response
-
-    return middleware
+@web.middleware
+async def errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into an answer."""
+    try:
+        return await handler(request)
+    except Exception as exc:  # noqa: BLE001 - the last frame before aiohttp's own answer, which would not be JSON
+        return error_answer(request, exc)

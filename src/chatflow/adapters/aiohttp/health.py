@@ -9,7 +9,9 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.adapters.aiohttp.guard import guard
 from chatflow.adapters.aiohttp.handlers import errors_as_json
+from chatflow.domain.admission.rules import Admission
 
 SERVICE = "chatflow"
 """``service`` in the health of the gateway and of the fleet."""
@@ -34,9 +36,13 @@ Health = Callable[[], Awaitable[HealthReport]]
 """Checks a role; returns within seconds and does not raise."""
 
 
-def build_health(role: str, health: Health, registry: CollectorRegistry) -> web.Application:
+def build_health(
+    role: str, health: Health, registry: CollectorRegistry, admission: Admission | None = None
+) -> web.Application:
     """An application with these two paths and no other."""
-    app = web.Application(middlewares=[errors_as_json()])
+    app = web.Application()
+    guard(app, admission or Admission())
+    app.middlewares.append(errors_as_json)
     add_health(app, role, health, registry)
     return app
 

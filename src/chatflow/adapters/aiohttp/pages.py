@@ -1,7 +1,6 @@
 """The static pages in the package: read once at start, served from memory under a strict content policy."""
 
 import hashlib
-import re
 from collections.abc import Iterator
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,7 +12,9 @@ import msgspec
 from aiohttp import web
 
 from chatflow.adapters.aiohttp.errors import JSON
+from chatflow.adapters.aiohttp.guard import CLIENT
 from chatflow.adapters.aiohttp.parameters import InvalidParameter
+from chatflow.domain.admission.origins import Authority
 
 _TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -30,9 +31,6 @@ _TYPES = {
     ".txt": "text/plain; charset=utf-8",
 }
 _HOME = "index.html"
-
-_NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,252})"
-_HOST = re.compile(rf"(?P<name>{_NAME}|\[[0-9A-Fa-f:.]{{2,45}}\])(?::[0-9]{{1,5}})?", re.ASCII)
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'{gateway}; "
@@ -61,7 +59,8 @@ class GatewayAddress:
     """Where the page's WebSocket goes, and who may open it.
 
     Attributes:
-        public_url: ``ws://`` or ``wss://``; ``""``: the host that the page came from, at ``port``.
+        public_url: ``ws://`` or ``wss://``; ``""``: the host that the page came from, at ``port``. Where a proxy ends
+            TLS at that host's own port, it is expected to serve ``/ws`` beside the page.
         auth: ``jwt``: the page asks for a token; ``open``: for a name.
         is_encrypted: the gateway speaks TLS.
     """
@@ -71,25 +70,22 @@ class GatewayAddress:
     auth: str = "open"
     is_encrypted: bool = False
 
-    def url(self, host: str) -> str:
-        """The WebSocket address for a page asked for under this ``Host``.
+    def url(self, request: web.Request) -> str:
+        """The WebSocket address for a page that is asked for in this request."""
+        if self.public_url:
+            return self.public_url
+        host = Authority.parse(request.host)
+        if host is None:
+            raise InvalidParameter("Host", "must be a host name or address")
+        if request[CLIENT].is_secure and host.port is None:
+            return f"wss://{host.name}/ws"
+        scheme = "wss" if self.is_encrypted or request[CLIENT].is_secure else "ws"
+        return f"{scheme}://{host.name}:{self.port}/ws"
 
-        Raises:
-            InvalidParameter: the header is not a host.
-        """
-        return self.public_url or f"{'wss' if self.is_encrypted else 'ws'}://{_host_name(host)}:{self.port}/ws"
-
-    def policy_source(self, host: str) -> str:
+    def policy_source(self, request: web.Request) -> str:
         """The same as a source of a content security policy, whose grammar has no IPv6 addresses."""
-        parts = urlsplit(self.url(host))
+        parts = urlsplit(self.url(request))
         return f"{parts.scheme}:" if "[" in parts.netloc else f"{parts.scheme}://{parts.netloc}"
-
-
-def _host_name(host: str) -> str:
-    match = _HOST.fullmatch(host)
-    if match is None:
-        raise InvalidParameter("Host", "must be a host name or address")
-    return match["name"]
 
 
 @attrs.frozen(eq=False)
@@ -125,7 +121,7 @@ def add_pages(app: web.Application, gateway: GatewayAddress, limits: PageLimits)
         app.router.add_get(path, _serve(page, gateway))
 
     async def answer_config(request: web.Request) -> web.Response:
-        body = msgspec.json.encode(PageConfig(gateway.url(request.host), gateway.auth, limits))
+        body = msgspec.json.encode(PageConfig(gateway.url(request), gateway.auth, limits))
         return web.Response(body=body, content_type=JSON, headers={"Cache-Control": "no-store"})
 
     app.router.add_get("/config.json", answer_config)
@@ -153,6 +149,6 @@ def _files(folder: Traversable, prefix: str) -> Iterator[tuple[str, Traversable]
 
 def _serve(page: _Page, gateway: GatewayAddress) -> "web._RequestHandler":  # type: ignore[name-defined]
     async def answer(request: web.Request) -> web.Response:
-        return page.answer(request, _POLICY.format(gateway=f" {gateway.policy_source(request.host)}"))
+        return page.answer(request, _POLICY.format(gateway=f" {gateway.policy_source(request)}"))
 
     return answer

@@ -1,13 +1,15 @@
 """Start and stop an application on a port."""
 
 import asyncio
-from collections.abc import Callable
 
 import attrs
 import structlog
 from aiohttp import web
 
 from chatflow.adapters.aiohttp import compat
+from chatflow.adapters.aiohttp.door import Connected, MakeHandler, PortDoor, PortLimits
+from chatflow.adapters.aiohttp.guard import ADMISSION, PEER_OF
+from chatflow.domain.admission.rules import Standing
 from chatflow.ports.tls import TlsListener
 
 BACKLOG = 128
@@ -23,10 +25,12 @@ class HttpServer:
 
     Attributes:
         port: the one it listens on, also when 0 was given.
+        door: its connections.
     """
 
     host: str
     port: int
+    door: PortDoor
     _runner: web.AppRunner = attrs.field(alias="runner")
     _listening: asyncio.Server = attrs.field(alias="listening")
 
@@ -41,26 +45,44 @@ async def serve(
     *,
     host: str,
     port: int,
+    limits: PortLimits | None = None,
     tls: TlsListener | None = None,
     shutdown_timeout_s: float = 2.0,
     reuse_port: bool = False,
     fallback: bool = False,
 ) -> HttpServer:
-    """Listen on this address; with ``fallback`` by documented parts of aiohttp only, as after a failed self-check.
+    """Serve an application that has its `guard` on this address.
 
-    With ``tls`` every connection is encrypted.
+    Args:
+        app: not yet started.
+        host: address to listen on.
+        port: 0 for any free one.
+        limits: of the connections.
+        tls: encrypts every connection.
+        shutdown_timeout_s: seconds that open requests get at the end.
+        reuse_port: share the port with other processes.
+        fallback: by documented parts of aiohttp only, as after a failed self-check.
 
     Raises:
         OSError: the port is taken or the address is not ours.
     """
     if failed := compat.unexpected(forced=fallback):
         _log.warning("http.driver_fallback", failed=failed)
+    limits = limits or PortLimits()
     app[compat.DIRECT] = not failed
-    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=shutdown_timeout_s)
+    keepalive_s = limits.keepalive_s
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=shutdown_timeout_s,
+        keepalive_timeout=keepalive_s,
+    )
+    door = PortDoor(app[ADMISSION], limits, _makes_public(runner) if failed else _makes_direct(runner, limits))
+    app[PEER_OF] = door.peer_of
     await runner.setup()
     try:
-        make = _public_handlers(runner) if failed else compat.handlers(runner)
-        made = make if tls is None else (lambda: Encrypting(make(), tls))
+        made = door.connected if tls is None else (lambda: Encrypting(door.connected(), tls))
         listening = await asyncio.get_running_loop().create_server(
             made,
             host,
@@ -71,14 +93,24 @@ async def serve(
     except BaseException:
         await runner.cleanup()
         raise
-    return HttpServer(host, listening.sockets[0].getsockname()[1], runner, listening)
+    return HttpServer(host, listening.sockets[0].getsockname()[1], door, runner, listening)
 
 
-def _public_handlers(runner: web.AppRunner) -> Callable[[], asyncio.Protocol]:
-    def made() -> asyncio.Protocol:
+def _makes_direct(runner: web.AppRunner, limits: PortLimits) -> MakeHandler:
+    make = compat.handlers(runner, head_timeout_s=limits.head_timeout_s, keepalive_s=limits.keepalive_s)
+
+    def made(standing: Standing) -> Connected:
+        handler = make(standing)
+        return Connected(handler, handler.is_idle)
+
+    return made
+
+
+def _makes_public(runner: web.AppRunner) -> MakeHandler:
+    def made(_: Standing) -> Connected:
         if runner.server is None:
             raise ConnectionAbortedError("the application is closed")
-        return runner.server()
+        return Connected(runner.server(), lambda: False)
 
     return made
 

@@ -4,8 +4,8 @@
 |---|---|---|---|
 | `ServerConnection.data_received` overridden and called with pieces | 40,000 frames in one read do not stop the loop \
     | pacing, memory limits | check 1 |
-| `ServerConnection.process_event` overridden, `request`, `ServerProtocol.handshake_exc`, fields of `Frame` \
-    | an inbox of ours, a price for pings, a limit on request heads \
+| `ServerConnection.process_event` overridden, `request`, fields of `Frame` \
+    | an inbox of ours, a price for pings \
     | reading | checks 1 and 2 |
 | `ServerConnection.protocol` written to, `send_data`, `transport.write` \
     | write without waiting, several frames in one system call | writing, closing | check 3 |
@@ -53,10 +53,6 @@ class DirectPeer(ServerConnection):
     parse = ServerConnection.data_received
     """Take frames apart; each comes to `data_frame` or `control_frame` before this returns. `data_received`, which the
     event loop calls, may do so at once or later."""
-
-    def awaits_head(self) -> bool:
-        """Whether the request's head has no end yet, and was not refused."""
-        return self.request is None and self.protocol.handshake_exc is None
 
     def data_frame(self, frame: Frame) -> None:
         """A frame of a message was parsed."""

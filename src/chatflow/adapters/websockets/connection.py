@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 from websockets.frames import Frame
 
+from chatflow.adapters.websockets.arriving import ArrivingConnection
 from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.inbox import Inbox, Unreadable
 from chatflow.adapters.websockets.sockets import SocketOwner, WebSocketSocket
@@ -17,10 +18,6 @@ from chatflow.domain.session.memory_budget import SMALL_BYTES, MemoryBudget
 from chatflow.domain.session.pacing import CONTROL_S
 
 END_GRACE_S = 1.0
-HEAD_BYTES = 16_384
-"""Of a request that asks for a WebSocket. The library alone would take a megabyte of it, line by line."""
-
-HEAD_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 PIECE_BYTES = 16_384
 WARY_PIECE_BYTES = 256
 """The most that is parsed at once, of a trusted connection and of any other: 85 messages of 190 bytes, which then share
@@ -39,7 +36,7 @@ BYTES_PER_MESSAGE = 64
 log = structlog.get_logger()
 
 
-class GatewayConnection(SocketOwner):
+class GatewayConnection(ArrivingConnection, SocketOwner):
     """One connection: bytes that were read wait here until the inbox has room for them.
 
     The library parses a whole read at once: 40,000 frames if they are small. Here it gets pieces; while bytes are left,
@@ -59,7 +56,7 @@ class GatewayConnection(SocketOwner):
         self._inflight: Inflight | None = None
         self._backpressure: Backpressure | None = None
         self._ahead = bytearray()
-        self._head_bytes = 0
+        self._hears = False
         self._is_deaf = False
         self._is_trusted = False
 
@@ -78,7 +75,7 @@ class GatewayConnection(SocketOwner):
 
     def turn_deaf(self) -> None:
         """Read nothing more, not even the answer to a close: the connection is cut when the grace for it has passed."""
-        self._is_deaf = True
+        self._is_deaf, self._hears = True, False
         self._ahead.clear()
         self.inbox.messages.clear()
         if not self.inbox.is_over:
@@ -89,12 +86,11 @@ class GatewayConnection(SocketOwner):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop; see `DirectPeer.parse`."""
         self.heard_at = self.loop.time()
-        if self._is_deaf:
+        if not self._hears:
+            self._arrive(data)
             return
         if not self._ahead and len(data) <= self._piece_bytes():
             self.parse(data)
-            if self.awaits_head():
-                self._count_head(len(data))
             self._control_reading()
         else:
             self._ahead += data
@@ -126,18 +122,14 @@ class GatewayConnection(SocketOwner):
                 piece = bytes(self._ahead[:size])
                 del self._ahead[:size]
                 self.parse(piece)
-                if self.awaits_head():
-                    self._count_head(size)
         self._control_reading()
 
-    def _count_head(self, size: int) -> None:
-        """Refuse a request whose head does not end."""
-        self._head_bytes += size
-        if self._head_bytes > HEAD_BYTES and not self._is_deaf:
-            self._is_deaf = True
-            self._ahead.clear()
-            self.transport.write(HEAD_TOO_LONG)
-            self.transport.close()
+    def _arrive(self, data: bytes) -> None:
+        """Until the request is whole; what comes with it waits until the handshake is done."""
+        if self.is_arriving and (rest := self.take_head(data)) is not None:
+            self._hears = True
+            self._ahead += rest
+            self._control_reading()
 
     def _is_watched(self) -> bool:
         """Whether it is untrusted while others wait in line; otherwise newcomers send in step and share envelopes."""
@@ -254,6 +246,7 @@ class GatewayConnection(SocketOwner):
             bool(self._ahead)
             or self._is_deaf
             or self.inbox.is_full
+            or (inflight is None and len(self._ahead) > PIECE_BYTES)
             or (inflight is not None and (inflight.debt.is_due or inflight.is_held))
             or (self.socket.overflowed and self.is_writing_paused())
         )

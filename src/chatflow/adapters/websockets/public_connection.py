@@ -7,9 +7,9 @@ reading, so a sender is slowed by TCP here too.
 import asyncio
 
 import structlog
-from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 
+from chatflow.adapters.websockets.arriving import ArrivingConnection
 from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.connection import END_GRACE_S
 from chatflow.adapters.websockets.inbox import Inbox
@@ -23,16 +23,16 @@ log = structlog.get_logger()
 
 
 class PublicPeer:
-    """What `GatewayConnection` is to the gateway, around a plain `ServerConnection`."""
+    """What `GatewayConnection` is to the gateway, around a plain `ArrivingConnection`."""
 
-    def __init__(self, connection: ServerConnection) -> None:
+    def __init__(self, connection: ArrivingConnection) -> None:
         self.loop = asyncio.get_running_loop()
         self.inbox = Inbox()
         self.memory: MemoryBudget | None = None
         self.turns: OnePerTurn | None = None
         self.socket = PublicSocket(connection, self.note)
         self.request = connection.request
-        self.remote_address = connection.remote_address
+        self.client = connection.client
         self._connection = connection
         self._session: Session | None = None
         self._backpressure: Backpressure | None = None

@@ -6,12 +6,13 @@ interrupted, and a connection that owes waits in line before its next slice. Not
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import parse_qs, unquote
 
 import attrs
 from websockets.asyncio.server import ServerConnection
 
+from chatflow.adapters.websockets.arriving import ArrivingConnection
 from chatflow.adapters.websockets.backpressure import Backpressure
 from chatflow.adapters.websockets.connection import GatewayConnection
 from chatflow.adapters.websockets.driver import SessionDriver, drive_chat, drive_silent, drive_ws
@@ -78,7 +79,8 @@ class OpenConnections:
         await self._serve_counted(connection)
 
     async def handle_public(self, connection: ServerConnection) -> None:
-        """Serve the library's plain connection until it has gone."""
+        """Serve the library's own connection until it has gone."""
+        assert isinstance(connection, ArrivingConnection)  # noqa: S101  # create_connection made it
         wrapped = PublicPeer(connection)
         try:
             await self._serve_counted(wrapped)
@@ -149,10 +151,10 @@ async def _drive(connection: Served, driver: SessionDriver) -> None:
         driver.close()
 
 
-def client_address(connection: Served | ServerConnection) -> str:
-    """Where it comes from, ``""`` if that is not known."""
-    address: Any = connection.remote_address
-    return str(address[0]) if address else ""
+def client_address(connection: Served | ArrivingConnection) -> str:
+    """Where it comes from, ``""`` if that is not known: behind a proxy that does not say."""
+    client = connection.client
+    return client.address if client.is_known else ""
 
 
 async def read(connection: FrameSource, driver: SessionDriver) -> None:

@@ -37,7 +37,7 @@ class Authority:
     def parse(cls, text: str) -> "Authority | None":
         """``None``: the text is no host."""
         match = _AUTHORITY.fullmatch(text.lower())
-        if match is None or len(match["name"]) > _LONGEST:
+        if match is None or not text.isascii() or len(match["name"]) > _LONGEST:
             return None
         port = None if match["port"] is None else int(match["port"])
         if port is not None and port > 65535:

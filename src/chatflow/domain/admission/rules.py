@@ -1,14 +1,24 @@
 """Whether a request may come in, before anybody looks at what it asks for."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Literal
 
 import attrs
 
-from chatflow.domain.admission.addresses import Client, TrustedProxies
-from chatflow.domain.admission.origins import AllowedHosts, AllowedOrigins, Authority, WebOrigin
+from chatflow.domain.admission.addresses import Client, TrustedProxies, parse_address
+from chatflow.domain.admission.metrics import AdmissionMetrics
+from chatflow.domain.admission.origins import ANY, AllowedHosts, AllowedOrigins, Authority, WebOrigin
 
 BAD_REQUEST, FORBIDDEN, MISDIRECTED = 400, 403, 421
 """Statuses; the last one says that this server does not answer for that name (RFC 9110, section 15.5.20)."""
+
+HeaderValues = Callable[[str], Sequence[str]]
+"""The values of a request's header, by its name, in the order in which they came."""
+
+BearsToken = Callable[[str, HeaderValues], Awaitable[bool]]
+"""Whether the request for this path carries a valid token, or has to bring one before it gets anything."""
+
+Standing = Literal["local", "proxy", "remote"]
 
 
 @attrs.frozen
@@ -28,6 +38,12 @@ class Arrival:
     client: Client
     fetch_site: str = ""
     is_navigation: bool = False
+
+    @classmethod
+    def of(cls, values: HeaderValues, client: Client) -> "Arrival":
+        """From the headers of a request."""
+        site, mode = values("Sec-Fetch-Site"), values("Sec-Fetch-Mode")
+        return cls(values("Host"), values("Origin"), client, site[0] if site else "", "navigate" in mode)
 
 
 @attrs.frozen
@@ -62,6 +78,11 @@ NO_ORIGIN = Rejection(
 )
 
 
+async def no_token(_path: str, _values: HeaderValues) -> bool:
+    """A `BearsToken` where there are none."""
+    return False
+
+
 @attrs.define(eq=False)
 class Admission:
     """The rules of one process for all its ports.
@@ -73,6 +94,7 @@ class Admission:
         is_open: somebody has set ``CHATFLOW_AUTH=open`` by hand, so programs need not come from this machine.
         ports: where our own pages may be served: at the host that a request names, or at any loopback name if it names
             one. Grows as listeners start.
+        metrics: of one role.
     """
 
     hosts: AllowedHosts = attrs.field(factory=AllowedHosts)
@@ -80,6 +102,30 @@ class Admission:
     proxies: TrustedProxies = attrs.field(factory=TrustedProxies)
     is_open: bool = False
     ports: set[int] = attrs.field(factory=set)
+    metrics: AdmissionMetrics = attrs.field(factory=AdmissionMetrics)
+
+    def client(self, peer: str, values: HeaderValues) -> Client:
+        """Who has sent a request; see `TrustedProxies.client`."""
+        return self.proxies.client(peer, values("X-Forwarded-For"), values("X-Forwarded-Proto"))
+
+    def standing(self, peer: str) -> Standing:
+        """What the other end of a connection is: of two with the same standing, the same request is judged alike."""
+        address = parse_address(peer)
+        if address is None:
+            return "remote"
+        if address in self.proxies:
+            return "proxy"
+        return "local" if address.is_loopback else "remote"
+
+    async def rejection(
+        self, path: str, values: HeaderValues, client: Client, bears_token: BearsToken, *, needs_origin: bool = True
+    ) -> Rejection | None:
+        """Whether a request may come in, its token considered; ``None``: yes. Counts what may not."""
+        rejection = self.judge(Arrival.of(values, client), needs_origin=needs_origin)
+        if rejection is None or (rejection.unless_token and await bears_token(path, values)):
+            return None
+        self.metrics.requests_rejected += 1
+        return rejection
 
     def judge_host(self, hosts: Sequence[str]) -> Rejection | None:
         """Whether we answer for this ``Host``; ``None``: yes."""
@@ -105,15 +151,26 @@ class Admission:
             return OTHER_ORIGIN
         return None if self.is_open or arrival.client.is_loopback else NO_ORIGIN
 
+    @property
+    def has_guests(self) -> bool:
+        """Answers differ by ``Origin``: foreign sites may come in."""
+        return self.origins != AllowedOrigins()
+
     def is_allowed(self, arrival: Arrival) -> bool:
         """Whether its one ``Origin`` is ours or may come in; its ``Host`` is one that we answer for."""
         origin = WebOrigin.parse(arrival.origins[0]) if len(arrival.origins) == 1 else None
         if origin is None:
             return self.origins.is_any
-        return self.is_own(origin, arrival) or origin in self.origins
+        return self._is_own(origin, arrival) or origin in self.origins
 
-    def is_own(self, origin: WebOrigin, arrival: Arrival) -> bool:
-        """Whether it is the site of our own page."""
+    def allow_origin(self, arrival: Arrival) -> str:
+        """``Access-Control-Allow-Origin`` for what was let in; ``""``: its page needs none."""
+        if self.origins.is_any:
+            return ANY
+        origin = WebOrigin.parse(arrival.origins[0]) if arrival.origins else None
+        return "" if origin is None or self._is_own(origin, arrival) else arrival.origins[0]
+
+    def _is_own(self, origin: WebOrigin, arrival: Arrival) -> bool:
         host = Authority.parse(arrival.hosts[0])
         if host is None or (arrival.client.is_secure and origin.scheme != "https"):
             return False

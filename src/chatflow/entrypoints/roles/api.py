@@ -10,11 +10,13 @@ from chatflow.adapters.aiohttp.metrics import QueryCollector
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
+from chatflow.domain.admission.rules import Admission
 from chatflow.domain.reading.answers import Tier
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
+from chatflow.entrypoints.roles.ports import port_limits_of
 from chatflow.entrypoints.roles.process import Lifetime, listening
-from chatflow.entrypoints.roles.reporting import Identity, report_for_ever
+from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever
 from chatflow.entrypoints.settings import ApiSettings
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.lifecycle import Lifecycle
@@ -36,6 +38,7 @@ class ApiRole:
     store: Lifecycle
     fleet: Fleet
     gateway_port: int
+    admission: Admission
     tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     port: int = attrs.field(default=0, init=False)
     _server: HttpServer | None = attrs.field(default=None, init=False)
@@ -50,9 +53,15 @@ class ApiRole:
         host = common.host
         with listening("CHATFLOW_API_PORT", host, port):
             self._server = await serve(
-                self._application(), host=host, port=port, tls=self.tls, fallback=common.driver_fallback
+                self._application(),
+                host=host,
+                port=port,
+                limits=port_limits_of(common),
+                tls=self.tls,
+                fallback=common.driver_fallback,
             )
         self.port = self._server.port
+        self.admission.ports.add(self.port)
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         if (local := self.queries.cache.local) is not None:
             lifetime.run(local.follow())
@@ -72,7 +81,7 @@ class ApiRole:
                 settings.gateway_url, self.gateway_port, settings.common.auth, is_encrypted=self.tls is not None
             ),
             limits=PageLimits(limits.message_max_chars, limits.username_min_chars, limits.username_max_chars),
-            allow_origin=settings.cors_origin,
+            admission=self.admission,
             fleet_fresh_s=FLEET_FRESH_S,
         )
 
@@ -100,7 +109,8 @@ class ApiRole:
             "cache_misses": metrics.answered_by(Tier.MISS),
             "cache_errors": metrics.cache_errors,
         }
-        gauges = {}
+        counters |= counts_of(self.admission.metrics)
+        gauges = {} if self._server is None else {"connections": float(len(self._server.door))}
         if (local := self.queries.cache.local) is not None:
             counters["l1_evictions"] = local.answers.evictions
             gauges["l1_entries"] = float(len(local.answers))

@@ -14,6 +14,7 @@ from chatflow.domain.delivery.live_delivery import LiveDelivery
 from chatflow.domain.metrics import Histogram
 from chatflow.domain.session.context import GatewayContext
 from chatflow.entrypoints.roles.health_checks import WORDS, answers
+from chatflow.entrypoints.roles.ports import port_limits_of
 from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever
 from chatflow.entrypoints.settings import GatewaySettings
@@ -52,9 +53,11 @@ class GatewayRole:
         """
         settings, host = self.settings, self.settings.common.host
         port, fallback = settings.gateway_health_port, settings.common.driver_fallback
-        app = build_health("gateway", self.health, registry_of(self.snapshot, self._histograms))
+        registry = registry_of(self.snapshot, self._histograms)
+        app = build_health("gateway", self.health, registry, self.server.doorway.admission)
+        limits = port_limits_of(settings.common, is_health=True)
         with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, port):
-            self._health = await serve(app, host=host, port=port, tls=self.tls, fallback=fallback)
+            self._health = await serve(app, host=host, port=port, limits=limits, tls=self.tls, fallback=fallback)
         lifetime.run(self.context.publisher.run(), self.server.sweep(), self._delivery().run())
         lifetime.run(self._watch_store())
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
@@ -99,8 +102,10 @@ class GatewayRole:
         counts = counts_of(context.metrics) | counts_of(context.publisher.metrics) | counts_of(context.hub.metrics)
         if context.authenticator is not None:
             counts |= context.authenticator.counts()
+        counts |= counts_of(self.server.doorway.admission.metrics)
         gauges = {
             "connections": float(counts.pop("connections_open")),
+            "handshakes": float(len(self.server.doorway)),
             "rooms": float(self.context.hub.active_rooms),
             "pending_bytes": float(self.context.publisher.pending_bytes),
             "connection_bytes": float(self.context.memory.total_bytes),

@@ -9,12 +9,14 @@ import structlog
 from chatflow.adapters.aiohttp.health import HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
+from chatflow.domain.admission.rules import Admission
 from chatflow.domain.metrics import Histogram
 from chatflow.domain.persistence.metrics import PersistenceMetrics
 from chatflow.domain.persistence.partition_processor import PartitionProcessor, run_processors
 from chatflow.domain.resilience.circuit_breaker import CircuitBreaker, worst_state
 from chatflow.domain.resilience.recovery import watch_for_recovery
 from chatflow.entrypoints.roles.health_checks import WORDS, answers, cache_word
+from chatflow.entrypoints.roles.ports import port_limits_of
 from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, Rates, counts_of, report_for_ever
 from chatflow.entrypoints.settings import ProcessorSettings
@@ -42,6 +44,7 @@ class ProcessorRole:
     cache: Cache | None
     fleet: Fleet
     rates: Rates
+    admission: Admission
     tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     _health: HttpServer | None = attrs.field(default=None, init=False)
     _partitions: asyncio.Task[None] | None = attrs.field(default=None, init=False)
@@ -54,9 +57,12 @@ class ProcessorRole:
         """
         common, port = self.settings.common, self.settings.processor_health_port
         host = common.host
-        app = build_health("processor", self.health, registry_of(self.snapshot, self._histograms))
+        app = build_health("processor", self.health, registry_of(self.snapshot, self._histograms), self.admission)
+        limits = port_limits_of(common, is_health=True)
         with listening("CHATFLOW_PROCESSOR_HEALTH_PORT", host, port):
-            self._health = await serve(app, host=host, port=port, tls=self.tls, fallback=common.driver_fallback)
+            self._health = await serve(
+                app, host=host, port=port, limits=limits, tls=self.tls, fallback=common.driver_fallback
+            )
         (self._partitions,) = lifetime.run(run_processors(self.processors))
         lifetime.run(report_for_ever(self.fleet, self._tick))
         lifetime.run(watch_for_recovery(self._breakers, self.store.ping))

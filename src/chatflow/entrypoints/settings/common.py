@@ -8,6 +8,7 @@ import attrs
 
 from chatflow.adapters.redis.address import SCHEMES
 from chatflow.adapters.sql import limits
+from chatflow.domain.admission import bounds
 from chatflow.domain.admission.addresses import TrustedProxies
 from chatflow.domain.admission.origins import AllowedHosts, AllowedOrigins
 from chatflow.domain.resilience import circuit_breaker
@@ -88,6 +89,14 @@ class Common:
         "addresses or networks of proxies that are believed when they name a client, such as 10.0.0.0/8",
         check=TrustedProxies.parse,
     )
+    proxy_protocol: bool = flag(
+        False, "true: connections from trusted proxies to the gateway and the api begin with a PROXY header, v1 or v2"
+    )
+    http_connections_max: int = integer(
+        bounds.HTTP_CONNECTIONS_MAX, "open connections per HTTP port; more take the place of idle ones", least=16
+    )
+    head_timeout_s: float = seconds(bounds.HEAD_TIMEOUT_S, "seconds that the head of an HTTP request may take")
+    keepalive_s: float = seconds(bounds.KEEPALIVE_S, "seconds that an HTTP connection may be idle between two requests")
     partitions: int = integer(8, "partitions of the broker, the same in every role", most=1024)
     log_level: str = choice(
         "info", "least severe event that is logged", ("debug", "info", "warning", "error", "critical")

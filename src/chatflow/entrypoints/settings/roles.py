@@ -3,6 +3,7 @@
 import attrs
 
 from chatflow.adapters.sql.limits import WRITER_POOL
+from chatflow.domain.admission import bounds
 from chatflow.domain.delivery.room_hub import REPLAY_LIMIT
 from chatflow.domain.ingest import fairness, publisher
 from chatflow.domain.persistence import batch_policy, write_behind
@@ -35,6 +36,12 @@ class GatewaySettings:
     )
     replay_limit: int = integer(REPLAY_LIMIT, "most messages replayed to a reconnecting client", least=0)
     connections_max: int = integer(context.CONNECTIONS_MAX, "open connections per gateway")
+    handshakes_max: int = integer(
+        bounds.HANDSHAKES_MAX, "handshakes under way per gateway; the slowest make room for more", least=16
+    )
+    send_buffer_bytes: int = integer(
+        bounds.SEND_BUFFER_BYTES, "bytes the kernel may hold for a client that does not read", least=4096
+    )
     rooms_per_connection: int = integer(context.ROOMS_PER_CONNECTION, "rooms one connection may join")
     inflight_per_connection: int = integer(
         context.INFLIGHT_PER_CONNECTION, "messages of one connection that may wait for their ack"

@@ -1,0 +1,16 @@
+"""What the clients of a port may hold before anybody knows who they are."""
+
+HANDSHAKES_MAX = 1_000
+"""On the gateway's WebSocket port, at a time."""
+
+HTTP_CONNECTIONS_MAX = 1_000
+"""On each HTTP port."""
+
+HEAD_TIMEOUT_S = 10.0
+"""For the head of a request, from its first byte; for the first one, from the connection."""
+
+KEEPALIVE_S = 75.0
+"""Between two requests; most balancers give up after 60."""
+
+SEND_BUFFER_BYTES = 262_144
+"""What the kernel may hold for a WebSocket client that does not read; by itself it takes megabytes."""
