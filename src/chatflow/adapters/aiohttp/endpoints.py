@@ -37,7 +37,7 @@ class Endpoint:
         name: the query's name in the answer.
         body: the type of the whole answer.
         query: makes the query of the parameters.
-        refusals: status codes besides 200, 400 (when it has parameters), 500, 503 and 504.
+        refusals: status codes besides 200, 304, 400, 500, 503 and 504.
     """
 
     path: str

@@ -7,9 +7,14 @@ from chatflow.domain.messages.timestamps import micros_of
 
 MILLISECOND_US = 1000
 _NOT_A_MOMENT = "must be a time like 2026-11-24T01:31:00Z or 2026-11-24 01:31:00 (UTC)"
+PATTERN = (
+    r"^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])"
+    r"([Tt ]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?( ?(Z|z|[+ -]([01][0-9]|2[0-3]):?[0-5][0-9]))?)?$"
+)
+"""Of every moment; a day must also be in the calendar, and the year still be one of these in UTC."""
 _MOMENT = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})"
-    r"(?:[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?)\s?(Z|z|[+ -][0-9]{2}:?[0-9]{2})?)?",
+    r"(?:[Tt ]([0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]{1,9})?)?) ?(Z|z|[+ -][0-9]{2}:?[0-9]{2})?)?",
     re.ASCII,
 )
 

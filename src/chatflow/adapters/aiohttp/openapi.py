@@ -54,7 +54,8 @@ def openapi_document(version: str) -> _Object:
         "info": {
             "title": "chatflow",
             "version": version,
-            "description": "The read side: rooms, users and analytics. Times are ISO-8601 UTC; limits are inclusive.",
+            "description": "The read side: rooms, users and analytics. Times are ISO-8601 UTC; limits are inclusive. "
+            "Unknown and repeated query parameters are refused on /api/.",
         },
         "paths": _paths(ref_of),
         "components": {"schemas": schemas, "responses": _refusals(ref_of[Refused])},
@@ -64,15 +65,15 @@ def openapi_document(version: str) -> _Object:
 def _paths(ref_of: Mapping[type[Struct], _Object]) -> _Object:
     paths: _Object = {}
     for endpoint in ENDPOINTS:
-        refusals = [*endpoint.refusals, 304, 500, 503, 504]
-        if endpoint.parameters:
-            refusals.append(400)
+        refusals = [*endpoint.refusals, 304, 400, 500, 503, 504]
         paths[endpoint.path] = _operation(
             endpoint.name, endpoint.summary, endpoint.parameters, ref_of[endpoint.body], refusals, cached=True
         )
     for path, summary, body in FLEET_ENDPOINTS:
         name = path.strip("/").replace("/", "_").replace(".json", "")
         refusals = [503, 504] if path == "/api/all" else []
+        if path.startswith("/api/"):
+            refusals.append(400)
         paths[path] = _operation(name, summary, (), ref_of[body], [*refusals, 500], cached=path == "/api/all")
     paths["/metrics"] = _text_operation("metrics", "This process, for Prometheus")
     return paths

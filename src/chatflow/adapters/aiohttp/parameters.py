@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import attrs
 from multidict import MultiMapping
 
+from chatflow.adapters.aiohttp.moments import PATTERN as MOMENT_PATTERN
 from chatflow.adapters.aiohttp.moments import first_moment, last_moment
 from chatflow.domain.messages.errors import InvalidRoom
 from chatflow.domain.messages.rooms import ROOM_MAX_CHARS, normalise_room
@@ -71,6 +72,8 @@ class Parameter(Generic[T]):
             raise InvalidParameter(self.name, str(exc)) from exc
 
 
+CURSOR_MAX_CHARS = 256
+_CURSOR = re.compile(rf"[A-Za-z0-9_-]{{1,{CURSOR_MAX_CHARS}}}", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,16}", re.ASCII)
 
 
@@ -95,11 +98,14 @@ def _room_id(text: str) -> str:
 
 
 def _optional_moment(name: str, description: str, parse: Callable[[str], int]) -> Parameter[int | None]:
-    schema = {"type": "string", "examples": ["2026-11-24T01:31:00.000Z", "2026-11-24 01:31:00"]}
+    examples = ["2026-11-24T01:31:00.000Z", "2026-11-24 01:31:00"]
+    schema = {"type": "string", "minLength": 1, "pattern": MOMENT_PATTERN, "examples": examples}
     return Parameter(name, description, None, parse, schema)
 
 
 def _cursor(text: str) -> str:
+    if not _CURSOR.fullmatch(text):
+        raise ValueError("is not a cursor of this service")
     return text
 
 
@@ -128,7 +134,7 @@ CURSOR: Parameter[str | None] = Parameter(
     "`nextCursor` of the page before, for the page after it. Opaque.",
     None,
     _cursor,
-    {"type": "string", "maxLength": 256},
+    {"type": "string", "pattern": "^[A-Za-z0-9_-]+$", "minLength": 1, "maxLength": CURSOR_MAX_CHARS},
 )
 START = _optional_moment(
     "start", "Accepted at or after this time; ISO-8601 or `YYYY-MM-DD HH:MM:SS`, UTC.", first_moment
