@@ -5,15 +5,18 @@ are heard from WARNING up, above the level at which any of them logs traffic.
 """
 
 import codecs
+import io
 import json
 import logging
 import sys
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, TextIO
 
 import orjson
 import structlog
 from structlog.stdlib import ProcessorFormatter
-from structlog.typing import EventDict, Processor
+from structlog.typing import EventDict, ExcInfo, Processor
+
+from chatflow.entrypoints.terminal import visible, visible_json
 
 LogFormat = Literal["auto", "console", "json"]
 
@@ -85,12 +88,24 @@ def _json() -> list[Processor]:
 def _dumps(event: dict[str, Any], **_: Any) -> str:
     """One line whatever is in the event: what JSON cannot carry is written as its repr."""
     try:
-        return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
+        return visible_json(orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode())
     except TypeError:  # orjson's own error is one: lone surrogates, integers past 64 bits
         return json.dumps({key: repr(value) for key, value in event.items()})
 
 
 def _console(*, colors: bool) -> list[Processor]:
     return [
-        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=28)
+        _visible_values,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_visible_traceback, pad_event_to=28),
     ]
+
+
+def _visible_values(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Texts may be a client's; anything else is written as its repr, which escapes by itself."""
+    return {key: visible(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _visible_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(visible(text.getvalue()))

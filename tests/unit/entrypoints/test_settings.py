@@ -334,7 +334,7 @@ def test_a_cluster_is_a_comma_separated_list():
         ("amqp://u:p@a/v,amqp://u:q@b/v", "amqp://u:***@a/v,amqp://u:***@b/v"),
         ("amqp://u:p@ss/w:ord,x@host/v", "amqp://u:***@host/v"),
         (REDIS, "redis://:***@redis:6379/0"),
-        ("redis://h?password=s3cret&db=1", "redis://h?password=***&db=1"),
+        ("redis://h?password=s3cret&db=1", "redis://h?password=***&db=***"),
         ("sqlite:///var/chatflow.db", "sqlite:///var/chatflow.db"),
     ],
 )
@@ -387,3 +387,33 @@ def test_any_text_is_either_a_setting_or_a_refusal_that_names_it(name, value):
         refused_for = str(error)
     assert name in refused_for
     assert "\n" not in refused_for
+
+
+@pytest.mark.parametrize(
+    ("name", "url"),
+    [
+        ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:p@h/db?passwort={}"),
+        ("CHATFLOW_DATABASE_URL", "mysql+asyncmy://u:p@h/db?charset=utf8mb4&pass%77ord={}&ssl=true"),
+        ("CHATFLOW_DATABASE_URL", "sqlite:///file.db?key={}"),
+        ("CHATFLOW_CACHE_URL", "redis://h/0?auth={}"),
+        ("CHATFLOW_CACHE_URL", "redis://h/0#{}"),
+        ("CHATFLOW_CACHE_URL", "redis+sentinel://h/name/0?sentinel_password={}"),
+        ("CHATFLOW_BROKER_URL", "amqp://u:p@h/v?login={},amqp://u:p@h2/v?login={}"),
+        ("CHATFLOW_GATEWAY_URL", "ws://h/?jwt={}"),
+    ],
+)
+def test_no_parameter_of_a_url_that_may_hold_a_secret_is_shown(name, url):
+    try:
+        settings = load_settings("up", {name: url.replace("{}", "s3cret")}, dotenv=None)
+    except SettingsError as exc:
+        shown = str(exc)
+    else:
+        shown = str(describe(settings)) + repr(settings)
+    assert "s3cret" not in shown
+    assert "***" in shown
+
+
+def test_parameters_that_say_how_to_connect_are_shown():
+    url = "mysql+asyncmy://u:p@h/db?ssl=true&connect_timeout=3"
+    shown = str(describe(load_settings("up", {"CHATFLOW_DATABASE_URL": url}, dotenv=None)))
+    assert "ssl=true&connect_timeout=3" in shown

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 from rich.table import Table
 
 from chatflow.domain.persistence.replay import Outcome
-from chatflow.entrypoints.cli.shared import common_settings, print_table
+from chatflow.entrypoints.cli.shared import add_row, common_settings, print_table
 from chatflow.entrypoints.roles.process import refuse, run_process
+from chatflow.entrypoints.terminal import visible
 
 JSON = typer.Option("--json", help="Print a JSON array.")
 
@@ -39,12 +39,12 @@ def dlq_list(
         table = Table("id", "source", "message id", "created", "tries", "resolved", "reason")
         for row in listing.rows:
             state, tries = "yes" if row.resolved else "no", str(row.retry_count)
-            table.add_row(row.id, row.source, _ids(row.message_ids), row.created_at, tries, state, escape(row.reason))
+            add_row(table, row.id, row.source, _ids(row.message_ids), row.created_at, tries, state, row.reason)
         print_table(table)
     elif not listing.unread:
         typer.echo("no dead letters")
     if listing.unread:
-        typer.echo(f"chatflow: the broker's dead letters are not shown: {listing.unread}", err=True)
+        typer.echo(f"chatflow: the broker's dead letters are not shown: {visible(listing.unread)}", err=True)
         raise typer.Exit(1)
 
 
@@ -80,7 +80,7 @@ def dlq_replay(
         typer.echo(json.dumps([replayed_as_json(result) for result in replays.results], indent=2))
     else:
         for result in replays.results:
-            typer.echo(f"{name_of(result.dead)} {_ids(result.message_ids)} {outcome_text(result)}")
+            typer.echo(visible(f"{name_of(result.dead)} {_ids(result.message_ids)} {outcome_text(result)}"))
         typer.echo(f"{counts[replays.done]} {replays.done}, {counts[Outcome.REFUSED]} refused")
     if replays.failure:
         refuse(f"not all were tried: {replays.failure}")

@@ -4,10 +4,12 @@ from typing import cast
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from chatflow.entrypoints.logs import LogFormat, configure_logs
 from chatflow.entrypoints.roles.process import refuse
 from chatflow.entrypoints.settings import Common, Settings, SettingsError, Start, load_settings
+from chatflow.entrypoints.terminal import visible
 
 PIPE_WIDTH = 160
 """Columns of a table that is not shown on a terminal."""
@@ -26,6 +28,11 @@ def settings_for(start: Start) -> Settings:
 def common_settings() -> Common:
     """The common settings, for a command that is not a role."""
     return settings_for("tool").common
+
+
+def add_row(table: Table, *cells: str | None) -> None:
+    """A row of texts as they are: no markup, and nothing that steers a terminal."""
+    table.add_row(*(Text(visible(cell or "")) for cell in cells))
 
 
 def print_table(table: Table) -> None:

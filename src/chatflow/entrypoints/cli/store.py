@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from chatflow.entrypoints.cli.shared import common_settings, print_table
+from chatflow.entrypoints.cli.shared import add_row, common_settings, print_table
 from chatflow.entrypoints.roles.process import run_process
 
 commands = typer.Typer()
@@ -43,7 +43,7 @@ def audit(
     if report.findings:
         table = Table("check", "subject", "expected", "found")
         for finding in report.findings:
-            table.add_row(finding.check, finding.subject, finding.expected, finding.found)
+            add_row(table, finding.check, finding.subject, finding.expected, finding.found)
         print_table(table)
     typer.echo(
         f"audited {report.messages} messages and {report.acks} acks: {report.missing} missing, "

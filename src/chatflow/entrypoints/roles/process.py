@@ -13,6 +13,7 @@ import attrs
 import structlog
 
 from chatflow.domain.resilience.tasks import end
+from chatflow.entrypoints.terminal import visible
 from chatflow.ports.errors import ChatflowError
 
 if sys.platform == "win32":
@@ -149,5 +150,5 @@ def run_process(main: Coroutine[Any, Any, Result]) -> Result:
 
 def refuse(reason: str) -> NoReturn:
     """Exit with one line on stderr and code 2."""
-    sys.stderr.write(f"chatflow: {reason}\n")
+    sys.stderr.write(f"chatflow: {visible(reason)}\n")
     sys.exit(EXIT_REFUSED)

@@ -2,7 +2,11 @@
 
 import re
 
+from chatflow.ports.tls import TLS_KEYS
+
 MASK = "***"
+SHOWN = {"ssl", *TLS_KEYS, "charset", "connect_timeout", "heartbeat", "unix_socket", "sentinel_username"}
+"""Parameters whose values are shown."""
 
 
 def split_urls(value: str) -> tuple[str, ...]:
@@ -17,4 +21,11 @@ def masked(value: str) -> str:
 
 def _masked_one(value: str) -> str:
     value = re.sub(r"(://[^/@:?#]*:).*(@)", rf"\1{MASK}\2", value, flags=re.DOTALL)
-    return re.sub(r"(?i)([?&](?:password|passwd|pwd|token|secret)=)[^&#]*", rf"\1{MASK}", value)
+    value = re.sub(r"([?&]([^=&#]*)=)([^&#]*)", _parameter, value)
+    return re.sub(r"#.*", f"#{MASK}", value, flags=re.DOTALL)
+
+
+def _parameter(match: re.Match[str]) -> str:
+    """Only what is known to be no secret is shown: a mistyped name may stand before a password."""
+    start, name, value = match.groups()
+    return start + (value if name in SHOWN else MASK)
