@@ -13,8 +13,8 @@ class Wire:
 
     Attributes:
         held: operations of the server that are kept back until `release`.
-        refusals: texts whose next sending, and rooms whose next join, is answered with this error instead of reaching
-            the server.
+        refusals: texts whose next sending, rooms whose next join, and ``""`` for the next hello, is answered with this
+            error instead of reaching the server.
         sent: what the page sent, in order, refused or not.
         frames: the same as it was framed, with the number of bytes of each frame.
         heard: what the server sent, in order, kept back or not.
@@ -83,7 +83,7 @@ class Wire:
             if refusal is None:
                 passing.append(item)
             else:
-                page_end.send(orjson.dumps({"op": "error", "ref": item["ref"], **refusal}).decode())
+                page_end.send(orjson.dumps({"op": "error", "ref": item.get("ref"), **refusal}).decode())
         if passing == items:
             server_end.send(frame)
         elif passing:

@@ -1,6 +1,7 @@
 """The chat page where the server asks for tokens: signing in, staying in, and coming back."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from playwright.async_api import Request, Route, expect
@@ -14,6 +15,12 @@ from tests.harness.waiting import eventually
 pytestmark = pytest.mark.browser
 
 ADA, GRACE = 41, 42
+RECORD_NOTICES = """() => {
+  const words = document.getElementById('notice-words');
+  window.notices = [];
+  new MutationObserver(() => notices.push(words.textContent)).observe(words, { childList: true });
+}"""
+"""However shortly they are shown."""
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +137,30 @@ async def test_what_was_written_after_the_sign_in_ended_is_sent_after_the_next(
     assert await ada.texts() == ["one", "two"]
     assert [row["message"] for row in await token_server.stored("ended", token)] == ["one", "two"]
     await ada.verify_quiet()
+
+
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        ({"code": "forbidden", "message": "at most 3 sessions per user", "retryable": False}, "At most 3 sessions per"),
+        ({"code": "unavailable", "message": "Tokens cannot be checked now", "retryable": True}, "Tokens cannot be"),
+    ],
+)
+async def test_a_good_token_that_is_refused_for_now_is_tried_again(
+    token_server: UpServer, open_page: Open, refusal: dict[str, Any], words: str
+) -> None:
+    ada, wire = await open_page(token_server), Wire()
+    await wire.install(ada.page)
+    await _sign_in(ada, token_of(ADA), "refused")
+    hellos = len(_said(wire, "hello"))
+    await ada.page.evaluate(RECORD_NOTICES)
+    wire.refusals[""] = refusal
+    await wire.cut(1012)
+    await eventually(lambda: len(_said(wire, "hello")) == hellos + 2)
+    await ada.connected()
+    notices = await ada.page.evaluate("notices")
+    assert any(words in notice for notice in notices)
+    assert not any("Sign in" in notice for notice in notices)
 
 
 async def test_tabs_share_one_sign_in_and_sign_out_together(token_server: UpServer, open_page: Open) -> None:

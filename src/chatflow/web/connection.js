@@ -126,11 +126,19 @@ export class Connection {
       clearTimeout(this.#timer);
       this.#welcomedAt = Date.now();
       this.#become({ kind: "connected", welcome: frame });
-    } else if (frame.op === "error" && frame.retryable !== true) {
-      this.#turnedAway(frame.message);
     } else if (frame.op === "error") {
-      this.#lose({ code: 1013, reason: frame.code === "unavailable" ? frame.message : REASONS[1013] });
+      this.#refuse(frame);
     }
+  }
+
+  /** A good token may be refused for now: too many sessions, or nobody can check it. */
+  #refuse({ code, message, retryable }) {
+    if (retryable !== true && !(code === "forbidden" && this.#hasToken)) this.#turnedAway(message);
+    else this.#lose({ code: 1013, reason: code === "busy" ? REASONS[1013] : sentence(message ?? REASONS[1013]) });
+  }
+
+  get #hasToken() {
+    return "token" in this.#hello();
   }
 
   #closed({ code, reason }) {
@@ -141,10 +149,9 @@ export class Connection {
   /** Trying again as the same person would not help. */
   #turnedAway(words) {
     this.#drop();
-    const [kind, reason] =
-      "token" in this.#hello()
-        ? ["signedOut", "The server does not accept your token"]
-        : ["refused", "The server does not accept this name"];
+    const [kind, reason] = this.#hasToken
+      ? ["signedOut", "The server does not accept your token"]
+      : ["refused", "The server does not accept this name"];
     this.#become({ kind, reason: sentence(words || reason) });
   }
 
