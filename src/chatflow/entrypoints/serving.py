@@ -17,6 +17,7 @@ from chatflow.adapters.tls.entry import TlsEntrance
 from chatflow.domain.resilience.tasks import end
 from chatflow.entrypoints.containers import Container, build_container, start_opening
 from chatflow.entrypoints.data_directory import in_use
+from chatflow.entrypoints.roles import descriptors
 from chatflow.entrypoints.roles.process import (
     Lifetime,
     Stopped,
@@ -60,10 +61,11 @@ async def serve_roles(
     """Run these roles until SIGINT, SIGTERM or a failure. They start in the given order and drain in reverse.
 
     Raises:
-        StartError: a port is taken.
+        StartError: a port is taken, or there are fewer file descriptors than connections.
         SchemaMismatch: the database is newer than this program.
         BrokerMisconfigured: the broker's topology is not what this program declares.
     """
+    settings = descriptors.fitted(settings, names, descriptors.raise_limit())
     lifetime = Lifetime()
     stop_on_signals(lifetime)
     with contextlib.suppress(Stopped):
@@ -162,6 +164,7 @@ async def _run(
     try:
         for role in roles.values():
             await role.start(lifetime)
+        lifetime.run(descriptors.watch())
         settle_memory()
         share_interpreter()
         greet(roles)

@@ -244,6 +244,18 @@ def test_a_tool_listens_to_nobody_and_needs_no_authentication():
     assert load_settings("tool", {"CHATFLOW_HOST": "::"}, None).common.host == "::"
 
 
+def test_a_proxy_header_needs_a_proxy_that_is_trusted():
+    refused = refusal({"CHATFLOW_PROXY_PROTOCOL": "true"})
+    assert "CHATFLOW_TRUSTED_PROXIES" in str(refused)
+    assert up({"CHATFLOW_PROXY_PROTOCOL": "true", "CHATFLOW_TRUSTED_PROXIES": "::1"}).common.proxy_protocol
+
+
+def test_a_proxy_header_comes_before_tls_and_cannot_be_read_there():
+    environ = {"CHATFLOW_PROXY_PROTOCOL": "true", "CHATFLOW_TRUSTED_PROXIES": "::1"}
+    refused = refusal(environ | {"CHATFLOW_TLS_CERT": "cert.pem", "CHATFLOW_TLS_KEY": "key.pem"})
+    assert refused.variable == "CHATFLOW_PROXY_PROTOCOL"
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -21,7 +21,10 @@ the library parse whole reads.
 
 import asyncio
 import contextlib
+import fcntl
 import select
+import sys
+import termios
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -124,6 +127,11 @@ class DirectPeer(ServerConnection):
         if (raw := self.raw_transport) is None:
             return self.transport.get_write_buffer_size()
         return self.transport.get_write_buffer_size() + raw.get_write_buffer_size()
+
+    def kernel_bytes(self) -> int:
+        """What the kernel has taken and the peer has not confirmed; at most about twice ``SO_SNDBUF``."""
+        unread = fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        return int.from_bytes(unread, sys.byteorder)
 
     def listen(self, is_listening: bool) -> None:
         """Read from the transport, or leave what comes to the kernel."""

@@ -182,7 +182,10 @@ class GatewayConnection(ArrivingConnection, SocketOwner):
             return
         held = 0 if self._session is None else self._session.held_bytes()
         ahead = len(self._ahead) + self.inbox.taken_bytes
-        size = self.unsent_bytes() + ahead + held
+        unsent = self.unsent_bytes()
+        size = unsent + ahead + held
+        if unsent:
+            size += self.kernel_bytes()  # it is full
         self.socket.is_noted = size >= SMALL_BYTES
         self.memory.note(self, size)
 

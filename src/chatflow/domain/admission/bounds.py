@@ -12,5 +12,5 @@ HEAD_TIMEOUT_S = 10.0
 KEEPALIVE_S = 75.0
 """Between two requests; most balancers give up after 60."""
 
-SEND_BUFFER_BYTES = 262_144
-"""What the kernel may hold for a WebSocket client that does not read; by itself it takes megabytes."""
+SEND_BUFFER_BYTES = 131_072
+"""``SO_SNDBUF`` of a WebSocket client; Linux doubles it for its own books. Left alone it grows to megabytes."""

@@ -105,5 +105,21 @@ def check_tls(common: Common) -> None:
             raise SettingsError(other, f"must be set too, because {name} is: TLS needs both")
 
 
+def check_proxy_protocol(common: Common) -> None:
+    """Require that a PROXY header can be read.
+
+    Raises:
+        SettingsError: the listeners expect TLS before it, or no proxy is trusted to send one.
+    """
+    if not common.proxy_protocol:
+        return
+    if common.tls.is_on:
+        raise SettingsError(
+            "CHATFLOW_PROXY_PROTOCOL", "cannot be on with CHATFLOW_TLS_CERT: its header comes before TLS"
+        )
+    if not common.trusted_proxies:
+        raise SettingsError("CHATFLOW_PROXY_PROTOCOL", "needs CHATFLOW_TRUSTED_PROXIES: only those may send its header")
+
+
 def _variable(group: type[attrs.AttrsInstance], name: str) -> str:
     return variable_of(getattr(attrs.fields(group), name))

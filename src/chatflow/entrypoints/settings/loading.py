@@ -4,7 +4,15 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from chatflow.entrypoints.settings.checks import Start, check_auth, check_order, check_ports, check_shared, check_tls
+from chatflow.entrypoints.settings.checks import (
+    Start,
+    check_auth,
+    check_order,
+    check_ports,
+    check_proxy_protocol,
+    check_shared,
+    check_tls,
+)
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.environment import read_assignments, read_group
 from chatflow.entrypoints.settings.identity import IdentitySettings
@@ -44,6 +52,7 @@ def load_settings(
     check_ports(start, settings)
     check_shared(start, common)
     check_auth(start, common)
+    check_proxy_protocol(common)
     check_identity(start, common, settings.identity)
     check_tls(common)
     return settings
