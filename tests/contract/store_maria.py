@@ -105,6 +105,7 @@ class MariaSchemas:
 
 @pytest.fixture(scope="session")
 def maria_schemas(maria_server: MariaServer) -> Iterator[MariaSchemas]:
+    maria_server.make_ready()  # the module before may have left it stopped
     template = maria_server.database()
     with ThreadPoolExecutor(1) as thread:  # the command starts an event loop of its own
         thread.submit(migrate.upgrade, maria_server.url(template)).result()
