@@ -15,6 +15,7 @@ import attrs
 
 from tests.harness import pausing
 from tests.harness.ports import free_port
+from tests.harness.preloaded import run_preloaded
 
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 40.0
@@ -44,9 +45,7 @@ def clean_environ(settings: dict[str, str]) -> dict[str, str]:
 
 def run_command(directory: Path, settings: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
-        command(*arguments), env=clean_environ(settings), cwd=directory, capture_output=True, text=True, check=False
-    )
+    return run_preloaded(list(arguments), clean_environ(settings), directory)
 
 
 @attrs.define(eq=False)
