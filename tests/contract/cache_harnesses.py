@@ -11,13 +11,15 @@ import redis.asyncio
 from chatflow.adapters.memory.cache import MemoryCache, MemoryLeases
 from chatflow.adapters.memory.fleet import MemoryFleet
 from chatflow.adapters.redis import compat
+from chatflow.adapters.redis.fleet import RedisFleet
 from chatflow.adapters.redis.services import open_redis
 from chatflow.ports.cache import Cache, Leases
 from chatflow.ports.fleet import Fleet
 from tests.harness.clock import FakeClock
 from tests.harness.lifecycle import opened
 
-TIMEOUT_S = 5.0
+TIMEOUT_S = 30.0
+MAX_AGE_S = 60.0
 """A suite about semantics does not stumble over a busy machine."""
 
 
@@ -51,7 +53,7 @@ async def memory() -> AsyncIterator[Backend]:
     async def forget_versions() -> None:
         cache._stamps.clear()
 
-    yield Backend(cache, MemoryLeases(clock), MemoryFleet(clock, max_age_s=5), advance, forget_versions)
+    yield Backend(cache, MemoryLeases(clock), MemoryFleet(clock, max_age_s=MAX_AGE_S), advance, forget_versions)
 
 
 async def make_older(raw: redis.asyncio.Redis, seconds: float) -> None:
@@ -87,7 +89,8 @@ async def real_redis(url: str) -> AsyncIterator[Backend]:
             for key in await raw.keys("*:tag:*"):
                 await raw.delete(key)
 
-        yield Backend(services.cache, services.leases, services.fleet, advance, forget_versions)
+        fleet = RedisFleet(services.commands, max_age_s=MAX_AGE_S)
+        yield Backend(services.cache, services.leases, fleet, advance, forget_versions)
 
 
 def opener(request: pytest.FixtureRequest) -> Open:

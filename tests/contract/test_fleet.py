@@ -45,10 +45,10 @@ async def test_every_instance_of_every_role_is_listed(backend):
 async def test_who_falls_silent_ages_out_and_who_speaks_stays(backend):
     await backend.fleet.report(said("silent"))
     await backend.fleet.report(said("speaking"))
-    await backend.advance(3)
+    await backend.advance(40)
     await backend.fleet.report(said("speaking", at_us=2))
     assert len(await backend.fleet.snapshots()) == 2
-    await backend.advance(3)
+    await backend.advance(40)
     assert [s.instance for s in await backend.fleet.snapshots()] == ["speaking"]
 
 
