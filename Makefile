@@ -4,6 +4,8 @@
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+# A module stays with one process, and the longest come first: tests/conftest.py orders them.
+SHARED := -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 COMPILE := $(BIN)/uv pip compile pyproject.toml --universal --generate-hashes --no-annotate --no-header --quiet
 # Stamps are written last, so that an interrupted set-up is repeated.
 RUN := $(VENV)/.ready-run
@@ -23,11 +25,11 @@ run: $(RUN) ## set up, then start everything in one process (chatflow up)
 
 test: $(DEV) ## set up, then run every test but the long ones
 	@scripts/system-packages.sh
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest $(SHARED) $(ARGS)
 
 test-long: $(DEV) ## only the long ones: a load that is killed, other seeds, MySQL and RabbitMQ 4 from other Debian releases
 	@scripts/system-packages.sh
-	@$(BIN)/python -m pytest -m long -n $(WORKERS) --dist loadscope $(ARGS)
+	@$(BIN)/python -m pytest -m long $(SHARED) $(ARGS)
 
 test-all: test test-long ## every test: half an hour on two cores
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import thread as pool_threads
+from pathlib import Path
 
 import hypothesis
 import pytest
@@ -18,6 +19,31 @@ pytest_plugins = ["tests.harness.fixtures", "tests.harness.overdue"]
 
 IN_CI = os.environ.get("CI", "").lower() in {"1", "true"}
 LEAK_PATIENCE_S = 2.0
+LONGEST = (
+    "fault/test_campaign.py",
+    "e2e/test_dead_letters.py",
+    "integration/test_benchmarks.py",
+    "e2e/test_cli.py",
+    "integration/test_rabbitmq_publishing.py",
+    "simulation/test_simulation.py",
+    "contract/test_store.py",
+    "e2e/test_roles.py",
+    "e2e/test_pages_delivery.py",
+    "e2e/test_pages.py",
+    "integration/test_sql_mysql_faults.py",
+    "e2e/test_cached_reads.py",
+    "fault/test_kill_up.py",
+    "fault/test_galera.py",
+    "integration/test_gateway_abuse.py",
+    "e2e/test_pages_outbox.py",
+    "e2e/test_recovery.py",
+    "integration/test_redelivery.py",
+    "e2e/test_embedded_replay.py",
+    "integration/test_harness.py",
+    "e2e/test_cached_reads_rows.py",
+    "unit/session/test_session_properties.py",
+)
+"""Modules that take longest, the longest first: begun last, one would run alone in the end."""
 CHROMIUM_NAMES = (
     "chromium",
     "chromium-browser",
@@ -51,6 +77,13 @@ def need(found: object, reason: str) -> None:
     if IN_CI:
         pytest.fail(reason, pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest modules first; all else keeps its order."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session")

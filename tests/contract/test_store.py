@@ -811,7 +811,9 @@ def test_any_sequence_of_appends_leaves_exactly_what_was_appended(make_backend, 
                 for each in self.opened:
                     runner.run(each.__aexit__(None, None, None))
 
-        # Without compat.py MariaDB takes several times as long; what differs there is one packet or several.
-        examples = 5 if "fallback" in request.node.name else 15
+        # MariaDB takes several times as long, most of all without compat.py, where one packet or several differs.
+        is_long = request.node.get_closest_marker("long") is not None
+        is_short = "fallback" in request.node.name or ("mariadb" in request.node.name and not is_long)
+        examples = 5 if is_short else 15
         quiet = hypothesis.settings(max_examples=examples, stateful_step_count=12, deadline=None)
         run_state_machine_as_test(Machine, settings=quiet)

@@ -22,10 +22,10 @@ async def test_two_active_processors_on_two_nodes_lose_nothing(server_guard: Gua
     cluster = GaleraCluster.start(server_guard)
     rabbit.ready()
     try:
-        done = await run_once(tmp_path, rabbit, cluster, 6_000)
+        done = await run_once(tmp_path, rabbit, cluster, 3_000)
     finally:
         cluster.kill()
         rabbit.kill()
     assert done.is_sound, str(done)
-    assert done.acked == 6_000
-    assert min(done.shares) > 1_000, f"one processor did everything: {done}"
+    assert done.acked == 3_000
+    assert min(done.shares) > 500, f"one processor did everything: {done}"

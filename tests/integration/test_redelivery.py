@@ -200,7 +200,9 @@ async def until_held(server: RabbitServer, url: str, envelopes: int) -> None:
         await asyncio.sleep(0.2)
 
 
-@pytest.mark.parametrize("summaries", [False, True], ids=["no summaries", "summaries"])
+@pytest.mark.parametrize(
+    "summaries", [pytest.param(False, marks=pytest.mark.long), True], ids=["no summaries", "summaries"]
+)
 async def test_twenty_processors_worth_of_redelivery_changes_no_row_and_no_counter(
     rabbit_server: RabbitServer, vhost_url: str, fresh_url: str, summaries: bool
 ) -> None:

@@ -21,7 +21,7 @@ from tests.simulation.faults import ClientPlan, Event, Scenario, Sizes, Weather,
 from tests.simulation.mutants import MUTANTS, RARE, Replace
 from tests.simulation.world import Broken, simulate
 
-SHORT_SCHEDULES = 400
+SHORT_SCHEDULES = 200
 LONG_SCHEDULES = int(os.environ.get("SIMULATION_SCHEDULES", "5000"))
 CAUGHT_WITHIN = 400
 ROOT = Path(__file__).parents[2]

@@ -327,4 +327,4 @@ class TestWs(WsMachine.TestCase):
 
 
 class TestOrder(OrderMachine.TestCase):
-    settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
