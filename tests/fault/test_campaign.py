@@ -22,8 +22,8 @@ ROUNDS = {kind: (kind,) for kind in KINDS if not kind.startswith(SORTS)} | {
     f"every-{sort}": tuple(kind for kind in KINDS if kind.startswith(sort)) for sort in SORTS
 }
 SHORT_RUN = {"kill-gateway", "kill-rabbit", "every-pause", "every-cut", "full-rabbit"}
-"""What the others break is broken in shorter tests too: a processor in test_redelivery.py and in the brokers' contract (a
-mortal consumer), MariaDB killed, read-only and half open in test_sql_mysql_faults.py, RabbitMQ half open in
+"""What the others break is broken in shorter tests too: a processor in test_redelivery.py and in the brokers' contract
+(a mortal consumer), MariaDB killed, read-only and half open in test_sql_mysql_faults.py, RabbitMQ half open in
 test_rabbitmq_publishing.py; a slow link fails nothing."""
 LONG = pytest.mark.long
 MET = {

@@ -47,7 +47,7 @@ from tests.harness.waiting import eventually
 from tests.harness.ws_client import WsClient, client_of
 from tests.unit.fakes import FakeStore
 
-DEADLINE_S = 10.0
+DEADLINE_S = 40.0
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from chatflow.ports.store import Appended
 from tests.contract.store_cases import NOW_US, message
 
 PATIENCE_S = 30.0
-SLACK_S = 3.0
+SLACK_S = 15.0
 """What a busy machine may add to a deadline."""
 
 
