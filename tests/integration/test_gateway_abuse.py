@@ -9,6 +9,7 @@ from collections import Counter
 import msgspec
 import pytest
 
+from chatflow.adapters.websockets import connection as connection_module
 from chatflow.adapters.websockets import server as server_module
 from chatflow.adapters.websockets import sockets
 from chatflow.adapters.websockets.connection import GatewayConnection
@@ -32,13 +33,17 @@ SLACK = 512 * 2**10
 
 
 @pytest.fixture
-async def gateway(monkeypatch):
-    # Tests read the close frame behind all that a client did not read before, through the smallest of buffers.
-    monkeypatch.setattr(sockets, "CLOSE_GRACE_S", 60.0)
-    monkeypatch.setattr(server_module, "CLOSE_GRACE_S", 60.0)
+async def gateway():
     # A flood takes longer than the usual patience with who has not said hello, since pings have their price.
     async with open_gateway(outbound_limit_bytes=LIMIT, hello_timeout_s=110) as opened:
         yield opened
+
+
+@pytest.fixture
+def long_grace(monkeypatch):
+    """The test reads the close frame behind all that it did not read before, through the smallest of buffers."""
+    for module, name in ((sockets, "CLOSE_GRACE_S"), (connection_module, "END_GRACE_S")):
+        monkeypatch.setattr(module, name, 60.0)
 
 
 def buffered(gateway):
@@ -62,6 +67,7 @@ async def flood(gateway, raw, data, *, most=64 * 2**20):
     return max([highest, *buffered(gateway)])
 
 
+@pytest.mark.usefixtures("long_grace")
 async def test_a_member_that_never_reads_is_dropped_with_1013_and_the_others_miss_nothing(gateway):
     stuck = await gateway.raw("/ws", receive_buffer=4_096)
     stuck.send(HELLO, JOIN)
@@ -95,6 +101,7 @@ def values(payload):
     return value if isinstance(value, list) else [value]
 
 
+@pytest.mark.usefixtures("long_grace")
 async def test_a_dropped_reader_comes_back_with_since_and_misses_nothing(gateway):
     stuck = await gateway.raw("/feed/lobby?since=0", receive_buffer=4_096)
     async with gateway.session() as sender:
@@ -123,6 +130,7 @@ async def test_a_stuck_member_that_does_not_even_close_is_cut_off(gateway, monke
     await stuck.close()
 
 
+@pytest.mark.usefixtures("long_grace")
 async def test_a_sender_that_never_reads_its_acks_is_bounded_and_dropped(gateway):
     raw = await gateway.raw("/ws", receive_buffer=4_096)
     raw.send(HELLO)
@@ -133,6 +141,7 @@ async def test_a_sender_that_never_reads_its_acks_is_bounded_and_dropped(gateway
     await raw.close()
 
 
+@pytest.mark.usefixtures("long_grace")
 async def test_a_chat_client_that_never_reads_its_replies_is_bounded_and_dropped(gateway):
     raw = await gateway.raw("/chat/lobby", receive_buffer=4_096)
     data = b"".join(frame(TEXT, msgspec.json.encode(chat(message="-", padding="x" * 1_000))) for _ in range(10))
@@ -142,6 +151,7 @@ async def test_a_chat_client_that_never_reads_its_replies_is_bounded_and_dropped
     await raw.close()
 
 
+@pytest.mark.usefixtures("long_grace")
 async def test_a_flood_of_pings_whose_pongs_are_never_read_is_bounded_and_dropped(gateway):
     raw = await gateway.raw("/ws", receive_buffer=4_096)
     assert await flood(gateway, raw, frame(PING, b"p" * 125) * 500) < LIMIT + SLACK
