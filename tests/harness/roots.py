@@ -113,9 +113,14 @@ def _mirror() -> str:
 
 def _run(*command: str) -> str:
     environ = {"PATH": PATH + ":/sbin:/bin", "LANG": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=BUILD_DEADLINE_S, check=False)
+    tried = " ".join(each for each in command if each not in _CONTAINED)
+    try:
+        done = subprocess.run(
+            command, env=environ, capture_output=True, text=True, timeout=BUILD_DEADLINE_S, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise NoRoot(f"no end within {BUILD_DEADLINE_S:g} s: {tried}") from exc
     if done.returncode:
-        program = next(each for each in command if each not in _CONTAINED)
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise NoRoot(f"{program} failed with {done.returncode}: {' '.join(said)}")
+        raise NoRoot(f"failed with {done.returncode}: {tried}: {' '.join(said)}")
     return done.stdout
