@@ -202,4 +202,4 @@ class TokenMachine(RuleBasedStateMachine):
 
 
 class TestTokens(TokenMachine.TestCase):
-    settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
