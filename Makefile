@@ -74,6 +74,7 @@ galera: $(DEV) ## two active processors on two nodes of a Galera cluster, every 
 
 lock: $(BIN)/uv ## pin the dependencies of pyproject.toml (ARGS=--upgrade for newer ones)
 	$(COMPILE) --group build $(ARGS) -o requirements/run.txt
+	$(COMPILE) -c requirements/run.txt $(ARGS) -o requirements/image.txt
 	$(COMPILE) --group dev -c requirements/run.txt $(ARGS) -o requirements/dev.txt
 
 clean: ## remove the environment, caches and build output; data in ./var stays

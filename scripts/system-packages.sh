@@ -27,6 +27,7 @@ has() {
 PATH=$PATH:/usr/sbin:/usr/local/sbin
 missing=
 has_browser || missing="$missing chromium"
+has haproxy || missing="$missing haproxy"
 has mariadbd || missing="$missing mariadb-server"
 has_galera || missing="$missing galera-4 rsync"
 has rabbitmq-server || missing="$missing rabbitmq-server"
