@@ -103,7 +103,7 @@ class Container(containers.DeclarativeContainer):
 
     conflicts = providers.Singleton(found_conflicts_of, common)
     ports: providers.Provider[set[int]] = providers.Singleton(set)
-    admission = providers.Factory(admission_of, api_settings, gateway_settings, ports)
+    admission = providers.Factory(admission_of, api_settings, gateway_settings, ports, audit_trail)
 
     publisher = providers.Singleton(
         IngestPublisher,
@@ -218,7 +218,7 @@ class Container(containers.DeclarativeContainer):
         database,
         fleet,
         gateway_settings.gateway_port,
-        providers.Factory(reading_admission_of, api_settings, gateway_settings, ports),
+        providers.Factory(reading_admission_of, api_settings, gateway_settings, ports, audit_trail),
         tls=tls,
     )
     replay_socket = providers.Singleton(ReplaySocketRole, common, broker)

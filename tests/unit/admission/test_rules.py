@@ -1,8 +1,9 @@
 import pytest
 
+from chatflow.adapters.memory.audit_trail import MemoryAuditTrail
 from chatflow.domain.admission.addresses import Client
 from chatflow.domain.admission.origins import AllowedHosts, AllowedOrigins
-from chatflow.domain.admission.rules import NO_HOST, NO_ORIGIN, OTHER_HOST, OTHER_ORIGIN, Admission, Arrival
+from chatflow.domain.admission.rules import NO_HOST, NO_ORIGIN, OTHER_HOST, OTHER_ORIGIN, Admission, Arrival, no_token
 
 LOCAL = Client("127.0.0.1", is_loopback=True)
 REMOTE = Client("203.0.113.9")
@@ -94,3 +95,19 @@ def test_a_browser_that_sends_no_origin_says_where_the_page_is():
 
 def test_a_star_allows_what_is_no_origin_too():
     assert Admission(origins=AllowedOrigins.parse("*")).judge(arrival(origin="null")) is None
+
+
+async def test_who_may_not_come_in_is_recorded_without_the_query():
+    trail = MemoryAuditTrail()
+    admission = Admission(audit_trail=trail)
+    headers = {"Host": ["evil.example:8080"], "Origin": ["http://evil.example"]}
+    assert await admission.rejection("/ws", lambda name: headers.get(name, []), LOCAL, no_token)
+    assert list(trail.entries) == [
+        {
+            "event": "access.denied",
+            "reason": "host_not_allowed",
+            "address": LOCAL.address,
+            "path": "/ws",
+            "origin": "http://evil.example",
+        }
+    ]

@@ -8,6 +8,7 @@ import attrs
 from chatflow.domain.admission.addresses import Client, TrustedProxies, parse_address
 from chatflow.domain.admission.metrics import AdmissionMetrics
 from chatflow.domain.admission.origins import ANY, AllowedHosts, AllowedOrigins, Authority, WebOrigin
+from chatflow.ports.audit_trail import AuditTrail
 
 BAD_REQUEST, FORBIDDEN, MISDIRECTED = 400, 403, 421
 """Statuses; the last one says that this server does not answer for that name (RFC 9110, section 15.5.20)."""
@@ -95,6 +96,7 @@ class Admission:
         ports: where our own pages may be served: at the host that a request names, or at any loopback name if it names
             one. Grows as listeners start.
         metrics: of one role.
+        audit_trail: told who may not come in; ``None`` where nobody keeps one.
     """
 
     hosts: AllowedHosts = attrs.field(factory=AllowedHosts)
@@ -103,6 +105,7 @@ class Admission:
     is_open: bool = False
     ports: set[int] = attrs.field(factory=set)
     metrics: AdmissionMetrics = attrs.field(factory=AdmissionMetrics)
+    audit_trail: AuditTrail | None = attrs.field(default=None, kw_only=True)
 
     def client(self, peer: str, values: HeaderValues) -> Client:
         """Who has sent a request; see `TrustedProxies.client`."""
@@ -120,11 +123,14 @@ class Admission:
     async def rejection(
         self, path: str, values: HeaderValues, client: Client, bears_token: BearsToken, *, needs_origin: bool = True
     ) -> Rejection | None:
-        """Whether a request may come in, its token considered; ``None``: yes. Counts what may not."""
+        """Whether a request may come in, its token considered; ``None``: yes. Counts and records what may not."""
         rejection = self.judge(Arrival.of(values, client), needs_origin=needs_origin)
         if rejection is None or (rejection.unless_token and await bears_token(path, values)):
             return None
         self.metrics.requests_rejected += 1
+        if self.audit_trail is not None:
+            origin = next(iter(values("Origin")), "")
+            self.audit_trail.denied(rejection.code, client.address, path=path, origin=origin)
         return rejection
 
     def judge_host(self, hosts: Sequence[str]) -> Rejection | None:

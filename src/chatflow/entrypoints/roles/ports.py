@@ -8,9 +8,12 @@ from chatflow.domain.admission.addresses import TrustedProxies
 from chatflow.domain.admission.origins import AllowedHosts, AllowedOrigins
 from chatflow.domain.admission.rules import Admission
 from chatflow.entrypoints.settings import ApiSettings, Common, GatewaySettings
+from chatflow.ports.audit_trail import AuditTrail
 
 
-def admission_of(api: ApiSettings, gateway: GatewaySettings, ports: set[int]) -> Admission:
+def admission_of(
+    api: ApiSettings, gateway: GatewaySettings, ports: set[int], audit_trail: AuditTrail | None = None
+) -> Admission:
     """Who may come in to one role.
 
     ``ports`` are those that this process has bound; the page of another process is at the port that is configured.
@@ -21,13 +24,20 @@ def admission_of(api: ApiSettings, gateway: GatewaySettings, ports: set[int]) ->
     names = AllowedHosts.parse(common.allowed_hosts).names | origins.names | ({public} if public else frozenset())
     ports |= {port for port in (api.api_port, gateway.gateway_port) if port}
     return Admission(
-        AllowedHosts(names), origins, TrustedProxies.parse(common.trusted_proxies), common.is_open_by_hand, ports
+        AllowedHosts(names),
+        origins,
+        TrustedProxies.parse(common.trusted_proxies),
+        common.is_open_by_hand,
+        ports,
+        audit_trail=audit_trail,
     )
 
 
-def reading_admission_of(api: ApiSettings, gateway: GatewaySettings, ports: set[int]) -> Admission:
+def reading_admission_of(
+    api: ApiSettings, gateway: GatewaySettings, ports: set[int], audit_trail: AuditTrail | None = None
+) -> Admission:
     """The same for the REST interface, which the pages of ``CHATFLOW_CORS_ORIGIN`` may read too."""
-    admission = admission_of(api, gateway, ports)
+    admission = admission_of(api, gateway, ports, audit_trail)
     admission.origins = AllowedOrigins.parse(f"{api.common.allowed_origins},{api.cors_origin}")
     return admission
 
