@@ -33,12 +33,6 @@ def test_a_certificate_without_a_key_is_refused_and_a_key_without_a_certificate(
         load_settings("up", {given: "/x.pem"}, None)
 
 
-def test_proxy_headers_are_not_expected_below_tls():
-    both = {"CHATFLOW_TLS_CERT": "/x.pem", "CHATFLOW_TLS_KEY": "/x.key", "CHATFLOW_PROXY_PROTOCOL": "true"}
-    with pytest.raises(SettingsError, match="CHATFLOW_PROXY_PROTOCOL cannot be true with CHATFLOW_TLS_CERT"):
-        load_settings("up", both, None)
-
-
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [

@@ -94,18 +94,15 @@ def check_auth(start: Start, common: Common) -> None:
 
 
 def check_tls(common: Common) -> None:
-    """Require a certificate with its key, or neither; and no PROXY headers below TLS, where nobody would read them.
+    """Require a certificate with its key, or neither.
 
     Raises:
-        SettingsError: one of them is missing, or both kinds of proxy are expected.
+        SettingsError: one of them is missing.
     """
     given = {"CHATFLOW_TLS_CERT": common.tls.tls_cert, "CHATFLOW_TLS_KEY": common.tls.tls_key}
     for name, other in itertools.permutations(given):
         if given[name] and not given[other]:
             raise SettingsError(other, f"must be set too, because {name} is: TLS needs both")
-    if common.tls.is_on and common.proxy_protocol:
-        reason = "cannot be true with CHATFLOW_TLS_CERT: a proxy that sends PROXY headers must end TLS itself"
-        raise SettingsError("CHATFLOW_PROXY_PROTOCOL", reason)
 
 
 def check_proxy_protocol(common: Common) -> None:
