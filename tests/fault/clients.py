@@ -205,7 +205,8 @@ class LedgerSender:
             self.acked += 1
             self.acked_at = asyncio.get_running_loop().time()
             self._pause_s = FIRST_PAUSE_S
-            self.ledger.write(json.dumps({"messageId": answer["id"], "roomId": known[0]}) + "\n")
+            acked = {"messageId": answer["id"], "roomId": known[0], "userId": self.user_id}
+            self.ledger.write(json.dumps(acked) + "\n")
 
 
 @attrs.define(eq=False)

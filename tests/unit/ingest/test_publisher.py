@@ -6,6 +6,8 @@ import pytest
 
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
+from chatflow.domain.messages.conflicts import FoundConflicts
+from chatflow.domain.messages.errors import Conflict
 from chatflow.domain.messages.rooms import partition_of
 from chatflow.domain.resilience.circuit_breaker import BreakerState, CircuitBreaker
 from chatflow.ports.broker import size_of
@@ -357,3 +359,16 @@ async def test_ten_thousand_messages_over_a_shaky_broker_are_each_told_once_and_
         told = [int(str(ref)) for ref in bench.accepted if int(str(ref)) % PARTITIONS == partition]
         assert told == sorted(told)
     assert set(bench.broker.confirmed_ids()) == {message_id(int(str(ref))) for ref in accepted}
+
+
+async def test_a_conflict_that_the_commit_has_found_is_refused_in_its_place(build: Build) -> None:
+    bench = build(manual=True, conflicts=FoundConflicts(10))
+    bench.offer(1, 2, 3)
+    await eventually(lambda: bench.broker.waiting)
+    bench.publisher.conflicts.add(bench.broker.waiting[0][0].messages[1])
+    bench.broker.confirm()
+    await eventually(lambda: len(bench.sink.told) == 3)
+    assert bench.sink.told == [("accepted", 1), ("refused", 2), ("accepted", 3)]
+    assert type(bench.sink.errors[0]) is Conflict
+    assert not bench.publisher.conflicts
+    assert bench.publisher.pending_bytes == 0

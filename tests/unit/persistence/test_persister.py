@@ -109,6 +109,17 @@ async def test_persisting_again_after_an_unknown_outcome_stores_nothing_twice_an
     assert bench.metrics.duplicates == 3
 
 
+async def test_a_message_whose_id_stands_for_another_one_is_counted_and_told_and_the_first_is_announced() -> None:
+    bench, told = Bench(), []
+    bench.persister.on_conflict = told.append
+    first, other, theirs = message(1), message(1, text="ho"), message(1, text="ho", user_id=8)
+    await bench.persister.persist(0, [first, other, theirs, first])
+    await bench.persister.persist(0, [other, message(2)])
+    assert told == [other, other]
+    assert (bench.metrics.stored, bench.metrics.duplicates, bench.metrics.conflicts) == (3, 3, 2)
+    assert [stored.message for stored in bench.live.published[-1].messages] == [first, message(2)]
+
+
 async def test_a_cache_that_is_down_fails_nothing_and_is_counted() -> None:
     bench = Bench()
     bench.cache.down = CacheUnavailable("no cache")

@@ -3,7 +3,14 @@
 import attrs
 import pytest
 
-from chatflow.domain.persistence.replay import UnreadableOriginal, message_from_json, message_to_json, replay_into_store
+from chatflow.domain.persistence.replay import (
+    Outcome,
+    UnreadableOriginal,
+    message_from_json,
+    message_to_json,
+    replay_into_store,
+)
+from chatflow.ports.messages import Message
 from chatflow.ports.store import DeadLetter
 from tests.unit.fakes import FakeStore, message
 
@@ -44,6 +51,22 @@ async def test_what_is_refused_again_is_counted_and_stays_unresolved() -> None:
     assert result.seq is None
     assert result.reason
     assert box.marked == [(5, False)]
+
+
+@pytest.mark.parametrize("first", [message(1, "den"), message(1, text="ho")], ids=["room", "text"])
+async def test_an_original_whose_id_stands_for_another_message_of_its_sender_stays_unresolved(first: Message) -> None:
+    store, box = FakeStore(), FakeBox()
+    store.put(first)
+    result = await replay_into_store(letter(message_to_json(message(1))), store, box)
+    assert (result.outcome, box.marked) == (Outcome.REFUSED, [(5, False)])
+    assert f"message 1 of room {first.room_id}" in result.reason
+
+
+async def test_an_original_whose_id_somebody_else_used_is_stored() -> None:
+    store, box = FakeStore(), FakeBox()
+    store.put(message(1, user_id=8))
+    result = await replay_into_store(letter(message_to_json(message(1, text="ho"))), store, box)
+    assert (result.seq, box.marked) == (2, [(5, True)])
 
 
 @pytest.mark.parametrize("broken", ["", "{", "[]", "7", "{}", '{"message_id":"x"}'])

@@ -337,3 +337,26 @@ async def test_a_thousand_frames_get_a_thousand_replies_in_order_over_a_shaky_br
     accepted = [reply["messageId"] for reply in received if reply["status"] == "success"]
     assert accepted == client.gateway.broker.confirmed_ids()
     assert 0 < len(accepted) < 1_000
+
+
+async def test_a_message_id_that_stood_for_another_text_is_refused_for_good(connect: Connect) -> None:
+    client = connect()
+    for text, user in [("hi", 7), ("ho", 7), ("ho", 8), ("hi", 7)]:
+        client.say(text, messageId=message_id(99), userId=user)
+    replies = await client.replies(4)
+    assert statuses(replies) == ["success", "error", "success", "success"]
+    assert replies[1]["errorMessage"] == "the message id was used before, with another room or text"
+    assert client.gateway.metrics.conflicts == 1
+
+
+async def test_a_conflict_that_the_confirm_tells_is_refused_in_its_place(connect: Connect) -> None:
+    client = connect(manual=True)
+    for text in ("one", "two", "three"):
+        client.say(text, messageId=message_id(len(text)) if text == "two" else None)
+    await eventually(lambda: client.gateway.broker.waiting)
+    conflicts = client.gateway.publisher.conflicts
+    conflicts.limit = 9
+    conflicts.add(client.gateway.broker.waiting[0][0].messages[1])
+    client.gateway.broker.confirm()
+    assert statuses(await client.replies(3)) == ["success", "error", "success"]
+    assert client.session.inflight.count == 0

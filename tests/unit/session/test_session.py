@@ -8,10 +8,21 @@ import pytest
 from chatflow.adapters.memory.socket import MemorySocket
 from chatflow.adapters.websockets.driver import SessionDriver, drive_ws
 from chatflow.domain.session.errors import NO_HELLO
+from chatflow.domain.session.recent_ids import RecentIds
 from chatflow.domain.session.ws import WsSession
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, QueryTimeout, StoreOverloaded, StoreUnavailable
 from tests.harness.waiting import eventually
-from tests.unit.fakes import FakeBroker, FakeGateway, go_on, hand_over, message_id, messages, settle
+from tests.unit.fakes import (
+    FakeBroker,
+    FakeGateway,
+    go_on,
+    hand_over,
+    live,
+    message,
+    message_id,
+    messages,
+    settle,
+)
 
 DOWN = BrokerUnavailable("no broker")
 HELLO = {"op": "hello", "userId": 7, "username": "ada"}
@@ -472,6 +483,87 @@ async def test_the_same_id_sent_twice_is_acked_twice_with_one_seq(connect: Conne
     await eventually(lambda: client.gateway.broker.confirmed)
     client.gateway.commit_confirmed()
     assert [(answer["ref"], answer["seq"]) for answer in await client.get(2)] == [(3, 1), (4, 1)]
+
+
+CONFLICT = "the message id was used before, with another room or text"
+
+
+@pytest.mark.parametrize("other", [{"text": "ho"}, {"room": "den"}], ids=["text", "room"])
+async def test_a_stored_ack_is_a_conflict_where_the_id_stands_for_another_message(connect: Connect, other) -> None:
+    client = await connect().greeted()
+    client.gateway.store.put(message(99))
+    client.say(**({"text": "hi", "ref": 3, "ack": "stored", "id": message_id(99)} | other))
+    await eventually(lambda: client.gateway.broker.confirmed)
+    client.gateway.commit_confirmed()
+    assert await client.one() == error("conflict", CONFLICT, 3)
+    assert (client.session.inflight.count, client.gateway.metrics.conflicts) == (0, 1)
+    client.say("hi", 4, ack="stored", id=message_id(99))
+    await eventually(lambda: client.gateway.broker.confirmed)
+    client.gateway.commit_confirmed()
+    assert (await client.one())["seq"] == 1
+
+
+async def test_a_stored_ack_waits_for_the_senders_own_message_of_that_id(connect: Connect) -> None:
+    client = await connect().greeted()
+    client.gateway.store.put(message(99, user_id=8))
+    client.say("ho", 3, ack="stored", id=message_id(99))
+    await eventually(lambda: client.gateway.broker.confirmed)
+    client.gateway.context.stored_acks.on_live(live(client.gateway.store.put(message(99, user_id=8))))
+    await client.silence()
+    client.gateway.commit_confirmed()
+    assert (await client.one())["seq"] == 2
+
+
+async def test_a_durable_ack_is_a_conflict_while_the_gateway_remembers_the_id(connect: Connect) -> None:
+    client = await connect(settings={"recent_ids": RecentIds(2)}).greeted()
+    client.say("hi", 1, id=message_id(99))
+    client.say("ho", 2, id=message_id(99))
+    client.say("hi", 3, id=message_id(99), room="den")
+    client.say("hi", 4, id=message_id(99))
+    answers = {answer["ref"]: answer for answer in await client.get(4)}
+    assert [answers[ref]["op"] for ref in (1, 2, 3, 4)] == ["ack", "error", "error", "ack"]
+    assert answers[2] == error("conflict", CONFLICT, 2)
+    assert client.gateway.metrics.conflicts == 2
+    for number in (1, 2):
+        client.say("hi", 10 + number, id=message_id(number))
+    client.say("ho", 5, id=message_id(99))
+    assert [answer["op"] for answer in await client.get(3)] == ["ack"] * 3
+
+
+async def test_what_is_stored_counts_though_another_text_was_there_first(connect: Connect) -> None:
+    client = await connect().greeted()
+    client.gateway.store.put(message(99))
+    client.say("ho", 1, id=message_id(99))
+    assert (await client.one())["op"] == "ack"
+    client.gateway.commit_confirmed()
+    client.say("hi", 2, ack="stored", id=message_id(99))
+    await eventually(lambda: client.gateway.broker.confirmed)
+    client.gateway.commit_confirmed()
+    assert (await client.one())["seq"] == 1
+    client.say("hi", 3, id=message_id(99))
+    assert (await client.one())["op"] == "ack"
+
+
+async def test_a_conflict_that_the_confirm_tells_is_final_and_holds_nothing_up(connect: Connect) -> None:
+    client = await connect(manual=True).greeted()
+    client.say("one", 1, id=message_id(91))
+    await eventually(lambda: client.gateway.broker.waiting)
+    client.gateway.broker.fail(DOWN)
+    assert (await client.one())["retryable"]
+    client.say("one", 2, id=message_id(91))
+    client.say("two", 3, ack="stored", id=message_id(92))
+    await eventually(lambda: client.gateway.broker.waiting)
+    for sent in client.gateway.broker.waiting[0][0].messages:
+        client.gateway.publisher.conflicts.limit = 9
+        client.gateway.publisher.conflicts.add(sent)
+    client.gateway.broker.confirm()
+    answers = await client.get(2)
+    assert [(answer["ref"], answer["code"]) for answer in answers] == [(2, "conflict"), (3, "conflict")]
+    assert (client.session.inflight.count, len(client.gateway.context.stored_acks)) == (0, 0)
+    client.say("three", 4)
+    await eventually(lambda: client.gateway.broker.waiting)
+    client.gateway.broker.confirm()
+    assert (await client.one())["ref"] == 4
 
 
 async def test_a_durable_ack_may_be_asked_for_by_name(connect: Connect) -> None:

@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, precondition, rule
 
+from chatflow.domain.messages.errors import Conflict
 from chatflow.domain.session.chat import ChatSession
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.effects import Close, Join, Leave, Timer
@@ -19,6 +20,8 @@ from chatflow.domain.session.ws import WsSession
 from chatflow.ports.errors import BrokerFull, BrokerUnavailable, ChatflowError, StoreUnavailable
 from tests.unit.fakes import FakeClock, live, message_id
 from tests.unit.session_fakes import ROOMS, ScriptedPublisher, context_over
+
+NONE, NEW, OLD = "none", "new", "old"
 
 
 class Machine(RuleBasedStateMachine):
@@ -37,6 +40,10 @@ class Machine(RuleBasedStateMachine):
     def new_id(self) -> str:
         self.numbers += 1
         return message_id(self.numbers)
+
+    def some_id(self, which: str) -> str:
+        """A new one, or that of any message before."""
+        return message_id(self.numbers // 2 + 1) if which == OLD else self.new_id()
 
     def begin(self, session: Session) -> None:
         self.session = session
@@ -71,7 +78,9 @@ class Machine(RuleBasedStateMachine):
         if self.publisher.waiting[room]:
             self.publisher.accept(room)
 
-    @rule(room=st.sampled_from(ROOMS), error=st.sampled_from([BrokerUnavailable("down"), BrokerFull("full")]))
+    @rule(
+        room=st.sampled_from(ROOMS), error=st.sampled_from([BrokerUnavailable("down"), BrokerFull("full"), Conflict()])
+    )
     def refuse(self, room: str, error: ChatflowError) -> None:
         self.publisher.refuse(room, error)
 
@@ -124,19 +133,20 @@ class ChatMachine(Machine):
         self.unanswered: deque[bytes] = deque()
         self.frames = 0
 
-    @rule(own_id=st.booleans(), is_valid=st.booleans())
-    def say(self, own_id: bool, is_valid: bool) -> None:
+    @rule(own_id=st.sampled_from([NONE, NEW, OLD]), text=st.sampled_from(["hi", "ho"]), is_valid=st.booleans())
+    def say(self, own_id: str, text: str, is_valid: bool) -> None:
         self.frames += 1
         original = b'{"n":%d}' % self.frames
         fields: dict[str, object] = {
             "userId": 7 if is_valid else 0,
             "username": "ada",
-            "message": "hi",
+            "message": text,
             "messageType": "TEXT",
             "timestamp": "2026-11-24T01:31:00Z",
         }
+        own = {} if own_id == NONE else {"messageId": self.some_id(own_id)}
         self.unanswered.append(original)
-        self.session.receive((fields | ({"messageId": self.new_id()} if own_id else {}), original), 100)
+        self.session.receive((fields | own, original), 100)
 
     @rule()
     def say_nonsense(self) -> None:
@@ -188,14 +198,15 @@ class WsMachine(Machine):
     @rule(
         room=st.sampled_from(ROOMS),
         ack=st.sampled_from(["durable", "stored"]),
-        own_id=st.booleans(),
+        own_id=st.sampled_from([NONE, NEW, OLD]),
+        text=st.sampled_from(["hi", "ho"]),
         count=st.integers(1, 5),
     )
-    def send(self, room: str, ack: str, own_id: bool, count: int) -> None:
+    def send(self, room: str, ack: str, own_id: str, text: str, count: int) -> None:
         self.hand_over(
             *(
-                self.item(op="send", room=room, text="hi", ack=ack, **({"id": self.new_id()} if own_id else {}))
-                for _ in range(count)
+                self.item(op="send", room=room, text=text, ack=ack, **own)
+                for own in [{} if own_id == NONE else {"id": self.some_id(own_id)} for _ in range(count)]
             )
         )
 

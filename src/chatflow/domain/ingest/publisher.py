@@ -13,7 +13,7 @@ Promises:
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import attrs
 
@@ -211,16 +211,17 @@ class IngestPublisher:
         self.metrics.messages_published += len(batch)
         self.metrics.envelope_messages.observe(len(batch))
         if self.conflicts:
-            batch = list(self._without_conflicts(batch))
+            self._accept_but_conflicts(batch)
+            return
         for message, sink, ref in batch:
             sink.accepted(message, ref)
 
-    def _without_conflicts(self, batch: list[Pending]) -> Iterator[Pending]:
+    def _accept_but_conflicts(self, batch: list[Pending]) -> None:
         for message, sink, ref in batch:
             if self.conflicts.take(message):
                 sink.refused(message, ref, Conflict())
             else:
-                yield message, sink, ref
+                sink.accepted(message, ref)
 
     def _refuse(self, batch: list[Pending], error: ChatflowError) -> None:
         self.metrics.refused += len(batch)

@@ -20,7 +20,7 @@ class RecentIds:
     """One gateway's.
 
     Attributes:
-        limit: ids at most; 0 remembers none.
+        limit: ids at most, rounded up to an even number; 0 remembers none.
     """
 
     limit: int = REMEMBERED_IDS
