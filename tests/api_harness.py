@@ -61,7 +61,7 @@ class Api:
 
 
 @asynccontextmanager
-async def open_api(*, listens=False, fallback=False, limits=None, **options) -> AsyncIterator[Api]:
+async def open_api(*, listens=False, fallback=False, port_limits=None, **options) -> AsyncIterator[Api]:
     """Start it, with a local cache if it ``listens``; other ``options`` go to ``build_api``."""
     clock, store = FakeClock(), ListStore()
     cache, fleet = MemoryCache(clock), MemoryFleet(clock)
@@ -77,7 +77,7 @@ async def open_api(*, listens=False, fallback=False, limits=None, **options) -> 
 
     options.setdefault("fleet", fleet)
     app = build_api(queries, own=lambda: api.own, health=health, registry=registry, **options)
-    api.server = await serve(app, host="127.0.0.1", port=0, limits=limits, fallback=fallback)
+    api.server = await serve(app, host="127.0.0.1", port=0, limits=port_limits, fallback=fallback)
     following = asyncio.create_task(local.follow()) if local is not None else None
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{api.port}") as api.http:

@@ -302,7 +302,7 @@ async def test_a_proxy_header_is_read_from_a_trusted_proxy_and_from_nobody_else(
     limits = PortLimits(proxy_protocol=True)
     async with (
         open_gateway(server={"doorway": doorway}) as gateway,
-        open_api(admission=admission, limits=limits) as api,
+        open_api(admission=admission, port_limits=limits) as api,
     ):
         for number, request, good in ((gateway.port, handshake(), 101), (api.port, get("/api/health"), 200)):
             for address, expected in (("203.0.113.9", 403), ("127.0.0.1", good)):
