@@ -22,11 +22,12 @@ from typing import Any, cast
 import aiohttp
 
 import chatflow
+from chatflow.adapters.sql import migrate
+from chatflow.entrypoints.data_directory import make_directory
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
 from chatflow.entrypoints.serving import Role, serve_roles
 from chatflow.entrypoints.settings import Settings, load_settings
-from chatflow.entrypoints.up import prepare_data
 
 ROOMS = 12
 PAUSE_S = 0.2
@@ -122,7 +123,8 @@ async def trace(settings: Settings) -> tuple[list[str], list[str]]:
     """Both walks through a process that is started, and stopped at the end."""
     tracer, started, roles = Tracer(), asyncio.Event(), dict[str, Role]()
     tracer.install()
-    prepare_data(settings.common)
+    make_directory(settings.common.data_dir)
+    migrate.upgrade(settings.common.database_url)
 
     def greet(running: Mapping[str, Role]) -> None:
         roles.update(running)

@@ -293,6 +293,17 @@ async def test_whoever_is_disconnected_is_gone_and_may_not_come_back_while_revok
             assert await outcome(ada, "success") == "4401"
 
 
+@pytest.mark.parametrize("carrier", CARRIERS)
+async def test_a_gateway_on_documented_parts_alone_asks_for_tokens_too(carrier):
+    async with open_gateway(authenticator=authenticator(), server={"driver_fallback": True}) as gateway:
+        async with peer(gateway, "/ws", TOKENS["a pattern"], carrier) as client:
+            assert await outcome(client, "welcome") == "welcome"
+        async with peer(gateway, "/ws", TOKENS["expired"], carrier) as client:
+            assert await outcome(client, "welcome") == entrance("expired", carrier)
+        async with peer(gateway, "/feed/lobby", TOKENS["other room"], "bearer") as client:
+            assert (await client.closed())[0] == 4403
+
+
 async def test_only_our_subprotocol_is_ever_selected(gateway):
     token = token_of()
     for offered, selected in (

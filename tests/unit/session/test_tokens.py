@@ -217,6 +217,7 @@ def test_the_token_of_the_handshake_needs_none_in_the_hello(connect: Connect) ->
         (TokenRefused(TokenFault.EXPIRED), (4401, "the token has expired")),
         (TokenRefused(TokenFault.BAD_CLAIM, "aud"), (4401, "the token lacks a valid claim: aud")),
         (IdentityUnavailable("down"), (1013, "Tokens cannot be checked now, please retry")),
+        (TokenRefused(TokenFault.BAD_CLAIM, "x" * 99), (4401, f"the token lacks a valid claim: {'x' * 69}")),
         (attrs.evolve(ADA, expires_at=NOW), (4401, "the token has expired")),
     ],
 )

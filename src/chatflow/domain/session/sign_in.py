@@ -17,6 +17,9 @@ from chatflow.ports.identity import Principal
 TIMER_MAX_S = 86_400.0
 """A later end is looked at again then: clocks may be set meanwhile."""
 
+REASON_CHARS = 100
+"""Of a close frame's reason, which holds 123 bytes (RFC 6455, section 5.5); an operator may give claims long names."""
+
 Accept = Callable[[Principal], None]
 Failed = Callable[[ChatflowError], None]
 
@@ -55,7 +58,7 @@ class SignIn:
     def turn_away(self, error: ChatflowError) -> None:
         """Close a connection that began without a valid token."""
         code = OVERLOADED if error.retryable else NO_HELLO
-        self.session.disconnect(code, error_text(error))
+        self.session.disconnect(code, error_text(error)[:REASON_CHARS])
 
     def enter(self, principal: Principal) -> None:
         """From now on the session is this principal's."""
