@@ -80,12 +80,12 @@ def may_read_user(principal: Principal, user_id: int) -> bool:
 
 
 def may_read_all(principal: Principal) -> bool:
-    """Whether answers that draw on every room may be read: analytics, counts, totals."""
+    """Whether answers that hold texts of any room and any user may be read."""
     return principal.permits_all
 
 
 def may_read_metrics(principal: Principal) -> bool:
-    """Whether counters and the fleet's state may be read."""
+    """Whether figures over all rooms and users, and the state of the fleet, may be read: they hold no text."""
     return principal.permits_all or principal.may_metrics
 
 

@@ -48,7 +48,7 @@ from chatflow.entrypoints.builders import (
 )
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.encryption import open_tls
-from chatflow.entrypoints.identity import open_authenticator
+from chatflow.entrypoints.identity import bearers_of, open_authenticator
 from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
@@ -82,6 +82,7 @@ class Container(containers.DeclarativeContainer):
     )
     live_channel = broker.provided.live
     authenticator = providers.Resource(open_authenticator, settings.provided.identity)
+    bearers = providers.Singleton(bearers_of, authenticator, audit_trail)
     shared = providers.Resource(ready, "cache", providers.Factory(shared_of, api_settings))
 
     fleet = providers.Callable(lambda shared: shared.fleet, shared)
@@ -162,6 +163,7 @@ class Container(containers.DeclarativeContainer):
         database,
         fleet,
         tls=tls,
+        bearers=bearers,
     )
 
     processor_metrics = providers.Singleton(PersistenceMetrics)
@@ -190,6 +192,7 @@ class Container(containers.DeclarativeContainer):
         providers.Factory(Rates, providers.Object(time.monotonic), tuple(RATES)),
         admission,
         tls=tls,
+        bearers=bearers,
     )
 
     read_cache = providers.Singleton(
@@ -220,6 +223,7 @@ class Container(containers.DeclarativeContainer):
         gateway_settings.gateway_port,
         providers.Factory(reading_admission_of, api_settings, gateway_settings, ports, audit_trail),
         tls=tls,
+        bearers=bearers,
     )
     replay_socket = providers.Singleton(ReplaySocketRole, common, broker)
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 
+from chatflow.adapters.aiohttp.bearer import Bearers
 from chatflow.domain.identity.claims import ClaimNames, ClaimRules
 from chatflow.domain.identity.recent_tokens import RecentTokens
 from chatflow.domain.permissions import grants_of
@@ -11,6 +12,7 @@ from chatflow.entrypoints.clocks import now_us
 from chatflow.entrypoints.roles.waiting import until_ready
 from chatflow.entrypoints.settings import IdentitySettings
 from chatflow.entrypoints.settings.token_keys import local_key
+from chatflow.ports.audit_trail import AuditTrail
 from chatflow.ports.identity import Authenticator
 
 
@@ -31,6 +33,11 @@ async def open_authenticator(identity: IdentitySettings) -> AsyncIterator[Authen
         yield authenticator
     finally:
         await authenticator.close()
+
+
+def bearers_of(authenticator: Authenticator | None, audit_trail: AuditTrail | None) -> Bearers | None:
+    """Who reads the tokens of HTTP requests; ``None`` in open mode."""
+    return None if authenticator is None else Bearers(authenticator, audit_trail=audit_trail)
 
 
 def rules_of(identity: IdentitySettings) -> ClaimRules:

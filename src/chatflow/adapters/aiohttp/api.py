@@ -9,6 +9,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 
 from chatflow import __version__
+from chatflow.adapters.aiohttp.bearer import Bearers, ask_for_tokens, asked_later, check, principal_of
 from chatflow.adapters.aiohttp.compat import Reply, respond
 from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.everything import answer_everything, encode_everything, source_of
@@ -19,7 +20,8 @@ from chatflow.adapters.aiohttp.health import Health, add_health
 from chatflow.adapters.aiohttp.openapi import openapi_document
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits, add_pages
 from chatflow.adapters.aiohttp.parameters import check_names
-from chatflow.domain.admission.rules import Admission, BearsToken, no_token
+from chatflow.domain.admission.rules import Admission, no_token
+from chatflow.domain.permissions import may_read_all, may_read_metrics
 from chatflow.domain.reading.query_service import QueryService
 from chatflow.domain.resilience.ttl_memo import TtlMemo
 from chatflow.ports.errors import CacheUnavailable
@@ -38,7 +40,7 @@ def build_api(
     gateway: GatewayAddress | None = None,
     limits: PageLimits | None = None,
     admission: Admission | None = None,
-    bears_token: BearsToken = no_token,
+    bearers: Bearers | None = None,
     fleet_fresh_s: float = 0.0,
 ) -> web.Application:
     """Assemble the application.
@@ -52,12 +54,14 @@ def build_api(
         gateway: where the page's WebSocket goes.
         limits: what the page checks.
         admission: who may ask.
-        bears_token: whether a program may ask for its token.
+        bearers: reads the tokens of requests; ``None``: nobody has to prove who they are.
         fleet_fresh_s: seconds for which an answer about the fleet is reused.
     """
     app = web.Application()
-    guard(app, admission or Admission(), bears_token)
+    guard(app, admission or Admission(), no_token if bearers is None else asked_later)
     app.middlewares.append(errors_as_json)
+    if bearers is not None:
+        ask_for_tokens(app, bearers)
     add_endpoints(app, queries)
     _FleetRoutes(queries, fleet, own, health, fleet_fresh_s).add_to(app)
     add_health(app, "api", health, registry)
@@ -89,14 +93,17 @@ class _FleetRoutes:
 
     async def answer_health(self, request: web.Request) -> web.StreamResponse:
         check_names(request.rel_url.query)
+        check(request, may_read_metrics)
         body, status = await self._healths.get()
         if status != 200:
             return _json(body, status)
-        return respond(request, _fresh(body), self._health_again)
+        return respond(request, _fresh(body), self._health_again if principal_of(request).is_open else None)
 
     async def answer_metrics(self, request: web.Request) -> web.StreamResponse:
         check_names(request.rel_url.query)
-        return respond(request, _fresh(await self._metrics.get()), self._metrics_again)
+        check(request, may_read_metrics)
+        again = self._metrics_again if principal_of(request).is_open else None
+        return respond(request, _fresh(await self._metrics.get()), again)
 
     def _health_again(self) -> Reply | None:
         known = self._healths.peek()
@@ -117,6 +124,7 @@ class _FleetRoutes:
 
     async def answer_all(self, request: web.Request) -> web.Response:
         check_names(request.rel_url.query)
+        check(request, may_read_all)
         everything = await answer_everything(self.queries)
         body = encode_everything("all", everything, (await self._view()).metrics())
         return answer(body, source_of(everything))

@@ -79,13 +79,14 @@ class Reply:
         return b"".join((head.encode("ascii"), *self.body))
 
 
-def respond(request: web.Request, reply: Reply, again: Callable[[], Reply | None]) -> web.StreamResponse:
+def respond(request: web.Request, reply: Reply, again: Callable[[], Reply | None] | None) -> web.StreamResponse:
     """Answer a request.
 
     Args:
         request: any.
         reply: now.
-        again: another reply to the same request, later; ``None``: it has to be handled as if for the first time.
+        again: another reply to the same request, later; if that is ``None``, or there is none, the request has to be
+            handled as if for the first time: its token may have ended.
     """
     if request.method == hdrs.METH_GET and request.version == HttpVersion11 and request.app.get(DIRECT, False):
         return DirectResponse(reply, again)
@@ -95,7 +96,7 @@ def respond(request: web.Request, reply: Reply, again: Callable[[], Reply | None
 class DirectResponse(web.StreamResponse):
     """One answer to one request of HTTP/1.1."""
 
-    def __init__(self, reply: Reply, again: Callable[[], Reply | None], *, closes: bool = False) -> None:
+    def __init__(self, reply: Reply, again: Callable[[], Reply | None] | None, *, closes: bool = False) -> None:
         self._reply = reply
         self._again = again
         self._closes = closes
@@ -131,7 +132,7 @@ class DirectResponse(web.StreamResponse):
             raise ConnectionResetError("the client is gone")
         more = "" if self._more is None else _lines(self._more)
         transport.write(self._reply.encoded(more if self._open else f"{more}Connection: close\r\n"))
-        if self._open and isinstance(request.protocol, DirectHandler):
+        if self._again is not None and self._open and isinstance(request.protocol, DirectHandler):
             request.protocol.answered(request, _repeating(self._again, more))
         await request.writer.drain()
         return None
@@ -219,7 +220,7 @@ class DirectHandler(web.RequestHandler):
             return super().handle_error(request, status, exc, message)
         refused = refusal(status, "bad_request", "this is no HTTP request that can be read here")
         fields = {**refused.headers, "X-Content-Type-Options": "nosniff"}
-        return DirectResponse(Reply(status, fields, (cast("bytes", refused.body),)), again=_never, closes=True)
+        return DirectResponse(Reply(status, fields, (cast("bytes", refused.body),)), again=None, closes=True)
 
     def _stop_timer(self) -> None:
         if self._head_overdue is not None:
@@ -234,10 +235,6 @@ class DirectHandler(web.RequestHandler):
         if self.transport is not None:
             self.transport.write(answer)
             self._next_keepalive_close_time = self._loop.time() + self.keepalive_timeout
-
-
-def _never() -> None:
-    return None
 
 
 @functools.cache

@@ -22,8 +22,10 @@ from chatflow.adapters.aiohttp.parameters import (
     Parameter,
     read_window,
 )
+from chatflow.domain.permissions import may_read, may_read_metrics, may_read_user
 from chatflow.domain.reading.query import Query
 from chatflow.domain.reading.query_service import QueryService
+from chatflow.ports.identity import Principal
 from chatflow.ports.store import TimeWindow
 
 Parameters = MultiMapping[str]
@@ -37,6 +39,7 @@ class Endpoint:
         name: the query's name in the answer.
         body: the type of the whole answer.
         query: makes the query of the parameters.
+        permits: whether a principal, who is no admin, may have the answer; the parameters made a query.
         refusals: status codes besides 200, 304, 400, 500, 503 and 504.
     """
 
@@ -46,6 +49,7 @@ class Endpoint:
     parameters: tuple[Parameter[Any], ...]
     body: type[Struct]
     query: Callable[[QueryService, Parameters], Query]
+    permits: Callable[[Principal, Parameters], bool]
     refusals: tuple[int, ...] = ()
 
 
@@ -68,6 +72,14 @@ def _user(queries: QueryService, given: Parameters) -> Query:
     )
 
 
+def _own(principal: Principal, given: Parameters) -> bool:
+    return may_read_user(principal, USER.read(given))
+
+
+def _overall(principal: Principal, _: Parameters) -> bool:
+    return may_read_metrics(principal)
+
+
 def _window_or_none(given: Parameters) -> TimeWindow | None:
     window = read_window(given)
     return None if window == TimeWindow() else window
@@ -81,6 +93,7 @@ ENDPOINTS = (
         (ROOM, LIMIT, CURSOR, START, END, MIN_SEQ),
         schemas.documented(schemas.RoomMessages),
         _room,
+        lambda principal, given: may_read(principal, ROOM.read(given)),
         refusals=(409,),
     ),
     Endpoint(
@@ -90,6 +103,7 @@ ENDPOINTS = (
         (USER, LIMIT, CURSOR, START, END),
         schemas.documented(schemas.UserMessages),
         _user,
+        _own,
     ),
     Endpoint(
         "/api/users/active",
@@ -98,6 +112,7 @@ ENDPOINTS = (
         (START, END),
         schemas.documented(schemas.ActiveUserCount),
         lambda queries, given: queries.active_users(read_window(given)),
+        _overall,
     ),
     Endpoint(
         "/api/users/rooms",
@@ -106,6 +121,7 @@ ENDPOINTS = (
         (USER, ROOMS, CURSOR),
         schemas.documented(schemas.RoomsOfUser),
         lambda queries, given: queries.user_rooms(USER.read(given), limit=ROOMS.read(given), cursor=CURSOR.read(given)),
+        _own,
     ),
     Endpoint(
         "/api/analytics/throughput",
@@ -114,6 +130,7 @@ ENDPOINTS = (
         (MINUTES,),
         schemas.documented(schemas.Minutes),
         lambda queries, given: queries.throughput(MINUTES.read(given)),
+        _overall,
     ),
     Endpoint(
         "/api/analytics/top-users",
@@ -122,6 +139,7 @@ ENDPOINTS = (
         (TOP,),
         schemas.documented(schemas.TopUserList),
         lambda queries, given: queries.top_users(TOP.read(given)),
+        _overall,
     ),
     Endpoint(
         "/api/analytics/top-rooms",
@@ -130,6 +148,7 @@ ENDPOINTS = (
         (TOP,),
         schemas.documented(schemas.TopRoomList),
         lambda queries, given: queries.top_rooms(TOP.read(given)),
+        _overall,
     ),
     Endpoint(
         "/api/analytics/patterns",
@@ -138,5 +157,6 @@ ENDPOINTS = (
         (),
         schemas.documented(schemas.Hours),
         lambda queries, _: queries.patterns(),
+        _overall,
     ),
 )

@@ -66,7 +66,7 @@ def _guarding(admission: Admission, bears_token: BearsToken) -> Middleware:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = allow_origin
             response.headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = "X-Cache, ETag, Retry-After"
         if admission.has_guests and allow_origin != ANY:
-            response.headers[hdrs.VARY] = hdrs.ORIGIN
+            response.headers.add(hdrs.VARY, hdrs.ORIGIN)
         return response
 
     return middleware

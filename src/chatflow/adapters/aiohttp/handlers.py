@@ -5,15 +5,19 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import ETag, web
 from aiohttp.typedefs import Handler
 
+from chatflow.adapters.aiohttp.bearer import principal_of
 from chatflow.adapters.aiohttp.compat import Reply, respond
 from chatflow.adapters.aiohttp.encoding import digest_of, framed
 from chatflow.adapters.aiohttp.endpoints import ENDPOINTS, Endpoint
-from chatflow.adapters.aiohttp.errors import JSON, error_answer
+from chatflow.adapters.aiohttp.errors import JSON, NotPermitted, error_answer
 from chatflow.adapters.aiohttp.parameters import check_names
 from chatflow.domain.reading.answers import Answered
 from chatflow.domain.reading.query_service import QueryService
 
 ETAG_ANY = "*"
+
+OURSELVES, ITS_READER = "no-cache", "private, no-cache"
+"""Who may keep an answer, to ask each time whether it is still right."""
 
 _HEADERS = {"Content-Type": JSON, "X-Content-Type-Options": "nosniff"}
 
@@ -29,7 +33,7 @@ def answer(body: bytes, source: str) -> web.Response:
     return web.Response(body=body, headers={**_HEADERS, "X-Cache": source, "Cache-Control": "no-store"})
 
 
-def conditional(known: Collection[ETag], name: str, answered: Answered) -> Reply:
+def conditional(known: Collection[ETag], name: str, answered: Answered, kept_by: str = OURSELVES) -> Reply:
     """The answer, or 304 where the client has it already (RFC 9110, section 13.1.2).
 
     The tag is weak: it says nothing of how long this query took.
@@ -38,9 +42,10 @@ def conditional(known: Collection[ETag], name: str, answered: Answered) -> Reply
         known: the request's ``If-None-Match``.
         name: the query's name in the answer.
         answered: now.
+        kept_by: ``Cache-Control``.
     """
     digest = digest_of(answered)
-    fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": "no-cache"}
+    fields = {"X-Cache": answered.source.value, "ETag": f'W/"{digest}"', "Cache-Control": kept_by}
     if any(tag.value in (digest, ETAG_ANY) for tag in known):
         return Reply(304, {**fields, "X-Content-Type-Options": "nosniff"})
     return Reply(200, _HEADERS | fields, framed(name, answered))
@@ -52,13 +57,19 @@ def _handler(endpoint: Endpoint, queries: QueryService) -> Callable[[web.Request
         if given:
             check_names(given)
         query = endpoint.query(queries, given)
+        principal = principal_of(request)
+        if not (principal.permits_all or endpoint.permits(principal, given)):
+            raise NotPermitted
         known = request.if_none_match or ()
 
         def again() -> Reply | None:
             answered = queries.answer_locally(query)
             return None if answered is None else conditional(known, endpoint.name, answered)
 
-        return respond(request, conditional(known, endpoint.name, await queries.answer(query)), again)
+        answered = await queries.answer(query)
+        if principal.is_open:
+            return respond(request, conditional(known, endpoint.name, answered), again)
+        return respond(request, conditional(known, endpoint.name, answered, ITS_READER), None)
 
     return handle
 

@@ -8,10 +8,12 @@ import msgspec
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
+from chatflow.adapters.aiohttp.bearer import Bearers, ask_for_tokens, asked_later, check
 from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.guard import guard
 from chatflow.adapters.aiohttp.handlers import errors_as_json
-from chatflow.domain.admission.rules import Admission
+from chatflow.domain.admission.rules import Admission, no_token
+from chatflow.domain.permissions import may_read_metrics
 
 SERVICE = "chatflow"
 """``service`` in the health of the gateway and of the fleet."""
@@ -37,12 +39,18 @@ Health = Callable[[], Awaitable[HealthReport]]
 
 
 def build_health(
-    role: str, health: Health, registry: CollectorRegistry, admission: Admission | None = None
+    role: str,
+    health: Health,
+    registry: CollectorRegistry,
+    admission: Admission | None = None,
+    bearers: Bearers | None = None,
 ) -> web.Application:
-    """An application with these two paths and no other."""
+    """An application with these two paths and no other; with ``bearers``, ``/metrics`` asks for a token."""
     app = web.Application()
-    guard(app, admission or Admission())
+    guard(app, admission or Admission(), no_token if bearers is None else asked_later)
     app.middlewares.append(errors_as_json)
+    if bearers is not None:
+        ask_for_tokens(app, bearers)
     add_health(app, role, health, registry)
     return app
 
@@ -65,7 +73,8 @@ def add_health(app: web.Application, role: str, health: Health, registry: Collec
             headers={"Cache-Control": "no-store"},
         )
 
-    async def answer_metrics(_: web.Request) -> web.Response:
+    async def answer_metrics(request: web.Request) -> web.Response:
+        check(request, may_read_metrics)
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app.router.add_get("/health", answer_health)

@@ -32,9 +32,14 @@ FLEET_ENDPOINTS: tuple[tuple[str, str, type[Struct]], ...] = (
     ("/config.json", "What the web page needs to know", PageConfig),
 )
 
+TOKEN_OR_NONE: list[_Object] = [{}, {"token": []}]
+"""None in open mode."""
+
 _REFUSALS = {
     304: "The answer that `If-None-Match` names is still right",
     400: "`invalid_parameter`: the reason names it",
+    401: "`unauthorized`: a token is needed, or this one is refused; where tokens are asked for",
+    403: "`forbidden`: the token does not allow it",
     404: "`not_found`",
     409: "`behind`: the room stayed behind `minSeq` for 500 ms",
     500: "`internal`",
@@ -55,17 +60,22 @@ def openapi_document(version: str) -> _Object:
             "title": "chatflow",
             "version": version,
             "description": "The read side: rooms, users and analytics. Times are ISO-8601 UTC; limits are inclusive. "
-            "Unknown and repeated query parameters are refused on /api/.",
+            "Unknown and repeated query parameters are refused on /api/. With CHATFLOW_AUTH=jwt every path of /api/ "
+            "needs a token.",
         },
         "paths": _paths(ref_of),
-        "components": {"schemas": schemas, "responses": _refusals(ref_of[Refused])},
+        "components": {
+            "schemas": schemas,
+            "responses": _refusals(ref_of[Refused]),
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
     }
 
 
 def _paths(ref_of: Mapping[type[Struct], _Object]) -> _Object:
     paths: _Object = {}
     for endpoint in ENDPOINTS:
-        refusals = [*endpoint.refusals, 304, 400, 500, 503, 504]
+        refusals = [*endpoint.refusals, 304, 400, 401, 403, 500, 503, 504]
         paths[endpoint.path] = _operation(
             endpoint.name, endpoint.summary, endpoint.parameters, ref_of[endpoint.body], refusals, cached=True
         )
@@ -73,7 +83,7 @@ def _paths(ref_of: Mapping[type[Struct], _Object]) -> _Object:
         name = path.strip("/").replace("/", "_").replace(".json", "")
         refusals = [503, 504] if path == "/api/all" else []
         if path.startswith("/api/"):
-            refusals.append(400)
+            refusals += [400, 401, 403]
         paths[path] = _operation(name, summary, (), ref_of[body], [*refusals, 500], cached=path == "/api/all")
     paths["/metrics"] = _text_operation("metrics", "This process, for Prometheus")
     return paths
@@ -97,12 +107,17 @@ def _operation(
     responses: _Object = {"200": ok}
     responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in sorted(refusals)}
     described = [_parameter(parameter) for parameter in parameters]
-    return {"get": {"operationId": name, "summary": summary, "parameters": described, "responses": responses}}
+    operation = {"operationId": name, "summary": summary, "parameters": described, "responses": responses}
+    return {"get": operation | ({"security": TOKEN_OR_NONE} if 401 in refusals else {})}
 
 
 def _text_operation(name: str, summary: str) -> _Object:
-    ok = {"description": "The answer", "content": {"text/plain": {"schema": {"type": "string"}}}}
-    return {"get": {"operationId": name, "summary": summary, "parameters": [], "responses": {"200": ok}}}
+    responses: _Object = {
+        "200": {"description": "The answer", "content": {"text/plain": {"schema": {"type": "string"}}}}
+    }
+    responses |= {str(status): {"$ref": f"#/components/responses/{status}"} for status in (401, 403)}
+    operation = {"operationId": name, "summary": summary, "parameters": [], "responses": responses}
+    return {"get": operation | {"security": TOKEN_OR_NONE}}
 
 
 def _parameter(parameter: Parameter[Any]) -> _Object:

@@ -22,6 +22,7 @@ ChatflowError
 
 from types import UnionType
 
+from chatflow.domain.identity.faults import why_refused
 from chatflow.domain.messages.errors import Conflict, InvalidInput, InvalidMessage, InvalidRoom
 from chatflow.ports.errors import (
     BrokerFull,
@@ -31,7 +32,6 @@ from chatflow.ports.errors import (
     Refusal,
     StoreError,
     StoreOverloaded,
-    TokenFault,
     TokenRefused,
 )
 
@@ -45,19 +45,6 @@ FORBIDDEN = 4403
 hello or token to begin with; a token that has ended, or that does not allow this room."""
 
 QUEUE_UNAVAILABLE = "Message queue unavailable, please retry"
-WHY_REFUSED = {
-    TokenFault.EXPIRED: "the token has expired",
-    TokenFault.NOT_YET_VALID: "the token is not valid yet",
-    TokenFault.WRONG_AUDIENCE: "the token is meant for another service",
-    TokenFault.WRONG_ISSUER: "the token is from another issuer",
-    TokenFault.BAD_SIGNATURE: "the token's signature is wrong",
-    TokenFault.WRONG_ALGORITHM: "the token is signed by an algorithm that is not accepted here",
-    TokenFault.UNKNOWN_KEY: "the token is signed with an unknown key",
-    TokenFault.MALFORMED: "this is no token",
-    TokenFault.BAD_CLAIM: "the token lacks a valid claim",
-    TokenFault.REVOKED: "the token was revoked",
-    TokenFault.REFUSED: "the token was refused",
-}
 
 
 class OutOfTurn(Refusal):
@@ -124,5 +111,5 @@ def error_text(error: ChatflowError) -> str:
     if isinstance(error, InvalidInput | Denied):
         return str(error)
     if isinstance(error, TokenRefused):
-        return f"{WHY_REFUSED[error.fault]}{f': {error.claim}' if error.claim else ''}"
+        return why_refused(error)
     return next((text for kind, text in _TEXTS if isinstance(error, kind)), QUEUE_UNAVAILABLE)

@@ -6,10 +6,11 @@ from functools import partial
 
 import attrs
 
+from chatflow.domain.identity.faults import WHY_REFUSED
 from chatflow.domain.session.access import Access
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.effects import Authenticate, Timer
-from chatflow.domain.session.errors import FORBIDDEN, NO_HELLO, OVERLOADED, WHY_REFUSED, error_text
+from chatflow.domain.session.errors import FORBIDDEN, NO_HELLO, OVERLOADED, error_text
 from chatflow.domain.session.pacing import TOKEN_S
 from chatflow.ports.errors import ChatflowError, TokenFault, TokenRefused
 from chatflow.ports.identity import Principal

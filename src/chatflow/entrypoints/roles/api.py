@@ -5,6 +5,7 @@ import structlog
 from aiohttp import web
 
 from chatflow.adapters.aiohttp.api import build_api
+from chatflow.adapters.aiohttp.bearer import Bearers
 from chatflow.adapters.aiohttp.health import HealthReport
 from chatflow.adapters.aiohttp.metrics import QueryCollector
 from chatflow.adapters.aiohttp.pages import GatewayAddress, PageLimits
@@ -40,6 +41,7 @@ class ApiRole:
     gateway_port: int
     admission: Admission
     tls: TlsListener | None = attrs.field(kw_only=True, default=None)
+    bearers: Bearers | None = attrs.field(kw_only=True, default=None)
     port: int = attrs.field(default=0, init=False)
     _server: HttpServer | None = attrs.field(default=None, init=False)
 
@@ -82,6 +84,7 @@ class ApiRole:
             ),
             limits=PageLimits(limits.message_max_chars, limits.username_min_chars, limits.username_max_chars),
             admission=self.admission,
+            bearers=self.bearers,
             fleet_fresh_s=FLEET_FRESH_S,
         )
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import attrs
 import structlog
 
+from chatflow.adapters.aiohttp.bearer import Bearers
 from chatflow.adapters.aiohttp.health import SERVICE, HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
@@ -41,6 +42,7 @@ class GatewayRole:
     store: Lifecycle
     fleet: Fleet
     tls: TlsListener | None = attrs.field(kw_only=True, default=None)
+    bearers: Bearers | None = attrs.field(kw_only=True, default=None)
     port: int = attrs.field(default=0, init=False)
     _store_is_up: bool = attrs.field(default=True, init=False)
     _health: HttpServer | None = attrs.field(default=None, init=False)
@@ -54,7 +56,7 @@ class GatewayRole:
         settings, host = self.settings, self.settings.common.host
         port, fallback = settings.gateway_health_port, settings.common.driver_fallback
         registry = registry_of(self.snapshot, self._histograms)
-        app = build_health("gateway", self.health, registry, self.server.doorway.admission)
+        app = build_health("gateway", self.health, registry, self.server.doorway.admission, self.bearers)
         limits = port_limits_of(settings.common, is_health=True)
         with listening("CHATFLOW_GATEWAY_HEALTH_PORT", host, port):
             self._health = await serve(app, host=host, port=port, limits=limits, tls=self.tls, fallback=fallback)

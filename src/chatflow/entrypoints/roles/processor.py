@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import attrs
 import structlog
 
+from chatflow.adapters.aiohttp.bearer import Bearers
 from chatflow.adapters.aiohttp.health import HealthReport, build_health
 from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
@@ -46,6 +47,7 @@ class ProcessorRole:
     rates: Rates
     admission: Admission
     tls: TlsListener | None = attrs.field(kw_only=True, default=None)
+    bearers: Bearers | None = attrs.field(kw_only=True, default=None)
     _health: HttpServer | None = attrs.field(default=None, init=False)
     _partitions: asyncio.Task[None] | None = attrs.field(default=None, init=False)
 
@@ -57,7 +59,8 @@ class ProcessorRole:
         """
         common, port = self.settings.common, self.settings.processor_health_port
         host = common.host
-        app = build_health("processor", self.health, registry_of(self.snapshot, self._histograms), self.admission)
+        registry = registry_of(self.snapshot, self._histograms)
+        app = build_health("processor", self.health, registry, self.admission, self.bearers)
         limits = port_limits_of(common, is_health=True)
         with listening("CHATFLOW_PROCESSOR_HEALTH_PORT", host, port):
             self._health = await serve(
