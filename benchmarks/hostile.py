@@ -223,7 +223,8 @@ async def _bench_up(console: Console, plan: Plan) -> tuple[list[Outcome], int]:
 async def _bench_fleet(console: Console, servers: Servers, plan: Plan) -> tuple[list[Outcome], int]:
     with tempfile.TemporaryDirectory(prefix="chatflow-bench-") as directory:
         urls = servers.rabbit.url(servers.rabbit.vhost()), servers.maria.url(servers.maria.database())
-        fleet = Fleet(Path(directory), *urls, gateways=1, processors=1)
+        cache = {"CHATFLOW_CACHE_URL": servers.redis.url()}
+        fleet = Fleet(Path(directory), *urls, gateways=1, processors=1, settings=cache)
         await fleet.start()
         try:
             outcomes = await campaign(console, fleet.of("gateway")[0], plan)

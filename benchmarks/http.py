@@ -17,7 +17,7 @@ HEAD_END = b"\r\n\r\n"
 
 def get_request(path: str) -> bytes:
     """The bytes of a GET."""
-    return f"GET {path} HTTP/1.1\r\nHost: load\r\n\r\n".encode()
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
 
 
 @attrs.frozen

@@ -155,8 +155,8 @@ async def test_a_chat_client_that_never_reads_its_replies_is_bounded_and_dropped
 async def test_a_flood_of_pings_whose_pongs_are_never_read_is_bounded_and_dropped(gateway):
     raw = await gateway.raw("/ws", receive_buffer=4_096)
     assert await flood(gateway, raw, frame(PING, b"p" * 125) * 500) < LIMIT + SLACK
-    await gateway.can_chat()
     assert (await raw.read_close())[0] == 1013
+    await gateway.can_chat()
     await raw.close()
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from chatflow.domain.ingest.fairness import (
     FIRST_WINDOW,
     LEAST,
+    LIGHT_MEMORY,
     LIGHT_MEMORY_S,
     LIGHT_RATE,
     PROBE,
@@ -183,6 +184,15 @@ def test_a_burst_does_not_hold_back_the_sender_that_it_comes_from() -> None:
     assert budget.allowed(0.0) == LEAST
     newcomer.is_heavy = True
     assert budget.allowed(0.0) == 1_000
+
+
+def test_newcomers_that_become_heavy_do_not_hide_light_senders() -> None:
+    budget, newcomers = HeavyBudget(1_000), [SenderShare() for _ in range(LIGHT_MEMORY - 1)]
+    budget.served_light(0.0, SenderShare())
+    for newcomer in newcomers:
+        budget.served_light(0.0, newcomer)
+        newcomer.is_heavy = True
+    assert budget.allowed(0.0) == LEAST
 
 
 def test_partitions_of_heavy_senders_take_turns_while_light_ones_are_about() -> None:

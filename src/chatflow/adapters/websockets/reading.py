@@ -1,7 +1,8 @@
 """Serve open connections: each gets its session by the path of its handshake, and is read in slices to its end.
 
 A turn of the loop does little for any one connection: a long message is worked off in slices, a run of short ones is
-interrupted, and a connection that owes waits in line before its next slice. Nothing is left out or overtaken.
+interrupted, and a connection that owes waits in line before its next slice. Of those that send much while others send
+little, one goes on in each turn. Nothing is left out or overtaken.
 """
 
 import asyncio
@@ -28,6 +29,7 @@ from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.core import Session
 from chatflow.domain.session.errors import POLICY
 from chatflow.domain.session.feed import FeedSession, SilentSession
+from chatflow.domain.session.inflight import Inflight
 from chatflow.domain.session.ws import WsSession
 
 SLICE_ITEMS = 64
@@ -41,6 +43,7 @@ class FrameSource(Protocol):
 
     inbox: Inbox
     loop: asyncio.AbstractEventLoop
+    turns: OnePerTurn | None
 
     def attach(self, session: Session, backpressure: Backpressure) -> None:
         """From now on messages are handled."""
@@ -196,6 +199,8 @@ async def _hand_over(connection: FrameSource, driver: SessionDriver) -> None:
     session, messages, decode = driver.session, connection.inbox.messages, driver.decode
     inflight, receive, effects = session.inflight, session.receive, session.effects
     clock = connection.loop.time
+    if inflight.is_greedy:
+        await _pass_turn(connection, inflight)
     count, began = 0, clock()
     while messages and not inflight.is_stalled:
         frame = messages.popleft()
@@ -214,9 +219,14 @@ async def _hand_over(connection: FrameSource, driver: SessionDriver) -> None:
         if inflight.is_awaited:
             inflight.moved()
         count += 1
-        if not count % LOOK_EVERY and clock() - began > TURN_S:
-            await asyncio.sleep(0)
+        if not count % LOOK_EVERY and (inflight.is_greedy or clock() - began > TURN_S):
+            await _pass_turn(connection, inflight)
             began = clock()
+
+
+async def _pass_turn(connection: FrameSource, inflight: Inflight) -> None:
+    """Let the others go on; one greedy connection in each turn of the loop."""
+    await (connection.turns.pass_through() if inflight.is_greedy and connection.turns is not None else asyncio.sleep(0))
 
 
 async def _work_off(connection: FrameSource, driver: SessionDriver) -> None:

@@ -8,6 +8,7 @@ multiplicative decrease: Chiu and Jain, 1989). Where everybody is heavy, as unde
 """
 
 import math
+from collections import deque
 
 import attrs
 
@@ -26,8 +27,10 @@ takes more than the second, half of it."""
 
 PROBE, PROBE_EVERY_S = 32, 0.5
 
-LIGHT_MEMORY_S = 1.0
-"""For so long after a light sender was served, the next one is expected."""
+LIGHT_MEMORY_S = 3.0
+LIGHT_MEMORY = 16
+"""For so long after a light sender was served, the next one is expected. So many are remembered, since newcomers look
+light until they have sent a window."""
 
 
 @attrs.define(eq=False)
@@ -71,7 +74,7 @@ class HeavyBudget:
     most: int
     budget: int = attrs.field(default=LEAST, init=False)
     usual_s: float = attrs.field(default=math.inf, init=False)
-    _light: SenderShare | None = attrs.field(default=None, init=False)
+    _light: deque[SenderShare] = attrs.field(factory=lambda: deque(maxlen=LIGHT_MEMORY), init=False)
     _light_at: float = attrs.field(default=-math.inf, init=False)
     _probe_at: float = attrs.field(default=-math.inf, init=False)
     _probed: list[float] = attrs.field(factory=list, init=False)
@@ -88,11 +91,13 @@ class HeavyBudget:
 
     def is_shared(self, now: float) -> bool:
         """Whether light senders are about: one was served lately, and has not become heavy since."""
-        return now - self._light_at < LIGHT_MEMORY_S and self._light is not None and not self._light.is_heavy
+        return now - self._light_at < LIGHT_MEMORY_S and not all(share.is_heavy for share in self._light)
 
     def served_light(self, now: float, share: SenderShare) -> None:
         """An envelope carries messages of this light sender, and maybe of others."""
-        self._light, self._light_at = share, now
+        self._light_at = now
+        if not self._light or self._light[-1] is not share:
+            self._light.append(share)
 
     def confirmed(self, now: float, took_s: float) -> None:
         """An envelope was confirmed, or given up, while heavy senders waited."""

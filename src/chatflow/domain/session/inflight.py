@@ -68,10 +68,15 @@ class Inflight:
         )
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether this connection sends much while others send little: it is to be read in turns."""
+        return self.share.is_heavy and self.context.publisher.serves_light
+
+    @property
     def is_backed_up(self) -> bool:
         """Whether a reader that has stopped should wait for more than one answer: it then reads many at once."""
         count = self.count
-        if self.share.is_heavy and self.context.publisher.serves_light:
+        if self.is_greedy:
             return count > HEAVY_INFLIGHT // 2
         return count > self.context.inflight_per_connection // 2
 
