@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import ssl
 import urllib.request
 from pathlib import Path
@@ -41,7 +42,9 @@ async def test_every_port_speaks_tls_and_follows_a_renewal(tmp_path: Path, autho
         await up.ready()
         config = await asyncio.to_thread(up.fetch, up.api_port, "/config.json")
         assert json.loads(config)["gatewayUrl"] == f"wss://127.0.0.1:{up.port}/ws"
-        assert b"chatflow_gateway_tls_handshakes_total" in await asyncio.to_thread(up.fetch, up.health_port, "/metrics")
+        metrics = await asyncio.to_thread(up.fetch, up.health_port, "/metrics")
+        assert re.search(rb"tls_handshakes_total [1-9]", metrics)
+        assert re.search(rb"tls_certificate_expires_at [1-9]", metrics)
         await eventually(lambda: f"https://127.0.0.1:{up.api_port}/docs" in up.log_text, "the banner")
         assert f"wss://127.0.0.1:{up.port}/ws" in up.log_text
         async with client_of(f"wss://127.0.0.1:{up.port}/ws", ssl=up.trust) as client:

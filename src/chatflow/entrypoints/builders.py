@@ -61,16 +61,29 @@ def recent_ids_of(gateway: GatewaySettings) -> RecentIds:
     return RecentIds(0 if gateway.common.is_embedded else gateway.remembered_ids)
 
 
-def identity_of(
-    role: str, also: Callable[[], Mapping[str, float]] = dict, *, counts: Callable[[], Mapping[str, int]] = dict
-) -> Identity:
+@attrs.frozen
+class ProcessMetrics:
+    """Of what all roles of a process share."""
+
+    trail: AuditLog
+    tls: TlsEntrance | None = None
+
+    def counts(self) -> Mapping[str, int]:
+        """Counters."""
+        return {**self.trail.counts(), **({} if self.tls is None else self.tls.counts())}
+
+    def gauges(self) -> Mapping[str, float]:
+        """Present values."""
+        return {} if self.tls is None else self.tls.gauges()
+
+
+def identity_of(role: str, process: ProcessMetrics, also: Callable[[], Mapping[str, float]] = dict) -> Identity:
     """The identity of a role that starts now."""
-    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), also, counts)
 
+    def gauges() -> Mapping[str, float]:
+        return {**process.gauges(), **also()}
 
-def counts_of_process(trail: AuditLog, tls: TlsEntrance | None) -> Callable[[], Mapping[str, int]]:
-    """Counters of what all roles of a process share."""
-    return trail.counts if tls is None else lambda: {**trail.counts(), **tls.counts()}
+    return Identity(role, new_id(), time.monotonic, now_us, time.monotonic(), gauges, process.counts)
 
 
 def pool_gauges(database: Database, pool: str) -> Callable[[], Mapping[str, float]]:

@@ -34,8 +34,8 @@ from chatflow.domain.session.context import GatewayContext
 from chatflow.domain.session.metrics import SessionMetrics
 from chatflow.entrypoints.audit_trails import open_audit_log
 from chatflow.entrypoints.builders import (
+    ProcessMetrics,
     breaker_of,
-    counts_of_process,
     found_conflicts_of,
     identity_of,
     limits_of,
@@ -71,7 +71,7 @@ class Container(containers.DeclarativeContainer):
     summaries = providers.Object(True)
     audit_trail = providers.Singleton(open_audit_log, common)
     tls = providers.Singleton(open_tls, common, audit_trail)
-    counts = providers.Callable(counts_of_process, audit_trail, tls)
+    process_metrics = providers.Singleton(ProcessMetrics, audit_trail, tls)
 
     database = providers.Resource(
         ready, "database", providers.Factory(database_of, common, processor_settings.writer_pool)
@@ -146,7 +146,7 @@ class Container(containers.DeclarativeContainer):
     gateway = providers.Singleton(
         GatewayRole,
         gateway_settings,
-        providers.Factory(identity_of, "gateway", counts=counts),
+        providers.Factory(identity_of, "gateway", process_metrics),
         context,
         providers.Singleton(
             GatewayServer,
@@ -182,7 +182,9 @@ class Container(containers.DeclarativeContainer):
     processor = providers.Singleton(
         ProcessorRole,
         processor_settings,
-        providers.Factory(identity_of, "processor", providers.Callable(pool_gauges, database, "writer"), counts=counts),
+        providers.Factory(
+            identity_of, "processor", process_metrics, providers.Callable(pool_gauges, database, "writer")
+        ),
         providers.Singleton(processors_of, processor_settings, broker, persister, processor_metrics, database=database),
         processor_metrics,
         broker,
@@ -216,7 +218,7 @@ class Container(containers.DeclarativeContainer):
     api = providers.Singleton(
         ApiRole,
         api_settings,
-        providers.Factory(identity_of, "api", providers.Callable(pool_gauges, database, "reader"), counts=counts),
+        providers.Factory(identity_of, "api", process_metrics, providers.Callable(pool_gauges, database, "reader")),
         queries,
         database,
         fleet,
