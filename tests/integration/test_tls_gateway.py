@@ -44,6 +44,17 @@ async def test_a_client_that_trusts_the_authority_chats(gateway, encrypted):
     assert encrypted.counts()["tls_handshakes"] == 1
 
 
+def test_it_also_works_on_the_event_loop_of_the_standard_library(encrypted):
+    """Where there is no uvloop; it delivers what comes with the end of a handshake in another order."""
+
+    async def chat() -> None:
+        async with open_gateway() as gateway:
+            await gateway.can_chat()
+
+    with asyncio.Runner() as runner:
+        runner.run(chat())
+
+
 async def test_another_authority_or_another_name_is_refused_by_the_client(gateway, encrypted, tmp_path):
     stranger = Authority(tmp_path, "somebody else").trust()
     with pytest.raises(ssl.SSLCertVerificationError):

@@ -88,7 +88,7 @@ reading at once; nothing is written to the second."""
 class TlsListener(Protocol):
     """What makes the connections of a port encrypted."""
 
-    def encrypt(self, raw_transport: asyncio.BaseTransport, protocol: asyncio.BaseProtocol, secured: Secured) -> None:
+    def encrypt(self, raw_transport: asyncio.BaseTransport, protocol: asyncio.Protocol, secured: Secured) -> None:
         """Begin the handshake; to be called in `connection_made`, in place of what that does without TLS.
 
         Args:

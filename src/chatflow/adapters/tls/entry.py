@@ -43,7 +43,7 @@ class TlsEntrance:
     dropped: int = attrs.field(default=0, init=False)
     _under_way: dict["Handshake", None] = attrs.field(factory=dict, init=False)
 
-    def encrypt(self, raw_transport: asyncio.BaseTransport, protocol: asyncio.BaseProtocol, secured: Secured) -> None:
+    def encrypt(self, raw_transport: asyncio.BaseTransport, protocol: asyncio.Protocol, secured: Secured) -> None:
         """See `TlsListener.encrypt`."""
         Handshake(self, cast("asyncio.Transport", raw_transport), protocol, secured)
 
@@ -90,12 +90,13 @@ class Handshake(asyncio.Protocol):
     """One handshake; nobody speaks to the protocol of the connection before it is done."""
 
     def __init__(
-        self, entrance: TlsEntrance, raw: asyncio.Transport, protocol: asyncio.BaseProtocol, secured: Secured
+        self, entrance: TlsEntrance, raw: asyncio.Transport, protocol: asyncio.Protocol, secured: Secured
     ) -> None:
         self._entrance = entrance
         self._raw = raw
         self._protocol = protocol
         self._secured = secured
+        self._early = b""
         raw.pause_reading()
         entrance.begin(self)
         loop = asyncio.get_running_loop()
@@ -108,6 +109,10 @@ class Handshake(asyncio.Protocol):
             ssl_shutdown_timeout=SHUTDOWN_S,
         )
         self.task = loop.create_task(self._finish(_Begun(upgrade)))
+
+    def data_received(self, data: bytes) -> None:
+        """Called by asyncio's own loop, not by uvloop, if data has come together with the end of the handshake."""
+        self._early += data
 
     def abort(self) -> None:
         """End the connection at once."""
@@ -128,6 +133,8 @@ class Handshake(asyncio.Protocol):
             return
         transport.set_protocol(self._protocol)
         self._secured(transport, self._raw)
+        if self._early:
+            self._protocol.data_received(self._early)
 
 
 class _Begun:
