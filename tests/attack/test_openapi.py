@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -57,9 +58,10 @@ def schemathesis(up: UpProcess, *options: str) -> subprocess.CompletedProcess[st
 
 def assert_passed(result: subprocess.CompletedProcess[str]) -> None:
     assert result.returncode == 0, result.stdout[-8000:] + result.stderr[-2000:]
-    assert "14 selected / 14 total" in result.stdout, result.stdout
+    assert re.search(r"(\d+) selected / \1 total", result.stdout), result.stdout
 
 
+@pytest.mark.timeout(300)
 async def test_the_api_does_what_its_document_says(up: UpProcess) -> None:
     await fill(up)
     quick = ["--phases", "coverage,fuzzing", "-n", "5", "--generation-deterministic"]

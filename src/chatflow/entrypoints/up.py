@@ -28,7 +28,7 @@ async def up(settings: Settings) -> None:
     if has_data(common):
         make_directory(common.data_dir)
     embedded = ("replay_socket",) if common.is_embedded else ()
-    names = ("processor", "api", "gateway", *embedded)
+    names = ("processor", *embedded, "api", "gateway")  # replays are taken before anybody sees it ready
     with in_use(common, alone=common.is_embedded):
         await asyncio.to_thread(_upgrade, common)
         await serve_roles(settings, names, greet=lambda roles: _greet(common, roles))

@@ -4,7 +4,7 @@ import typer
 from rich.table import Table
 
 from chatflow import __version__
-from chatflow.entrypoints.cli.shared import print_table, settings_for
+from chatflow.entrypoints.cli.shared import add_row, print_table, settings_for
 from chatflow.entrypoints.settings import describe
 
 commands = typer.Typer()
@@ -15,7 +15,7 @@ def config() -> None:
     """Show the effective settings, with passwords masked."""
     table = Table("variable", "value", "from")
     for variable, value, origin in describe(settings_for("up")):
-        table.add_row(variable, value, origin)
+        add_row(table, variable, value, origin)
     print_table(table)
 
 
