@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 import attrs
 import pytest
 
+from chatflow.domain.ingest.fairness import LIGHT_MEMORY_S
 from chatflow.domain.ingest.metrics import IngestMetrics
 from chatflow.domain.ingest.publisher import IngestPublisher
 from chatflow.domain.messages.conflicts import FoundConflicts
@@ -372,3 +373,55 @@ async def test_a_conflict_that_the_commit_has_found_is_refused_in_its_place(buil
     assert type(bench.sink.errors[0]) is Conflict
     assert not bench.publisher.conflicts
     assert bench.publisher.pending_bytes == 0
+
+
+async def test_heavy_senders_of_all_partitions_are_served_while_light_ones_come_and_go(build: Build) -> None:
+    bench = build(manual=True)
+    heavy = RecordingSink()
+    heavy.share.is_heavy = True
+    heavy.share.left = 10**6
+    offered = 0
+    for round_ in range(6):
+        for partition in range(PARTITIONS):
+            for _ in range(3):
+                bench.publisher.offer(message(offered, ROOM_OF[partition]), heavy, offered)
+                offered += 1
+        if round_ != 3:
+            bench.offer(10_000 + round_, room=ROOM_OF[round_ % PARTITIONS])
+        for _ in range(7):
+            await settle()
+            while bench.broker.waiting:
+                bench.broker.confirm()
+            if round_ == 3:
+                bench.clock.advance(LIGHT_MEMORY_S)  # nobody is left to be protected
+    for _ in range(200):
+        await settle()
+        while bench.broker.waiting:
+            bench.broker.confirm()
+    assert sorted(heavy.refs("accepted")) == list(range(offered))
+    assert len(bench.accepted) == 5
+
+
+async def test_a_turn_that_began_while_light_senders_were_about_ends_when_they_are_gone(build: Build) -> None:
+    bench = build(manual=True)
+    heavy = RecordingSink()
+    heavy.share.is_heavy, heavy.share.left = True, 10**6
+    bench.offer(100, room=ROOM_OF[0])
+    await settle()
+    bench.broker.confirm()
+    await settle()
+    bench.publisher.offer(message(1, ROOM_OF[1]), heavy, 1)
+    await settle()
+    bench.clock.advance(LIGHT_MEMORY_S)
+    bench.publisher.offer(message(2, ROOM_OF[2]), heavy, 2)
+    await settle()
+    bench.broker.confirm()
+    bench.broker.confirm()
+    await settle()
+    bench.offer(101, room=ROOM_OF[0])
+    await settle()
+    bench.broker.confirm()
+    bench.publisher.offer(message(3, ROOM_OF[3]), heavy, 3)
+    await settle()
+    bench.broker.confirm()
+    await eventually(lambda: heavy.refs("accepted") == [1, 2, 3])

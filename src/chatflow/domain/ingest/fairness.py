@@ -91,7 +91,10 @@ class HeavyBudget:
 
     def is_shared(self, now: float) -> bool:
         """Whether light senders are about: one was served lately, and has not become heavy since."""
-        return now - self._light_at < LIGHT_MEMORY_S and not all(share.is_heavy for share in self._light)
+        if now - self._light_at >= LIGHT_MEMORY_S:
+            return False
+        light = self._light
+        return not light[-1].is_heavy or not all(share.is_heavy for share in light)
 
     def served_light(self, now: float, share: SenderShare) -> None:
         """An envelope carries messages of this light sender, and maybe of others."""
@@ -126,12 +129,13 @@ class HeavyLane:
     Attributes:
         waiting: partitions in the order in which they came; each is to be told when it is its turn.
         is_narrow: light senders are about.
+        out: partitions that are in it now.
     """
 
     budget: HeavyBudget
     waiting: dict[int, None] = attrs.field(factory=dict)
     is_narrow: bool = attrs.field(default=False, init=False)
-    _out: set[int] = attrs.field(factory=set, init=False)
+    out: set[int] = attrs.field(factory=set, init=False)
 
     def enters(self, partition: int, now: float, light: SenderShare | None) -> bool:
         """Whether this partition may send now; otherwise it waits. ``light``: of a light sender that it serves."""
@@ -141,18 +145,21 @@ class HeavyLane:
             self.waiting.pop(partition, None)
             return True
         self.is_narrow = self.budget.is_shared(now)
-        if self.is_narrow and (self._out or next(iter(self.waiting), partition) != partition):
+        if not self.is_narrow:
+            self.waiting.pop(partition, None)
+            return True
+        if self.out or next(iter(self.waiting), partition) != partition:
             self.waiting[partition] = None
             return False
         self.waiting.pop(partition, None)
-        self._out.add(partition)
+        self.out.add(partition)
         return True
 
     def leave(self, partition: int, now: float) -> list[int]:
         """An envelope of this partition was confirmed or given up; the partitions to tell."""
-        self._out.discard(partition)
+        self.out.discard(partition)
         if not self.budget.is_shared(now):
             return list(self.waiting)
-        if self._out or not self.waiting:
+        if self.out or not self.waiting:
             return []
         return [next(iter(self.waiting))]

@@ -48,11 +48,13 @@ class PendingPublishes:
 
     _light: deque[Pending] = attrs.field(factory=deque, init=False)
     _heavy: dict[SenderShare, deque[Pending]] = attrs.field(factory=dict, init=False)
-    _count: int = attrs.field(default=0, init=False)
     _bytes: int = attrs.field(default=0, init=False)
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._light) + self._heavy_count()
+
+    def __bool__(self) -> bool:
+        return bool(self._light or self._heavy)
 
     @property
     def light(self) -> SenderShare | None:
@@ -68,10 +70,11 @@ class PendingPublishes:
         """Append; the bytes that this added."""
         size = size_of(message)
         self._bytes += size
-        self._count += 1
         share = sink.share
-        if share.is_heavy or (self._heavy and share in self._heavy):
-            self._queue_of(share).append((message, sink, ref))
+        if self._heavy and (queue := self._heavy.get(share)) is not None:
+            queue.append((message, sink, ref))
+        elif share.is_heavy:
+            self._new_queue(share).append((message, sink, ref))
         else:
             self._light.append((message, sink, ref))
         return size
@@ -81,35 +84,35 @@ class PendingPublishes:
 
         Of heavy senders it takes at most ``heavy_messages``, or as many as of light ones; a few are kept free for them.
         """
-        heavy = self._count - len(self._light)
-        if self._count <= max_messages and self._bytes <= max_bytes and heavy <= heavy_messages:
+        heavy = self._heavy_count()
+        if len(self._light) + heavy <= max_messages and self._bytes <= max_bytes and heavy <= heavy_messages:
             batch, size = list(self._light), self._bytes
             for queue in self._heavy.values():
                 batch += queue
             self._light.clear()
             self._heavy.clear()
-            self._count = self._bytes = 0
+            self._bytes = 0
             return batch, size
         kept = min(heavy, heavy_messages, max_messages // 8)
         batch, size = self._take_light(max_messages - kept, max_bytes - max_bytes // 8 if kept else max_bytes)
         room = min(max_messages - len(batch), max(heavy_messages, len(batch)))
         size = self._take_heavy(batch, room, size, max_bytes)
-        self._count -= len(batch)
         self._bytes -= size
         return batch, size
 
     def take_all(self) -> tuple[list[Pending], int]:
         """Everything, to refuse it."""
-        return self.take(self._count, self._bytes)
+        return self.take(len(self), self._bytes)
 
-    def _queue_of(self, share: SenderShare) -> deque[Pending]:
-        queue = self._heavy.get(share)
-        if queue is None:
-            queue = self._heavy[share] = deque()
-            if self not in share.settled:
-                share.settled.add(self)
-                if self._light:
-                    self._move(share, queue)
+    def _heavy_count(self) -> int:
+        return sum(map(len, self._heavy.values()))
+
+    def _new_queue(self, share: SenderShare) -> deque[Pending]:
+        queue = self._heavy[share] = deque()
+        if self not in share.settled:
+            share.settled.add(self)
+            if self._light:
+                self._move(share, queue)
         return queue
 
     def _move(self, share: SenderShare, queue: deque[Pending]) -> None:

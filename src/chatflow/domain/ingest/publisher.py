@@ -13,6 +13,7 @@ Promises:
 """
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 
 import attrs
@@ -73,6 +74,7 @@ class IngestPublisher:
     _pending: list[PendingPublishes] = attrs.field(init=False)
     _wake: list[asyncio.Event] = attrs.field(init=False)
     _heavy_lane: HeavyLane = attrs.field(init=False)
+    _waiting: dict[int, None] = attrs.field(init=False)
     _pending_bytes: int = attrs.field(default=0, init=False)
     _draining: bool = attrs.field(default=False, init=False)
     _idle: asyncio.Event = attrs.field(factory=asyncio.Event, init=False)
@@ -86,6 +88,7 @@ class IngestPublisher:
         self._paused_at = int(self.limit_bytes * PAUSED_AT)
         self._heavy_paused_at = int(self.limit_bytes * HEAVY_PAUSED_AT)
         self._heavy_lane = HeavyLane(HeavyBudget(self.envelope_messages))
+        self._waiting = self._heavy_lane.waiting
         self._idle.set()
 
     @property
@@ -127,7 +130,7 @@ class IngestPublisher:
             share.judge(self.clock(), self.light_rate)
         partition = partition_of(message.room_id, self.partitions)
         self._pending_bytes += self._pending[partition].add(message, sink, ref)
-        if not (share.is_heavy and partition in self._heavy_lane.waiting):
+        if not (self._waiting and share.is_heavy and partition in self._waiting):
             self._wake[partition].set()
         self._idle.clear()
 
@@ -156,7 +159,8 @@ class IngestPublisher:
         if not lane.enters(partition, began, pending.light):
             self._wake[partition].clear()
             return
-        batch, size = pending.take(self.envelope_messages, self.envelope_bytes, lane.budget.allowed(began))
+        heavy_messages = lane.budget.allowed(began) if lane.is_narrow else sys.maxsize
+        batch, size = pending.take(self.envelope_messages, self.envelope_bytes, heavy_messages)
         if lane.is_narrow and pending.has_heavy:
             self.metrics.heavy_held_back += 1
         try:
@@ -167,7 +171,7 @@ class IngestPublisher:
             size += size_behind
         else:
             self._accept(batch)
-        if has_heavy or lane.waiting:
+        if lane.out or lane.waiting or (has_heavy and lane.is_narrow):
             self._leave_lane(partition, began, has_heavy=has_heavy)
         self._settled(size)
 
