@@ -2,8 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 
-import attrs
-
 from chatflow.ports.messages import Message, MessageKey, StoredMessage
 
 
@@ -21,25 +19,22 @@ def conflicting(batch: Sequence[Message], stored: Sequence[StoredMessage]) -> It
             yield message
 
 
-@attrs.define(eq=False)
-class FoundConflicts:
+class FoundConflicts(dict[int, Message]):
     """Conflicts that the commit has found, until the confirm of the very same object: both happen in one process.
 
-    False while there are none. The oldest is forgotten beyond ``limit``: its confirm may never come.
+    Empty, and so false, while there are none. The oldest is forgotten beyond ``limit``: its confirm may never come.
     """
 
-    limit: int = 0
-    _messages: dict[int, Message] = attrs.field(factory=dict, init=False)
-
-    def __len__(self) -> int:
-        return len(self._messages)
+    def __init__(self, limit: int = 0) -> None:
+        super().__init__()
+        self.limit = limit
 
     def add(self, message: Message) -> None:
         """Note one; it is kept, so that no other object gets its identity."""
-        self._messages[id(message)] = message
-        if len(self._messages) > self.limit:
-            del self._messages[next(iter(self._messages))]
+        self[id(message)] = message
+        if len(self) > self.limit:
+            del self[next(iter(self))]
 
     def take(self, message: Message) -> bool:
         """Whether it was noted; forget it."""
-        return self._messages.pop(id(message), None) is not None
+        return self.pop(id(message), None) is not None
