@@ -319,7 +319,7 @@ async def test_only_our_subprotocol_is_ever_selected(gateway):
 async def test_a_real_process_takes_tokens_from_the_command_and_tells_nobody_of_them(tmp_path: Path):
     settings = {"CHATFLOW_AUTH": "jwt", "CHATFLOW_JWT_SECRET": SECRET, "CHATFLOW_LOG_LEVEL": "debug"}
     server = UpProcess(tmp_path, settings)
-    issued = server.run("token", "issue", "--user", "7", "--name", "Zoë", "--room", "room5:rw", "--ttl", "5m")
+    issued = server.run("token", "issue", "--user", "7", "--name", "Zoë", "--room", "room5:rw", "--metrics")
     token = issued.stdout.strip()
     assert (issued.returncode, token.count(".")) == (0, 2)
     server.start()
@@ -343,7 +343,7 @@ async def test_a_real_process_takes_tokens_from_the_command_and_tells_nobody_of_
             await connection.send(json.dumps({"op": "hello", "token": token[:-5]}))
             await connection.recv()
         metrics = http.client.HTTPConnection("127.0.0.1", server.health_port)
-        metrics.request("GET", "/metrics")
+        metrics.request("GET", "/metrics", headers=headers)
         shown = metrics.getresponse().read().decode()
         metrics.close()
         assert "chatflow_gateway_tokens_accepted_total 2.0" in shown
