@@ -57,7 +57,7 @@ def _guarding(admission: Admission, bears_token: BearsToken) -> Middleware:
             return error_answer(request, exc)
         if rejection is not None:
             return refusal(rejection.status, rejection.code, rejection.reason)
-        allow_origin = admission.allow_origin(Arrival.of(values, client))
+        allow_origin = admission.allow_origin(Arrival.of(values, client)) if admission.has_guests else ""
         if allow_origin and request.method == hdrs.METH_OPTIONS and _ASKS_FIRST in request.headers:
             response: web.StreamResponse = web.Response(status=204, headers=_PREFLIGHT)
         else:

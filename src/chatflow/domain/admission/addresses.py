@@ -5,6 +5,7 @@ could write it. It is read from the right, where the nearest proxy has written, 
 trusted proxy's; what stands left of that one, the client itself may have made up.
 """
 
+import functools
 import ipaddress
 from collections.abc import Iterable, Sequence
 
@@ -12,6 +13,9 @@ import attrs
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_LONGEST = 100
+"""Characters of an address with its zone and port; a longer text is none, and is not remembered."""
 
 
 @attrs.frozen
@@ -77,6 +81,11 @@ class TrustedProxies:
 
 def parse_address(text: str) -> IpAddress | None:
     """An address, with a port or not; IPv4 within IPv6 is told as IPv4. ``None``: it is none."""
+    return _parse_address(text) if len(text) <= _LONGEST else None
+
+
+@functools.lru_cache(maxsize=1024)
+def _parse_address(text: str) -> IpAddress | None:
     text = text.partition("%")[0]
     if text.startswith("["):
         text, bracket, _ = text[1:].partition("]")

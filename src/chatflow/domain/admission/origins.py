@@ -5,6 +5,7 @@ address. A page of any site can open a connection from its reader's browser (cro
 choose the ``Origin`` that the browser sends (RFC 6455, section 10.2).
 """
 
+import functools
 import ipaddress
 import re
 
@@ -18,7 +19,8 @@ PORTS = {"http": 80, "https": 443}
 _NAME = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?)*\.?"
 _AUTHORITY = re.compile(rf"(?P<name>(?:{_NAME})|\[[0-9a-f:.]{{2,45}}\])(?::(?P<port>[0-9]{{1,5}}))?", re.ASCII)
 _PATTERN = re.compile(rf"(?:\*\.)?{_NAME}", re.ASCII)
-_LONGEST = 253
+_LONGEST = 260
+"""Characters of the longest name and a port; longer texts are not remembered."""
 
 
 @attrs.frozen
@@ -36,14 +38,7 @@ class Authority:
     @classmethod
     def parse(cls, text: str) -> "Authority | None":
         """``None``: the text is no host."""
-        match = _AUTHORITY.fullmatch(text.lower())
-        if match is None or not text.isascii() or len(match["name"]) > _LONGEST:
-            return None
-        port = None if match["port"] is None else int(match["port"])
-        if port is not None and port > 65535:
-            return None
-        name = match["name"].removesuffix(".")
-        return cls(name, port) if not name.startswith("[") or _is_address(name) else None
+        return _authority(text) if len(text) <= _LONGEST else None
 
     @property
     def is_address(self) -> bool:
@@ -157,6 +152,19 @@ class AllowedOrigins:
         return any((origin.scheme, above, origin.port) in self.below for above in _above(name))
 
 
+@functools.lru_cache(maxsize=1024)
+def _authority(text: str) -> Authority | None:
+    match = _AUTHORITY.fullmatch(text.lower())
+    if match is None or not text.isascii():
+        return None
+    port = None if match["port"] is None else int(match["port"])
+    if port is not None and port > 65535:
+        return None
+    name = match["name"].removesuffix(".")
+    return Authority(name, port) if not name.startswith("[") or _is_address(name) else None
+
+
+@functools.lru_cache(maxsize=1024)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name.strip("[]"))
