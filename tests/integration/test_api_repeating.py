@@ -9,7 +9,8 @@ import attrs
 import msgspec
 import pytest
 
-from chatflow.adapters.aiohttp.compat import LONGEST_HEAD, DirectResponse, Repeats
+from chatflow.adapters.aiohttp.compat import LONGEST_HEAD, DirectResponse
+from chatflow.adapters.aiohttp.repeats import Repeats
 from chatflow.domain.admission.origins import AllowedOrigins
 from chatflow.domain.admission.rules import Admission
 from tests.api_harness import open_api

@@ -31,7 +31,7 @@ import asyncio
 import functools
 import http
 import inspect
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -41,6 +41,7 @@ from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 
 from chatflow.adapters.aiohttp.errors import refusal
+from chatflow.adapters.aiohttp.repeats import Again, Repeats
 from chatflow.domain.resilience.self_check import failed_checks
 
 HEAD_END = b"\r\n\r\n"
@@ -51,9 +52,6 @@ SERVER_ERROR = 500
 
 DIRECT: web.AppKey[bool] = web.AppKey("direct", bool)
 """Set in an application whose connections are `DirectHandler`s."""
-
-Again = Callable[[], bytes | None]
-"""The whole HTTP answer to a request that came before; ``None``: leave it to aiohttp."""
 
 
 @attrs.frozen
@@ -139,29 +137,6 @@ class DirectResponse(web.StreamResponse):
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Nothing is left to send."""
-
-
-@attrs.define(eq=False)
-class Repeats:
-    """Heads that came before, and how to answer them again; the oldest go first."""
-
-    limit: int = attrs.field(default=4096, kw_only=True)
-    _known: OrderedDict[bytes, Again] = attrs.field(factory=OrderedDict, init=False)
-
-    def __len__(self) -> int:
-        return len(self._known)
-
-    def answer(self, head: bytes) -> bytes | None:
-        """What to send now."""
-        again = self._known.get(head)
-        return None if again is None else again()
-
-    def remember(self, head: bytes, again: Again) -> None:
-        """How to answer this head from now on."""
-        self._known.pop(head, None)
-        self._known[head] = again
-        if len(self._known) > self.limit:
-            self._known.popitem(last=False)
 
 
 class DirectHandler(web.RequestHandler):
