@@ -56,7 +56,7 @@ def maria_server(server_guard: Guard, authority: Authority) -> Iterator[MariaSer
 @pytest.fixture(scope="session")
 def redis_server(server_guard: Guard, authority: Authority) -> Iterator[RedisServer]:
     _needed(RedisServer)
-    server = RedisServer(server_guard, certificate=authority.issue("localhost"))
+    server = RedisServer(server_guard, files=authority.issue("localhost"))
     server.make_ready()
     yield server
     server.kill()

@@ -11,7 +11,7 @@ class RedisServer(Server):
     """A Redis without persistence, as a cache is: what it held is gone after a restart."""
 
     limit_bytes: int = attrs.field(default=64 * 2**20, kw_only=True)
-    certificate: Files | None = attrs.field(default=None, kw_only=True)
+    files: Files | None = attrs.field(default=None, kw_only=True)
     """Of another port, with TLS."""
     tls_port: int = attrs.field(factory=free_port, init=False)
 
@@ -30,7 +30,7 @@ class RedisServer(Server):
     def _command(self) -> list[str]:
         numbers = ["--port", str(self.port), "--maxmemory", str(self.limit_bytes)]
         policy = ["--bind", LOOPBACK, "--save", "", "--appendonly", "no", "--maxmemory-policy", "allkeys-lru"]
-        if (files := self.certificate) is not None:
+        if (files := self.files) is not None:
             numbers += ["--tls-port", str(self.tls_port), "--tls-auth-clients", "no"]
             numbers += ["--tls-cert-file", str(files.certificate), "--tls-key-file", str(files.key)]
             numbers += ["--tls-ca-cert-file", str(files.certificate)]
