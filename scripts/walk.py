@@ -32,7 +32,7 @@ from chatflow.entrypoints.settings import Settings, load_settings
 ROOMS = 12
 PAUSE_S = 0.2
 """After which nothing of the round before is under way."""
-READ_AT_MOST, MESSAGE_AT_MOST = 18, 36
+READ_AT_MOST, MESSAGE_AT_MOST = 26, 37
 PACKAGE = Path(chatflow.__file__).parent
 
 
