@@ -27,7 +27,7 @@ def refusal(environ, start="up") -> str:
         {"CHATFLOW_JWT_JWKS_URL": "http://[::1]/keys"},
         {"CHATFLOW_AUTH_CALLBACK_URL": "https://example.org/whose"},
     ],
-    ids=str,
+    ids=["secret", "public key", "jwks", "jwks on 127.0.0.1", "jwks on ::1", "callback"],
 )
 def test_one_source_of_keys_is_enough(source):
     assert load_settings("up", JWT | source, None).identity.sources
