@@ -11,6 +11,7 @@ from chatflow.adapters.aiohttp.encoding import encode, encode_row
 from chatflow.adapters.audit_log import AuditLog
 from chatflow.adapters.sql.database import Database
 from chatflow.adapters.tls.entry import TlsEntrance
+from chatflow.domain.identity.revocation_watch import RevocationWatch
 from chatflow.domain.messages.conflicts import FoundConflicts
 from chatflow.domain.messages.validation import MessageLimits
 from chatflow.domain.persistence.batch_policy import BatchPolicy
@@ -67,14 +68,17 @@ class ProcessMetrics:
 
     trail: AuditLog
     tls: TlsEntrance | None = None
+    revocation_watch: RevocationWatch | None = None
 
     def counts(self) -> Mapping[str, int]:
         """Counters."""
-        return {**self.trail.counts(), **({} if self.tls is None else self.tls.counts())}
+        counted = [each for each in (self.trail, self.tls, self.revocation_watch) if each is not None]
+        return {name: count for each in counted for name, count in each.counts().items()}
 
     def gauges(self) -> Mapping[str, float]:
         """Present values."""
-        return {} if self.tls is None else self.tls.gauges()
+        shown = [each for each in (self.tls, self.revocation_watch) if each is not None]
+        return {name: value for each in shown for name, value in each.gauges().items()}
 
 
 def identity_of(role: str, process: ProcessMetrics, also: Callable[[], Mapping[str, float]] = dict) -> Identity:

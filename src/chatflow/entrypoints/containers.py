@@ -48,7 +48,7 @@ from chatflow.entrypoints.builders import (
 )
 from chatflow.entrypoints.clocks import new_id, now_us
 from chatflow.entrypoints.encryption import open_tls
-from chatflow.entrypoints.identity import bearers_of, open_authenticator
+from chatflow.entrypoints.identity import bearers_of, open_authenticator, revocation_watch_of, revoked_of
 from chatflow.entrypoints.resources import broker_of, database_of, ready, shared_of
 from chatflow.entrypoints.roles.api import ApiRole
 from chatflow.entrypoints.roles.gateway import GatewayRole
@@ -71,7 +71,6 @@ class Container(containers.DeclarativeContainer):
     summaries = providers.Object(True)
     audit_trail = providers.Singleton(open_audit_log, common)
     tls = providers.Singleton(open_tls, common, audit_trail)
-    process_metrics = providers.Singleton(ProcessMetrics, audit_trail, tls)
 
     database = providers.Resource(
         ready, "database", providers.Factory(database_of, common, processor_settings.writer_pool)
@@ -82,7 +81,10 @@ class Container(containers.DeclarativeContainer):
     )
     live_channel = broker.provided.live
     authenticator = providers.Resource(open_authenticator, settings.provided.identity)
-    bearers = providers.Singleton(bearers_of, authenticator, audit_trail)
+    revoked = providers.Singleton(revoked_of, settings.provided.identity)
+    revocation_watch = providers.Singleton(revocation_watch_of, settings.provided.identity, database, revoked)
+    bearers = providers.Singleton(bearers_of, authenticator, revoked, audit_trail)
+    process_metrics = providers.Singleton(ProcessMetrics, audit_trail, tls, revocation_watch)
     shared = providers.Resource(ready, "cache", providers.Factory(shared_of, api_settings))
 
     fleet = providers.Callable(lambda shared: shared.fleet, shared)
@@ -140,6 +142,7 @@ class Container(containers.DeclarativeContainer):
         rates=providers.Callable(rates_of, gateway_settings.rates, session_metrics),
         quotas=providers.Callable(quotas_of, gateway_settings.rates, session_metrics),
         authenticator=authenticator,
+        revocations=revoked,
         audit_trail=audit_trail,
         recent_ids=providers.Singleton(recent_ids_of, gateway_settings),
     )
@@ -164,6 +167,7 @@ class Container(containers.DeclarativeContainer):
         fleet,
         tls=tls,
         bearers=bearers,
+        revocation_watch=revocation_watch,
     )
 
     processor_metrics = providers.Singleton(PersistenceMetrics)

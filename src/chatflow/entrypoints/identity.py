@@ -3,9 +3,15 @@
 import time
 from collections.abc import AsyncIterator
 
+import structlog
+
 from chatflow.adapters.aiohttp.bearer import Bearers
+from chatflow.adapters.sql.database import Database
+from chatflow.adapters.sql.revocations import SqlRevocationLog
 from chatflow.domain.identity.claims import ClaimNames, ClaimRules
 from chatflow.domain.identity.recent_tokens import RecentTokens
+from chatflow.domain.identity.revocation_watch import RevocationWatch
+from chatflow.domain.identity.revoked import Revoked
 from chatflow.domain.permissions import grants_of
 from chatflow.entrypoints.builders import limits_of
 from chatflow.entrypoints.clocks import now_us
@@ -14,6 +20,8 @@ from chatflow.entrypoints.settings import IdentitySettings
 from chatflow.entrypoints.settings.token_keys import local_key
 from chatflow.ports.audit_trail import AuditTrail
 from chatflow.ports.identity import Authenticator
+
+log = structlog.get_logger()
 
 
 async def open_authenticator(identity: IdentitySettings) -> AsyncIterator[Authenticator | None]:
@@ -35,9 +43,31 @@ async def open_authenticator(identity: IdentitySettings) -> AsyncIterator[Authen
         await authenticator.close()
 
 
-def bearers_of(authenticator: Authenticator | None, audit_trail: AuditTrail | None) -> Bearers | None:
+def bearers_of(
+    authenticator: Authenticator | None, revoked: Revoked | None, audit_trail: AuditTrail | None
+) -> Bearers | None:
     """Who reads the tokens of HTTP requests; ``None`` in open mode."""
-    return None if authenticator is None else Bearers(authenticator, audit_trail=audit_trail)
+    return None if authenticator is None else Bearers(authenticator, revoked, audit_trail)
+
+
+def revoked_of(identity: IdentitySettings) -> Revoked | None:
+    """What this process knows of revocations; ``None`` in open mode, where nobody brings a token."""
+    return Revoked(identity.jwt_leeway_s) if identity.common.auth == "jwt" else None
+
+
+def revocation_watch_of(
+    identity: IdentitySettings, database: Database, revoked: Revoked | None
+) -> RevocationWatch | None:
+    """Who keeps that up to date; ``None`` in open mode."""
+    if revoked is None:
+        return None
+    return RevocationWatch(
+        SqlRevocationLog(database),
+        revoked,
+        now_us,
+        identity.revocation_poll_s,
+        failed=lambda exc: log.warning("revocations.unread", error=str(exc)),
+    )
 
 
 def rules_of(identity: IdentitySettings) -> ClaimRules:

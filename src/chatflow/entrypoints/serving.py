@@ -77,6 +77,7 @@ async def serve_roles(
             opened(container, lifetime, names),
         ):
             await lifetime.unless_stopped(_prepare_database(container, settings))
+            await _follow_revocations(container, lifetime)
             roles: dict[str, Role] = {name: await container.providers[name].async_() for name in names}
             await _run(lifetime, settings, roles, greet)
 
@@ -153,6 +154,14 @@ async def _prepare_database(container: Container, settings: Settings) -> None:
     await until_ready("database", check)
     if settings.common.profile.summaries:
         await catch_up_summaries(await container.summary_tables.async_())
+
+
+async def _follow_revocations(container: Container, lifetime: Lifetime) -> None:
+    """Know what was revoked before anybody can come in, and learn the rest while roles run."""
+    watch = await container.revocation_watch.async_()
+    if watch is not None:
+        await lifetime.unless_stopped(until_ready("revocations", watch.read))
+        lifetime.run(watch.run())
 
 
 async def _run(

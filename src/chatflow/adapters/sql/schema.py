@@ -212,3 +212,15 @@ dead_letter_messages = Table(
     Index("uq_dead_letter_messages_sender_message_id", "message_id", "user_id", unique=True),
     **INNODB,
 )
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("user_id", BigInteger),
+    Column("token_id", _unicode(255)),
+    Column("revoked_at", EpochMicros, nullable=False),
+    Column("expires_at", EpochMicros, nullable=False),
+    Column("revoked_by", _unicode(64), nullable=False),
+    **INNODB,
+)

@@ -22,6 +22,7 @@ class SessionMetrics:
     tokens_refused: int = 0
     tokens_unchecked: int = 0
     tokens_expired: int = 0
+    sessions_revoked: int = 0
     not_granted: int = 0
     memory_holders_paused: int = 0
     memory_holders_dropped: int = 0

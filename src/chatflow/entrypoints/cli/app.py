@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from chatflow.entrypoints.cli import dlq, info, run, store, token
+from chatflow.entrypoints.cli import dlq, info, run, sessions, store, token
 from chatflow.entrypoints.roles.process import refuse
 
 app = typer.Typer(
@@ -20,6 +20,7 @@ app = typer.Typer(
 for group in (run, store, info):
     app.add_typer(group.commands)
 app.add_typer(dlq.commands, name="dlq")
+app.add_typer(sessions.commands, name="sessions")
 app.add_typer(token.commands, name="token")
 
 

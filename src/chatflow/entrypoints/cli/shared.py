@@ -1,5 +1,6 @@
 """What commands share: they read the settings before anything else, and print tables that can be piped."""
 
+import re
 from typing import cast
 
 from rich.console import Console
@@ -13,6 +14,9 @@ from chatflow.entrypoints.terminal import visible
 
 PIPE_WIDTH = 160
 """Columns of a table that is not shown on a terminal."""
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+DURATION = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 
 
 def settings_for(start: Start) -> Settings:
@@ -28,6 +32,14 @@ def settings_for(start: Start) -> Settings:
 def common_settings() -> Common:
     """The common settings, for a command that is not a role."""
     return settings_for("tool").common
+
+
+def seconds_of(option: str, duration: str) -> int:
+    """The seconds in a duration such as ``15m``; exits with one line and code 2 if it is none."""
+    found = DURATION.fullmatch(duration)
+    if found is None:
+        refuse(f"{option} must be a number and a unit, such as 90s, 15m, 1h or 7d (it is {duration!r})")
+    return int(found[1]) * UNITS[found[2]]
 
 
 def add_row(table: Table, *cells: str | None) -> None:

@@ -1,6 +1,5 @@
 """``chatflow token``: issue tokens, for trying things out and for services without an identity provider."""
 
-import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chatflow.domain.permissions import grants_of
-from chatflow.entrypoints.cli.shared import settings_for
+from chatflow.entrypoints.cli.shared import seconds_of, settings_for
 from chatflow.entrypoints.clocks import new_id
 from chatflow.entrypoints.roles.process import refuse
 from chatflow.entrypoints.settings import IdentitySettings
@@ -16,9 +15,6 @@ from chatflow.ports.identity import Grant
 
 if TYPE_CHECKING:
     from chatflow.adapters.jwt.keys import Key
-
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-TTL = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
 
 commands = typer.Typer(help="Issue tokens for CHATFLOW_AUTH=jwt.", no_args_is_help=True)
 
@@ -48,7 +44,7 @@ def issue(
     """Print a token, signed with CHATFLOW_JWT_SECRET or with a private key."""
     identity = settings_for("tool").identity
     grants = _grants(room or [])
-    seconds = _seconds(ttl)
+    seconds = seconds_of("--ttl", ttl)
     signing = _signing_key(identity, key)
     from chatflow.adapters.jwt.issuing import issue as sign
 
@@ -84,13 +80,6 @@ def _grants(rooms: list[str]) -> tuple[Grant, ...]:
 
 def _mode(grant: Grant) -> str:
     return ("r" if grant.may_read else "") + ("w" if grant.may_write else "")
-
-
-def _seconds(ttl: str) -> int:
-    found = TTL.fullmatch(ttl)
-    if found is None:
-        refuse(f"--ttl must be a number and a unit, such as 90s, 15m, 1h or 7d (it is {ttl!r})")
-    return int(found[1]) * UNITS[found[2]]
 
 
 def _signing_key(identity: IdentitySettings, file: Path | None) -> "Key":

@@ -12,14 +12,18 @@ from chatflow.adapters.aiohttp.server import HttpServer, serve
 from chatflow.adapters.prometheus import registry_of
 from chatflow.adapters.websockets.server import GatewayServer
 from chatflow.domain.delivery.live_delivery import LiveDelivery
+from chatflow.domain.identity.faults import WHY_REFUSED
+from chatflow.domain.identity.revocation_watch import RevocationWatch
 from chatflow.domain.metrics import Histogram
 from chatflow.domain.session.context import GatewayContext
+from chatflow.domain.session.errors import FORBIDDEN
 from chatflow.entrypoints.roles.health_checks import WORDS, answers
 from chatflow.entrypoints.roles.ports import port_limits_of
 from chatflow.entrypoints.roles.process import Lifetime, listening
 from chatflow.entrypoints.roles.reporting import Identity, counts_of, report_for_ever
 from chatflow.entrypoints.settings import GatewaySettings
 from chatflow.ports.broker import Broker, LiveChannel
+from chatflow.ports.errors import TokenFault
 from chatflow.ports.fleet import Fleet, RoleSnapshot
 from chatflow.ports.lifecycle import Lifecycle
 from chatflow.ports.tls import TlsListener
@@ -43,6 +47,7 @@ class GatewayRole:
     fleet: Fleet
     tls: TlsListener | None = attrs.field(kw_only=True, default=None)
     bearers: Bearers | None = attrs.field(kw_only=True, default=None)
+    revocation_watch: RevocationWatch | None = attrs.field(kw_only=True, default=None)
     port: int = attrs.field(default=0, init=False)
     _store_is_up: bool = attrs.field(default=True, init=False)
     _health: HttpServer | None = attrs.field(default=None, init=False)
@@ -62,6 +67,8 @@ class GatewayRole:
             self._health = await serve(app, host=host, port=port, limits=limits, tls=self.tls, fallback=fallback)
         lifetime.run(self.context.publisher.run(), self.server.sweep(), self._delivery().run())
         lifetime.run(self._watch_store())
+        if self.revocation_watch is not None:
+            self.revocation_watch.on_news.append(self._disconnect_revoked)
         lifetime.run(report_for_ever(self.fleet, self.snapshot))
         with listening("CHATFLOW_GATEWAY_PORT", host, settings.gateway_port):
             self.port = await self.server.start(host, settings.gateway_port)
@@ -120,6 +127,12 @@ class GatewayRole:
     def _histograms(self) -> Mapping[str, Histogram]:
         metrics = self.context.publisher.metrics
         return {"confirm_seconds": metrics.confirm_s, "envelope_messages": metrics.envelope_messages}
+
+    def _disconnect_revoked(self) -> None:
+        if (revocations := self.context.revocations) is not None:
+            reason = WHY_REFUSED[TokenFault.REVOKED]
+            count = self.context.roster.disconnect(revocations.is_revoked, FORBIDDEN, reason)
+            self.context.metrics.sessions_revoked += count
 
     def _delivery(self) -> LiveDelivery:
         return LiveDelivery(

@@ -7,6 +7,7 @@ import attrs
 from chatflow.domain.admission.addresses import is_loopback_host
 from chatflow.domain.identity import recent_tokens
 from chatflow.domain.identity.claims import ClaimNames, ClaimRules
+from chatflow.domain.identity.revocation_watch import POLL_S
 from chatflow.domain.permissions import grants_of
 from chatflow.entrypoints.settings.common import Common
 from chatflow.entrypoints.settings.fields import integer, listed, seconds, secret, text, url
@@ -73,6 +74,8 @@ class IdentitySettings:
     auth_timeout_s: float = seconds(3.0, "seconds that the JWKS URL or the authorization callback may take")
     token_cache_s: float = seconds(recent_tokens.FRESH_S, "seconds for which a token that was accepted is known again")
     token_cache_entries: int = integer(recent_tokens.ENTRIES_MAX, "tokens that are known again")
+    revocation_poll_s: float = seconds(POLL_S, "seconds after which a process looks again for what was revoked")
+    revocations_max: int = integer(100_000, "revocations that are kept; one more is refused")
 
     @property
     def sources(self) -> tuple[str, ...]:
