@@ -58,8 +58,13 @@ def context_of(tls: Tls) -> ssl.SSLContext:
 
 
 def certificate_refusal(error: BaseException | None) -> str | None:
-    """Why the server's certificate was refused, in OpenSSL's words; ``None``: the error has another cause."""
-    while error is not None:
+    """Why the server's certificate was refused, in OpenSSL's words; ``None``: the error has another cause.
+
+    Drivers raise kept errors again, so causes may lead in a circle.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, ssl.SSLCertVerificationError):
             return f"the server's certificate is refused: {error.verify_message.rstrip('.')}"
         error = error.__cause__ or error.__context__
