@@ -24,6 +24,15 @@ STORE = """([local, session]) => {
   for (const [key, value] of Object.entries(session)) sessionStorage.setItem(key, JSON.stringify(value));
 }"""
 GET_IDENTITY = "() => JSON.parse(localStorage.getItem('chatflow.identity'))"
+COUNT_KEPT = """() => new Promise((resolve, reject) => {
+  const opening = indexedDB.open("chatflow");
+  opening.onerror = reject;
+  opening.onsuccess = () => {
+    const counting = opening.result.transaction("outbox").objectStore("outbox").count();
+    counting.onerror = reject;
+    counting.onsuccess = () => { opening.result.close(); resolve(counting.result); };
+  };
+})"""
 BROKEN_STORAGES = {
     "forbidden": "indexedDB.open = () => { throw new DOMException('no', 'SecurityError'); };",
     "full": "IDBObjectStore.prototype.add = () => { throw new DOMException('no', 'QuotaExceededError'); };",
@@ -68,6 +77,10 @@ async def _offline_tab(context: BrowserContext, server: UpServer, room: str) -> 
 async def _wait_here(page: ChatPage, count: int) -> None:
     words = f"{count} messages {KEPT_WORDS}" if count > 1 else "1 message waits here, even if you close this page"
     await expect(page.part("notice")).to_contain_text(words)
+
+
+async def _nothing_kept(page: ChatPage) -> bool:
+    return await page.page.evaluate(COUNT_KEPT) == 0
 
 
 async def test_joining_a_twenty_first_room_drops_nothing(chat_server: UpServer, open_page: Open) -> None:
@@ -393,6 +406,7 @@ async def test_a_final_refusal_keeps_the_text_to_be_edited(chat_server: UpServer
     await expect(ada.part("composer")).to_have_value("conflict\nand a draft")
     await ada.say("right")
     await ada.message("invalid_message", "failed").get_by_test_id("discard").click()
+    await eventually(lambda: _nothing_kept(ada))  # a page that is left at once keeps what it was about to delete
     await ada.page.reload()
     await expect(ada.message("right", "stored")).to_have_count(1)
     await expect(ada.part("message")).to_have_count(2)
