@@ -27,7 +27,7 @@ takes more than the second, half of it."""
 
 PROBE, PROBE_EVERY_S = 32, 0.5
 
-LIGHT_MEMORY_S = 3.0
+LIGHT_MEMORY_S = 1.0
 LIGHT_MEMORY = 16
 """For so long after a light sender was served, the next one is expected. So many are remembered, since newcomers look
 light until they have sent a window."""
