@@ -34,12 +34,15 @@ class Balancer:
         return await asyncio.to_thread(self._ask, request.replace("\n", "\r\n"), port or self.port, source, plain)
 
     def _ask(self, request: str, port: int, source: str, plain: bool) -> bytes:
-        answer = b""
+        answer, sock = b"", socket.socket()
+        # Wrapped before it is connected: Python leaves one open that is reset while it is wrapped.
         with (
             contextlib.suppress(OSError),
-            socket.create_connection(("127.0.0.1", port), 10, (source, 0)) as sock,
             sock if plain else self.trust.wrap_socket(sock, server_hostname="localhost") as wire,
         ):
+            wire.settimeout(10)
+            wire.bind((source, 0))
+            wire.connect(("127.0.0.1", port))
             wire.sendall(request.encode() + b"\r\n\r\n")
             while not answer.endswith(b"\r\n\r\n") and (part := wire.recv(4096)):
                 answer += part
