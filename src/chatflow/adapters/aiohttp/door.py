@@ -17,7 +17,7 @@ from chatflow.adapters.aiohttp.errors import JSON
 from chatflow.adapters.aiohttp.schemas import Refused
 from chatflow.domain.admission.answers import turned_away
 from chatflow.domain.admission.bounds import HEAD_TIMEOUT_S, HTTP_CONNECTIONS_MAX, KEEPALIVE_S
-from chatflow.domain.admission.proxy_protocol import LONGEST_BINARY, InvalidProxyHeader, read_proxy_header
+from chatflow.domain.admission.proxy_protocol import InvalidProxyHeader, take_proxy_header
 from chatflow.domain.admission.rules import Admission, Standing
 
 HEAD_BYTES = 32_768
@@ -194,10 +194,9 @@ class Entering(asyncio.Protocol):
             self._transport.close()
 
     def _take_proxy_header(self) -> bool:
-        header = read_proxy_header(bytes(self._head[:LONGEST_BINARY]))
+        header = take_proxy_header(self._head)
         if header is None:
             return False
-        del self._head[: header.size]
         self._expects_header = False
         self.peer = header.source or self.peer
         return True

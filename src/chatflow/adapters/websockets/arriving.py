@@ -16,7 +16,7 @@ from websockets.server import ServerProtocol
 from chatflow.adapters.websockets.doorway import Doorway, Newcomer
 from chatflow.domain.admission.addresses import Client
 from chatflow.domain.admission.answers import turned_away
-from chatflow.domain.admission.proxy_protocol import LONGEST_BINARY, InvalidProxyHeader, read_proxy_header
+from chatflow.domain.admission.proxy_protocol import InvalidProxyHeader, take_proxy_header
 
 HEAD_BYTES = 16_384
 """Of a request that asks for a WebSocket."""
@@ -105,10 +105,9 @@ class ArrivingConnection(Newcomer):
         self._doorway.leave(self)
 
     def _take_proxy_header(self) -> bool:
-        header = read_proxy_header(bytes(self._head[:LONGEST_BINARY]))
+        header = take_proxy_header(self._head)
         if header is None:
             return False
-        del self._head[: header.size]
         self._expects_header = False
         self.peer = header.source or self.peer
         return True

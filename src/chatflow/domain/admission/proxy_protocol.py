@@ -47,6 +47,18 @@ def read_proxy_header(data: bytes) -> ProxyHeader | None:
     raise InvalidProxyHeader("a trusted proxy must begin with a PROXY header (CHATFLOW_PROXY_PROTOCOL is on)")
 
 
+def take_proxy_header(head: bytearray) -> ProxyHeader | None:
+    """Take the header off the first bytes of a connection; ``None``: it is not whole yet, and nothing is taken.
+
+    Raises:
+        InvalidProxyHeader: they begin with something else.
+    """
+    header = read_proxy_header(bytes(head[:LONGEST_BINARY]))
+    if header is not None:
+        del head[: header.size]
+    return header
+
+
 def _read_line(data: bytes) -> ProxyHeader | None:
     end = data.find(b"\r\n", 0, LONGEST_LINE)
     if end < 0:
